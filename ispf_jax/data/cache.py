@@ -1,0 +1,90 @@
+"""Decoded data sets as one .npz file each, so that images are decoded once and not at every start.
+
+A cache is a convenience: one that is damaged, stale or cannot be written costs time and a message, never an error. The
+whole directory may be deleted at any moment.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from ispf_jax.data.dataset import ArrayDataset, ImageData
+
+LAYOUT = 1  # part of every key; raise it when the meaning of the stored arrays changes
+log = logging.getLogger(__name__)
+
+
+def directory(cache_dir: str) -> Path | None:
+    """Where decoded data are kept: `cache_dir`, else $XDG_CACHE_HOME/ispf_jax, else ~/.cache/ispf_jax; None for "off"."""
+    if cache_dir == "off":
+        return None
+    if cache_dir:
+        return Path(cache_dir).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ispf_jax"
+
+
+def cached(cache_dir: str, name: str, key, make: Callable[[], ImageData]) -> ImageData:
+    """The result of `make()`, from the cache if it holds one for `key`.
+
+    key: anything JSON can write; everything the result depends on (file, size, time of change, options).
+    name: begins the file's name, for the human who looks into the directory.
+    """
+    folder = directory(cache_dir)
+    if folder is None:
+        return make()
+    digest = hashlib.sha256(json.dumps([LAYOUT, name, key], sort_keys=True).encode()).hexdigest()[:20]
+    file = folder / f"{name}-{digest}.npz"
+    data = _read(file)
+    if data is None:
+        data = make()
+        _write(file, data)
+    return data
+
+
+def fingerprint(path: Path) -> list:
+    """[absolute path, bytes, time of change in ns]: what tells one file from a later one in its place."""
+    stat = path.stat()
+    return [str(path.absolute()), stat.st_size, stat.st_mtime_ns]
+
+
+def _read(file: Path) -> ImageData | None:
+    try:
+        if not file.exists():
+            return None
+        with np.load(file, allow_pickle=False) as stored:
+            train = ArrayDataset(stored["train_images"], stored["train_labels"])
+            test = ArrayDataset(stored["test_images"], stored["test_labels"])
+            name, note = str(stored["name"]), str(stored["note"])
+            return ImageData(name, train, test, tuple(str(c) for c in stored["class_names"]), note)
+    except Exception as error:  # zipfile, numpy and zlib raise many kinds, and none of them matters here
+        log.warning("The cached data %s cannot be read (%s); decoding again.", file, error)
+        return None
+
+
+def _write(file: Path, data: ImageData) -> None:
+    temporary = None
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=file.stem, suffix=".tmp", delete=False) as out:
+            temporary = out.name
+            np.savez(
+                out,
+                train_images=data.train.images,
+                train_labels=data.train.labels,
+                test_images=data.test.images,
+                test_labels=data.test.labels,
+                class_names=np.array(data.class_names),
+                name=data.name,
+                note=data.note,
+            )
+        os.replace(temporary, file)
+    except OSError as error:
+        log.warning("The decoded data cannot be kept in %s (%s); the next start decodes again.", file.parent, error)
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)

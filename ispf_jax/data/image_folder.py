@@ -1,0 +1,75 @@
+"""Own images: `<split>/<class>/<file>`, as a directory or as one tar archive."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ispf_jax.data import cache
+from ispf_jax.data.dataset import ArrayDataset, ImageData, Request
+from ispf_jax.data.folder_entries import ARCHIVES, Entry, archive_entries, directory_entries, directory_fingerprint
+from ispf_jax.data.pixels import Decoder
+from ispf_jax.errors import UserError
+
+LAYOUT = "train/<class>/<image> and test/<class>/<image>"
+TEST_NAMES = ("test", "val", "valid")  # in this order of preference
+
+
+def load(request: Request) -> ImageData:
+    """The images under `path`, a directory or a tar archive (plain, gz, bz2, xz), which is read without unpacking it.
+
+    Splits: `train`, and `test` or else `val` or `valid`; in an archive one folder may lie above them. Classes are the
+    folder names, sorted, and must be the same in both splits. Images are PNG, JPEG, BMP or WebP; other and hidden
+    files are ignored. Examples are in the order of (class, file name), so an archive gives the same arrays as the
+    directory it was made of. Sizes and channels: see `pixels.Decoder`. The decoded arrays are cached.
+    Pillow decodes small images one after the other: two threads were slower (1.45 s instead of 1.02 s for 13,170).
+
+    Raises UserError naming the file if something is missing, empty, damaged, truncated or of the wrong size.
+    """
+    if not request.path:
+        raise UserError(f"data.path is empty; set it to a directory or a tar archive with {LAYOUT}.")
+    path = Path(request.path).expanduser()
+    decoder = Decoder(request.image_size, request.resize, request.channels)
+    try:
+        if path.is_dir():
+            mark, entries = directory_fingerprint(path), directory_entries
+        elif path.is_file() and path.name.lower().endswith(ARCHIVES):
+            mark, entries = cache.fingerprint(path), archive_entries
+        else:
+            what = "is not a directory or a tar archive" if path.exists() else "does not exist"
+            raise UserError(f"data.path {path} {what}; it must be a directory or one of *{', *'.join(ARCHIVES)} with {LAYOUT}.")
+        key = [mark, request.image_size, request.resize, request.channels]
+        name = path.name.split(".")[0] or "images"
+        return cache.cached(request.cache_dir, f"folder-{name}", key, lambda: _decode(name, path, entries(path), decoder))
+    except OSError as error:
+        raise UserError(f"data.path {path} cannot be read ({error}); check the file and its permissions.") from error
+
+
+def _decode(name: str, path: Path, entries: Iterator[Entry], decoder: Decoder) -> ImageData:
+    splits: dict[str, dict[str, list]] = {}  # split -> class -> [(file name, pixels)]
+    for entry in entries:
+        files = splits.setdefault(entry.split, {}).setdefault(entry.label, [])
+        if entry.encoded is not None:
+            files.append((entry.file, decoder(entry.encoded, f"{path}/{entry.split}/{entry.label}/{entry.file}")))
+    test_name = next((split for split in TEST_NAMES if split in splits), None)
+    if "train" not in splits or test_name is None:
+        missing = "train" if "train" not in splits else "test (or val, valid)"
+        raise UserError(f"{path} has no split {missing}; it must hold {LAYOUT}.")
+    train, test = splits["train"], splits[test_name]
+    if odd := sorted(train.keys() ^ test.keys()):
+        where = "train" if odd[0] in train else test_name
+        raise UserError(f"The class {odd[0]} of {path} is only in {where}; both splits must hold the same classes.")
+    for split, classes in (("train", train), (test_name, test)):
+        for label, files in sorted(classes.items()):
+            if not files:
+                raise UserError(f"The class folder {path}/{split}/{label} holds no image; add images or remove the class from both splits.")
+    if len(train) < 2:
+        raise UserError(f"{path} has {len(train)} class; at least 2 are needed.")
+    names = sorted(train)
+    return ImageData(name, _stack(train, names), _stack(test, names), tuple(names))
+
+
+def _stack(classes: dict[str, list], names: list[str]) -> ArrayDataset:
+    images = [pixels for label in names for _, pixels in sorted(classes[label], key=lambda item: item[0])]
+    labels = [np.full(len(classes[label]), i, np.int32) for i, label in enumerate(names)]
+    return ArrayDataset(np.stack(images), np.concatenate(labels))

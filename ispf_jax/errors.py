@@ -1,0 +1,9 @@
+"""The one exception that is meant for the user's eyes."""
+
+
+class UserError(Exception):
+    """Something only the user can put right: a config value, a data file, a work directory.
+
+    The message is one sentence (or two) that names the key or file, the value found, what is allowed and what to do.
+    `launch.py` prints it without a traceback and exits with code 2.
+    """

@@ -1,0 +1,22 @@
+"""Networks: the classifiers by name, and the generator."""
+
+import jax.numpy as jnp
+
+from ispf_jax.models.allcnn import AllCNN
+from ispf_jax.models.generator import Generator
+from ispf_jax.models.resnet import ResNet18
+
+CLASSIFIERS = {"allcnn": AllCNN, "resnet18": ResNet18}
+
+
+def build_classifier(name: str, num_classes: int, width: float = 1.0, dtype: str = "float32"):
+    """The classifier module of that name; called with images it returns (logits, features)."""
+    return CLASSIFIERS[name](num_classes=num_classes, width=width, dtype=jnp.dtype(dtype))
+
+
+def init_variables(module, key, example_shape):
+    """Freshly initialised variables {"params", "batch_stats"} of a module for inputs of `example_shape`."""
+    return module.init(key, jnp.zeros(example_shape, jnp.float32))
+
+
+__all__ = ["CLASSIFIERS", "AllCNN", "Generator", "ResNet18", "build_classifier", "init_variables"]

@@ -1,0 +1,70 @@
+"""Losses of the generator and the student: pure, per example, unreduced where a mean over the batch follows.
+
+Symbols: t, s are teacher and student logits [N, C]; p^t, p^s their softmax; forget_mask [C] is 1 for forgotten classes. Equation numbers
+are the paper's (Zhang et al., AAAI 2025). Natural logarithms throughout.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def kl_terms(teacher_logits, student_logits):
+    """k_c = p^t_c (log p^t_c - log p^s_c), [N, C]; their sum over classes is KL(teacher || student)."""
+    log_t = jax.nn.log_softmax(teacher_logits)
+    return jnp.exp(log_t) * (log_t - jax.nn.log_softmax(student_logits))
+
+
+def kl_divergence(teacher_logits, student_logits):
+    """KL(teacher || student) per example, [N] (Eq. 1: the student minimises its mean)."""
+    return jnp.sum(kl_terms(teacher_logits, student_logits), axis=-1)
+
+
+def adversarial(teacher_logits, student_logits, forget_mask, inhibit):
+    """The generator's adversarial term per example, [N].
+
+    Without inhibition the negative KL divergence (Eq. 2): the generator looks for images on which student and teacher
+    differ. With inhibited synthesis (Eq. 7) the forgotten classes enter with the opposite sign, -sum_r k_r + sum_f k_f, so images of
+    forgotten classes, which the student never learns, stop paying.
+
+    Args:
+      inhibit: 1 with inhibited synthesis, 0 without; may be traced.
+    """
+    sign = 2.0 * forget_mask * inhibit - 1.0
+    return jnp.sum(sign * kl_terms(teacher_logits, student_logits), axis=-1)
+
+
+def one_hot(teacher_logits):
+    """Cross entropy of the teacher with its own most likely class, per example, [N]: images should be typical of some class."""
+    return -jnp.max(jax.nn.log_softmax(teacher_logits), axis=-1)
+
+
+def class_balance(mean_probability):
+    """Negative entropy sum_c p_c log p_c of the teacher's mean prediction [C] over the global batch: all classes should occur."""
+    return jnp.sum(jax.scipy.special.xlogy(mean_probability, mean_probability))
+
+
+def activation(features):
+    """Negative mean absolute feature per example, [N] (weight 0 by default, as in the authors' scripts)."""
+    return -jnp.mean(jnp.abs(features), axis=-1)
+
+
+def moment_matching(running, batch):
+    """Batch-norm matching in DeepInversion's form: sum over layers of ||var - var'||_2 + ||mean - mean'||_2, not squared.
+
+    Args:
+      running, batch: pytrees alike, with dicts {"mean": [F], "var": [F]} per batch norm: the teacher's running statistics and
+        the moments of the generated batch (biased variance).
+    """
+    distances = jax.tree.map(lambda r, b: jnp.sqrt(jnp.sum(jnp.square(r - b))), running, batch)
+    return jax.tree.reduce(jnp.add, distances)
+
+
+def forget_probability(logits, forget_mask):
+    """Mean over the forgotten classes of the predicted probability, per example, [N]."""
+    return jax.nn.softmax(logits) @ forget_mask / jnp.sum(forget_mask)
+
+
+def retained_entropy(logits, forget_mask):
+    """Entropy of the prediction restricted to the retained classes and renormalised, per example in nats, [N] (Eq. 11's summand)."""
+    log_p = jax.nn.log_softmax(jnp.where(forget_mask > 0, -jnp.inf, logits))
+    return -jnp.sum(jnp.where(forget_mask > 0, 0.0, jnp.exp(log_p) * log_p), axis=-1)

@@ -1,0 +1,48 @@
+"""The pytrees that training carries: arrays only, no functions, no configuration."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+
+@flax.struct.dataclass
+class NetState:
+    """A network in training: parameters, batch statistics and its optimiser's state."""
+
+    params: dict
+    batch_stats: dict
+    opt_state: tuple
+
+    @property
+    def variables(self) -> dict:
+        """What `module.apply` takes: {"params", "batch_stats"}."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+@flax.struct.dataclass
+class DistillState:
+    """Everything an unlearning run needs to go on bit for bit: both networks, the key of the run and the epochs completed."""
+
+    student: NetState
+    generator: NetState
+    key: jax.Array
+    epoch: jax.Array
+
+
+@flax.struct.dataclass
+class TrainState:
+    """The same for supervised training."""
+
+    net: NetState
+    key: jax.Array
+    epoch: jax.Array
+
+
+def new_net(variables, optimizer) -> NetState:
+    """A network at the start of its training."""
+    return NetState(variables["params"], variables["batch_stats"], optimizer.init(variables["params"]))
+
+
+def select(condition, new, old):
+    """`new` where the scalar condition holds, else `old`, leaf by leaf."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)

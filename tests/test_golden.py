@@ -1,0 +1,160 @@
+"""Losses, filters and whole steps against the recorded numbers of the authors' PyTorch program (`golden/README.md`).
+
+Tolerances are those that an independent JAX implementation reached, stated there: generator losses 1e-5 relative, gradient norms
+4e-4 relative, fixed-generator loss 3e-6 relative and probe logits 1e-3 absolute, teacher probe logits 2e-5 absolute; after a
+generator update about 1 %.
+"""
+
+from functools import cache, partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ispf_jax import methods, objectives, optim
+from ispf_jax.models import Generator, build_classifier, init_variables
+from ispf_jax.state import DistillState, new_net
+from ispf_jax.steps.distill import DistillSetup, LossWeights, generator_step, student_step, unlearning
+from tests.torch_names import from_torch, initial_tensors, to_torch
+
+GOLDEN = Path(__file__).parent / "golden"
+PROGRAM_NAMES = {"dfkd": "None", "blockf": "BlockF", "gkt": "GKT", "is": "IS_GKT", "pf": "PF", "ispf": "IS_PF"}
+FORGET_SETS = ("3", "1-7")
+BATCH = 16
+
+
+@cache
+def load(name):
+    with np.load(GOLDEN / f"{name}_public.npz") as file:
+        return dict(file)
+
+
+def mask_of(forget):
+    return jnp.zeros(10).at[jnp.array([int(c) for c in forget.split("-")])].set(1.0)
+
+
+def test_losses():
+    g = load("losses")
+    t, s = g["teacher_logits"], g["student_logits"]
+    np.testing.assert_allclose(jnp.mean(objectives.kl_divergence(t, s)), g["kl_batchmean"], rtol=1e-5)
+    np.testing.assert_allclose(jnp.mean(objectives.one_hot(t)), g["one_hot"], rtol=1e-5)
+    balance = objectives.class_balance(jnp.mean(jax.nn.softmax(t), axis=0))
+    np.testing.assert_allclose(balance, g["balance"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("forget", FORGET_SETS)
+def test_inhibited_loss_and_filters(forget):
+    g = load("losses")
+    t, s = g["teacher_logits"], g["student_logits"]
+    inhibited = jnp.mean(objectives.adversarial(t, s, mask_of(forget), inhibit=1.0))
+    np.testing.assert_allclose(inhibited, g[f"inhibited_adv/{forget}"], rtol=1e-5)
+    np.testing.assert_array_equal(methods.block_keep(t, mask_of(forget)), g[f"block_keep/{forget}"])
+    for threshold in (0.01, 0.001):
+        kept = methods.prefilter_keep(t, mask_of(forget), threshold)
+        np.testing.assert_array_equal(kept, g[f"prefilter_keep/{forget}/{threshold}"])
+
+
+@cache
+def make_setup(generator_lr):
+    return DistillSetup(
+        classifier=build_classifier("allcnn", 10), generator=Generator((32, 32), 3), student_optimizer=optim.sgd(0.9, 1e-4),
+        generator_optimizer=optim.adam(0.5, 0.999), batch_size=BATCH, latent_dim=256, loops=1, generator_steps=1,
+        student_steps=2, warmup_epochs=0, student_lr=0.05, student_lr_final=2e-4, cosine_epochs=200, generator_lr=generator_lr,
+        weights=LossWeights(), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5),
+    )
+
+
+@cache
+def networks(prefix):
+    setup = make_setup(1e-3)
+    examples = {"generator": (1, 256), "teacher": (1, 32, 32, 3), "student": (1, 32, 32, 3)}
+    made = {}
+    for network, example in examples.items():
+        module = setup.generator if network == "generator" else setup.classifier
+        template = jax.eval_shape(partial(init_variables, module, example_shape=example), jax.random.key(0))
+        shapes = {k: v.shape for k, v in to_torch(network, jax.tree.map(lambda s: np.empty(s.shape), template)).items()}
+        made[network] = from_torch(network, initial_tensors(network, shapes, load("distill"), prefix))
+    return made
+
+
+@partial(jax.jit, static_argnums=0)
+def recorded_run(setup, state, teacher, request, noises):
+    """One generator step and two student steps, and what the file holds about them."""
+    state, generator_metrics = generator_step(setup, state, teacher, request, noises[0])
+    state, _ = student_step(setup, state, teacher, request, noises[1])
+    state, student_metrics = student_step(setup, state, teacher, request, noises[2])
+    return state, generator_metrics, student_metrics
+
+
+@partial(jax.jit, static_argnums=0)
+def probe(setup, variables, images):
+    return setup.classifier.apply(variables, images)[0]
+
+
+def run(method, generator_lr):
+    prefix = f"allcnn.{PROGRAM_NAMES[method]}.3"
+    setup, nets = make_setup(generator_lr), networks(prefix)
+    state = DistillState(
+        new_net(nets["student"], setup.student_optimizer), new_net(nets["generator"], setup.generator_optimizer),
+        jax.random.key(0), jnp.int32(0),
+    )
+    request = unlearning(methods.METHODS[method], [3], 10, threshold=0.11, thresholded_post_filter=True)
+    noises = [jnp.asarray(np.random.default_rng(1000 + i).standard_normal((BATCH, 256)), jnp.float32) for i in range(3)]
+    state, *metrics = recorded_run(setup, state, nets["teacher"], request, jnp.stack(noises))
+    return setup, state, nets["teacher"], *metrics
+
+
+def probe_images():
+    return jnp.asarray(np.random.default_rng(1099).standard_normal((8, 3, 32, 32)), jnp.float32).transpose(0, 2, 3, 1)
+
+
+def assert_summaries(tree_as_torch, golden_prefix, norm_rtol, head_atol_of_scale):
+    """Norms relative, first entries absolute in units of the tensor's root mean square."""
+    g, compared = load("distill"), 0
+    for name, value in tree_as_torch.items():
+        norm = g[f"{golden_prefix}/{name}#norm"]
+        if norm < 1e-4 * np.sqrt(value.size):  # a gradient that vanishes in exact arithmetic (a bias before a batch norm)
+            continue
+        np.testing.assert_allclose(np.linalg.norm(np.asarray(value, np.float64)), norm, rtol=norm_rtol, err_msg=name)
+        head = g[f"{golden_prefix}/{name}#head"]
+        scale = norm / np.sqrt(value.size)
+        np.testing.assert_allclose(value.ravel()[: head.size], head, rtol=1e-3, atol=head_atol_of_scale * scale, err_msg=name)
+        compared += 1
+    return compared
+
+
+@pytest.mark.parametrize("method", PROGRAM_NAMES)
+def test_generator_step(method):
+    setup, state, teacher, generator_metrics, _ = run(method, 1e-3)
+    g, prefix = load("distill"), f"allcnn.{PROGRAM_NAMES[method]}.3"
+    for term in ("bn", "oh", "adv", "balance", "act", "total"):
+        np.testing.assert_allclose(
+            generator_metrics[f"generator/{term}"], g[f"{prefix}/generator_loss/{term}"], rtol=1e-5, err_msg=term
+        )
+    np.testing.assert_allclose(probe(setup, teacher, probe_images()), g[f"{prefix}/teacher_probe_logits"], atol=2e-5)
+    # The first moment after Adam's first step is (1 - b1) times the gradient.
+    gradient = jax.tree.map(lambda m: 2 * m, state.generator.opt_state.mu)
+    assert assert_summaries(to_torch("generator", {"params": gradient}), f"{prefix}/generator_grad", 4e-4, 1e-2) >= 8
+    after = to_torch("generator", state.generator.variables)
+    assert assert_summaries(after, f"{prefix}/generator_after", 1e-2, 1e-2) >= 14
+
+
+@pytest.mark.parametrize("method", PROGRAM_NAMES)
+def test_student_steps_with_the_generator_left_alone(method):
+    setup, state, _, _, student_metrics = run(method, 0.0)
+    g, prefix = load("distill"), f"allcnn.{PROGRAM_NAMES[method]}.3/fixed_generator"
+    np.testing.assert_allclose(student_metrics["student/loss"], g[f"{prefix}/last_loss"], rtol=3e-6)
+    assert student_metrics["kept"] == len(g[f"{prefix}/last_target_logits"])
+    np.testing.assert_allclose(probe(setup, state.student.variables, probe_images()), g[f"{prefix}/probe_logits"], atol=1e-3)
+    student = to_torch("student", state.student.variables)
+    assert assert_summaries(student, f"{prefix}/student_after", 1e-4, 1e-3) >= 42
+
+
+@pytest.mark.parametrize("method", PROGRAM_NAMES)
+def test_student_steps_after_a_generator_step(method):
+    setup, state, _, _, student_metrics = run(method, 1e-3)
+    g, prefix = load("distill"), f"allcnn.{PROGRAM_NAMES[method]}.3"
+    np.testing.assert_allclose(student_metrics["student/loss"], g[f"{prefix}/last_loss"], rtol=1e-2)
+    assert student_metrics["kept"] == len(g[f"{prefix}/last_target_logits"])
