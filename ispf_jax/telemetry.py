@@ -46,13 +46,14 @@ class Progress:
     def __enter__(self) -> "Progress":
         self._start = (self._clock(), self.done)
         if self.enabled and _is_terminal(self._stream):
+            console = rich.console.Console(file=self._stream)
             self._bar = rich.progress.Progress(
                 rich.progress.TextColumn("{task.description}", markup=False),
-                rich.progress.BarColumn(20),
+                *([rich.progress.BarColumn(20)] if console.width >= 110 else []),  # words say more than a bar of three blocks
                 rich.progress.TaskProgressColumn(),
                 rich.progress.TimeElapsedColumn(),
                 rich.progress.TextColumn("{task.fields[state]}", markup=False),
-                console=rich.console.Console(file=self._stream),
+                console=console,
             )
             self._task = self._bar.add_task(self.title, total=self.total, completed=self.done, state="")
             self._bar.start()

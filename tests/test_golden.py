@@ -145,7 +145,9 @@ def test_generator_step(method):
 def test_student_steps_with_the_generator_left_alone(method):
     setup, state, _, _, student_metrics = run(method, 0.0)
     g, prefix = load("distill"), f"allcnn.{PROGRAM_NAMES[method]}.3/fixed_generator"
-    np.testing.assert_allclose(student_metrics["student/loss"], g[f"{prefix}/last_loss"], rtol=3e-6)
+    # The recorded losses are float32 themselves: for PreFilter the same computation in float64 is 3.2e-6 away from the record.
+    # atol is two units in the last place of a loss of 0.16.
+    np.testing.assert_allclose(student_metrics["student/loss"], g[f"{prefix}/last_loss"], rtol=3e-6, atol=3e-8)
     assert student_metrics["kept"] == len(g[f"{prefix}/last_target_logits"])
     np.testing.assert_allclose(probe(setup, state.student.variables, probe_images()), g[f"{prefix}/probe_logits"], atol=1e-3)
     student = to_torch("student", state.student.variables)

@@ -1,0 +1,283 @@
+"""Image folders: directory and archives, the cache, everything that can be wrong with them."""
+
+import io
+import logging
+import os
+import shutil
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ispf_jax import data
+from ispf_jax.data import image_folder
+from ispf_jax.errors import UserError
+from tests.data.makers import encoded, pixels, tar_of
+
+SUFFIXES = {".png": "PNG", ".bmp": "BMP", ".webp": "WEBP", ".JPG": "JPEG", ".jpeg": "JPEG"}
+
+
+def make_folder(root, size=8, channels=3, test="test", classes=("cat", "dog", "ant"), each=2):
+    for split, seed in (("train", 0), (test, 1)):
+        for label in classes:
+            folder = root / split / label
+            folder.mkdir(parents=True)
+            for i, image in enumerate(pixels(each, seed, size, channels)):
+                (folder / f"{i}.png").write_bytes(encoded(image))
+    return root
+
+
+def load(path, **options):
+    return data.load("image_folder", path=str(path), **options)
+
+
+def same(a, b):
+    return all(
+        (x.images == y.images).all() and (x.labels == y.labels).all() for x, y in ((a.train, b.train), (a.test, b.test))
+    )
+
+
+def archive(root, file, prefix=""):
+    mode = {"tar": "w", "gz": "w:gz", "tgz": "w:gz", "xz": "w:xz", "bz2": "w:bz2"}[file.name.rsplit(".", 1)[1]]
+    with tarfile.open(file, mode) as tar:
+        for split in sorted(os.listdir(root), reverse=True):
+            tar.add(root / split, arcname=prefix + split)
+    return file
+
+
+def test_directory(tmp_path):
+    found = load(make_folder(tmp_path / "pets"))
+    assert (found.name, found.class_names, found.image_shape) == ("pets", ("ant", "cat", "dog"), (8, 8, 3))
+    assert found.train.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert (found.train.images[:2] == pixels(2, 0, 8)).all() and (found.test.images[4:] == pixels(2, 1, 8)).all()
+
+
+@pytest.mark.parametrize("name", ["p.tar", "p.tar.gz", "p.tgz", "p.tar.xz", "p.tar.bz2"])
+@pytest.mark.parametrize("prefix", ["", "./", "pets/"])
+def test_archives_equal_the_directory(tmp_path, name, prefix):
+    root = make_folder(tmp_path / "pets")
+    before = sorted(os.listdir(tmp_path))
+    file = archive(root, tmp_path / name, prefix)
+    assert same(load(root, cache_dir="off"), load(file, cache_dir="off"))
+    assert sorted(os.listdir(tmp_path)) == sorted([*before, name])
+
+
+def test_home_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    make_folder(tmp_path / "pets")
+    assert len(load("~/pets").train) == 6
+
+
+def test_formats_and_ignored_files(tmp_path):
+    root = make_folder(tmp_path / "pets", each=1)
+    image = np.full((8, 8, 3), 200, np.uint8)
+    for suffix, kind in SUFFIXES.items():
+        (root / "train" / "ant" / f"x{suffix}").write_bytes(encoded(image, kind))
+    (root / "train" / "ant" / "notes.txt").write_text("hello")
+    (root / "train" / "ant" / ".hidden.png").write_text("hello")
+    (root / "train" / ".git").mkdir()
+    (root / "train" / "ant" / "deeper").mkdir()
+    (root / "README.md").write_text("hello")
+    for found in (load(root), load(archive(root, tmp_path / "p.tar"))):
+        assert len(found.train) == 3 + len(SUFFIXES) and len(found.test) == 3
+        assert (abs(found.train.images[1:6].astype(int) - 200) <= 3).all()
+
+
+@pytest.mark.parametrize("name", ["val", "valid"])
+def test_other_names_of_the_test_split(tmp_path, name):
+    root = make_folder(tmp_path / "pets", test=name)
+    assert len(load(root).test) == 6
+
+
+def test_test_is_preferred_to_val(tmp_path):
+    root = make_folder(tmp_path / "pets")
+    shutil.copytree(root / "train", root / "val")
+    found = load(archive(root, tmp_path / "p.tar"))
+    assert (found.test.images[:2] == pixels(2, 1, 8)).all()
+
+
+def test_channels_and_sizes(tmp_path):
+    grey = make_folder(tmp_path / "grey", channels=1)
+    assert load(grey).image_shape == (8, 8, 1)
+    assert load(grey, channels=3).image_shape == (8, 8, 3)
+    colour = make_folder(tmp_path / "colour")
+    assert load(colour, channels=1).image_shape == (8, 8, 1)
+    assert load(colour, image_size=8).image_shape == (8, 8, 3)
+    assert load(colour, image_size=16, resize=True).image_shape == (16, 16, 3)
+    small = load(colour, max_train=3, max_test=3)
+    assert small.train.labels.tolist() == small.test.labels.tolist() == [0, 1, 2]
+
+
+def test_palette_and_alpha(tmp_path):
+    root = make_folder(tmp_path / "pets")
+    Image.new("P", (8, 8)).save(root / "train" / "ant" / "a.png")
+    Image.new("RGBA", (8, 8), (1, 2, 3, 4)).save(root / "train" / "ant" / "b.png")
+    assert load(root).image_shape == (8, 8, 3)
+
+
+def wrong_size(root):
+    (root / "train" / "dog" / "z.png").write_bytes(encoded(pixels(1, 0, 9)[0]))
+
+
+def oblong(root):
+    (root / "train" / "ant" / "0.png").write_bytes(encoded(pixels(1, 0, 9)[0][:5]))
+
+
+def damaged(root):
+    whole = (root / "test" / "cat" / "1.png").read_bytes()
+    (root / "test" / "cat" / "1.png").write_bytes(whole[:80])
+
+
+def not_an_image(root):
+    (root / "test" / "cat" / "1.png").write_bytes(b"hello")
+
+
+def empty_class(root):
+    for file in (root / "test" / "cat").iterdir():
+        file.unlink()
+
+
+def class_missing(root):
+    shutil.rmtree(root / "test" / "cat")
+
+
+def split_missing(root):
+    shutil.rmtree(root / "test")
+
+
+def train_missing(root):
+    shutil.rmtree(root / "train")
+
+
+@pytest.mark.parametrize("as_archive", [False, True])
+@pytest.mark.parametrize(
+    "spoil, words",
+    [
+        (wrong_size, r"train/dog/z.png is 9x9 pixels, 8x8 was expected; set data.resize=True"),
+        (oblong, r"train/ant/0.png is 9x5 pixels"),
+        (damaged, r"test/cat/1.png cannot be decoded"),
+        (not_an_image, r"test/cat/1.png cannot be decoded"),
+        (empty_class, r"test/cat holds no image"),
+        (class_missing, r"class cat of .* is only in train"),
+        (split_missing, r"no split test \(or val, valid\)"),
+        (train_missing, r"no split train"),
+    ],
+)
+def test_bad_folders(tmp_path, spoil, words, as_archive):
+    root = make_folder(tmp_path / "pets")
+    spoil(root)
+    if as_archive and spoil is oblong:
+        words = "oblong|pixels"
+    with pytest.raises(UserError, match=words):
+        load(archive(root, tmp_path / "p.tar.gz") if as_archive else root)
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"image_size": 16}, "8x8 pixels, 16x16 was expected"),
+        ({"resize": True}, "data.image_size is 0"),
+        ({"channels": 4}, "data.channels is 4"),
+    ],
+)
+def test_bad_options(tmp_path, options, words):
+    with pytest.raises(UserError, match=words):
+        load(make_folder(tmp_path / "pets"), **options)
+
+
+def test_bad_paths(tmp_path):
+    (tmp_path / "pets.zip").write_bytes(b"PK")
+    for path, words in [("", "data.path is empty"), (tmp_path / "none", "does not exist"), (tmp_path / "pets.zip", "not a directory or a tar")]:
+        with pytest.raises(UserError, match=words):
+            load(path)
+    with pytest.raises(UserError, match="1 class"):
+        load(make_folder(tmp_path / "one", classes=("cat",)))
+
+
+@pytest.mark.parametrize("name", ["p.tar", "p.tar.gz", "p.tar.xz", "p.tar.bz2"])
+@pytest.mark.parametrize("keep", [0.0, 0.3, 0.8])
+def test_truncated_archives(tmp_path, name, keep):
+    file = archive(make_folder(tmp_path / "pets", size=32), tmp_path / name)
+    content = file.read_bytes().rstrip(b"\0") if name == "p.tar" else file.read_bytes()
+    file.write_bytes(content[: int(len(content) * keep)])
+    with pytest.raises(UserError, match=f"{name} is damaged or truncated"):
+        load(file)
+
+
+def test_tar_cut_between_two_files(tmp_path):
+    file = tar_of(tmp_path / "p.tar", {f"{s}/{c}/1.png": encoded(pixels(1, 0, 8)[0]) for s in ("train", "test") for c in "ab"}, "w")
+    with tarfile.open(file) as tar:
+        last = tar.getmembers()[-1]
+    file.write_bytes(file.read_bytes()[: last.offset])
+    with pytest.raises(UserError, match="truncated"):
+        load(file)
+
+
+def test_flipped_bytes_in_an_archive(tmp_path):
+    file = archive(make_folder(tmp_path / "pets"), tmp_path / "p.tar.gz")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    file.write_bytes(content)
+    with pytest.raises(UserError, match="p.tar.gz"):
+        load(file)
+
+
+@pytest.fixture
+def decodings(monkeypatch):
+    """Counts how often a folder is really decoded."""
+    calls, genuine = [], image_folder._decode
+
+    def counted(*args):
+        calls.append(args[1])
+        return genuine(*args)
+
+    monkeypatch.setattr(image_folder, "_decode", counted)
+    return calls
+
+
+def test_cache_is_used_and_notices_changes(tmp_path, decodings):
+    root = make_folder(tmp_path / "pets")
+    file = archive(root, tmp_path / "p.tar")
+    for path in (root, file):
+        decodings.clear()
+        first, again = load(path), load(path)
+        assert len(decodings) == 1 and same(first, again) and first.class_names == again.class_names
+        assert load(path, channels=1).image_shape == (8, 8, 1) and len(decodings) == 2
+        load(path, cache_dir="off")
+        assert len(decodings) == 3
+    assert len(list((tmp_path / "xdg" / "ispf_jax").glob("*.npz"))) == 4
+
+    decodings.clear()
+    os.rename(root / "train" / "cat" / "0.png", root / "train" / "dog" / "9.png")  # same count, sizes and times
+    assert np.bincount(load(root).train.labels).tolist() == [2, 1, 3]
+    (root / "train" / "cat" / "0.png").write_bytes(encoded(pixels(1, 9, 8)[0]))
+    assert len(load(root).train) == 7 and len(decodings) == 2
+
+
+def test_broken_or_unwritable_cache_is_no_error(tmp_path, decodings, caplog):
+    root = make_folder(tmp_path / "pets")
+    load(root, cache_dir=str(tmp_path / "c"))
+    (stored,) = (tmp_path / "c").iterdir()
+    for damage in (b"", b"hello", stored.read_bytes()[:300]):
+        stored.write_bytes(damage)
+        decodings.clear(), caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            load(root, cache_dir=str(tmp_path / "c"))
+        assert len(decodings) == 1 and "cannot be read" in caplog.text
+    (tmp_path / "file").write_text("in the way")
+    with caplog.at_level(logging.WARNING):
+        load(root, cache_dir=str(tmp_path / "file"))
+    assert "cannot be kept" in caplog.text
+    assert [p.suffix for p in (tmp_path / "c").iterdir()] == [".npz"]
+
+
+def test_nothing_runs_from_a_cache_file(tmp_path):
+    """A cache file with pickled objects is refused, not executed."""
+    root = make_folder(tmp_path / "pets")
+    load(root, cache_dir=str(tmp_path / "c"))
+    (stored,) = (tmp_path / "c").iterdir()
+    buffer = io.BytesIO()
+    np.savez(buffer, train_images=np.array([object()], dtype=object))
+    stored.write_bytes(buffer.getvalue())
+    assert len(load(root, cache_dir=str(tmp_path / "c")).train) == 6
