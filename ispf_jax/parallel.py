@@ -9,11 +9,13 @@ its own share of a loss that is normalised by *global* counts, and the gradients
 in full from global statistics enter as a share of 1/n (`replicated_share`).
 """
 
+import time
 from dataclasses import dataclass
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from ispf_jax.errors import UserError
@@ -54,6 +56,26 @@ def value_and_global_grad(loss_share, params, axis):
     return (psum(loss, axis), aux), psum(grads, axis)
 
 
+class Program:
+    """A function that is compiled once, for the shapes of its first arguments; other shapes are an error, never a new compilation."""
+
+    def __init__(self, function):
+        self._function = function
+        self._compiled = None
+
+    def prepare(self, *args) -> float:
+        """Compile for arguments like these, if that has not been done; returns the seconds it took (0 if it had been)."""
+        if self._compiled is not None:
+            return 0.0
+        began = time.perf_counter()
+        self._compiled = self._function.lower(*args).compile()
+        return time.perf_counter() - began
+
+    def __call__(self, *args):
+        self.prepare(*args)
+        return self._compiled(*args)
+
+
 @dataclass(frozen=True)
 class Devices:
     """The devices one run is spread over."""
@@ -68,8 +90,15 @@ class Devices:
     def axis(self) -> str | None:
         return AXIS if self.count > 1 else None
 
+    def replicate(self, tree):
+        """Arrays of a pytree on every device, so that programs and evaluators can use them without further copies."""
+        if self.axis is None:
+            return jax.tree.map(jnp.asarray, tree)
+        mesh = jax.sharding.Mesh(np.array(self.devices), (self.axis,))
+        return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+
     def compile(self, fn, donate: int = 0):
-        """Compile `fn(*args, axis=...)`: `jit` on one device, `pmap` over several.
+        """A program for `fn(*args, axis=...)`: `jit` on one device, `pmap` over several.
 
         Every argument is replicated; what a device does with its own share follows from `axis`. Outputs must be the same on
         all devices.
@@ -78,7 +107,7 @@ class Devices:
           donate: number of leading arguments whose buffers the program may reuse for its outputs.
         """
         if self.axis is None:
-            return jax.jit(partial(fn, axis=None), donate_argnums=tuple(range(donate)))
+            return Program(jax.jit(partial(fn, axis=None), donate_argnums=tuple(range(donate))))
 
         def body(_, donated, kept):
             return fn(*donated, *kept, axis=self.axis)
@@ -87,7 +116,7 @@ class Devices:
         spread = jax.pmap(
             body, axis_name=self.axis, in_axes=(0, None, None), out_axes=None, devices=self.devices, donate_argnums=1
         )
-        return lambda *args: spread(jnp.arange(self.count), args[:donate], args[donate:])
+        return _Spread(Program(spread), self.count, donate)
 
     def check_batch(self, key: str, batch_size: int):
         """Raise a UserError unless a global batch splits evenly over the devices."""
@@ -96,6 +125,22 @@ class Devices:
                 f"{key}={batch_size} does not divide evenly over {self.count} devices; "
                 f"use a multiple of {self.count} or set --config.devices to a divisor of {batch_size}."
             )
+
+
+class _Spread:
+    """A program of `pmap`, called like one of `jit`."""
+
+    def __init__(self, program, count, donate):
+        self._program, self._count, self._donate = program, count, donate
+
+    def _arguments(self, args):
+        return jnp.arange(self._count), args[: self._donate], args[self._donate :]
+
+    def prepare(self, *args) -> float:
+        return self._program.prepare(*self._arguments(args))
+
+    def __call__(self, *args):
+        return self._program(*self._arguments(args))
 
 
 def local_devices(count: int) -> Devices:

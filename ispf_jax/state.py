@@ -1,5 +1,7 @@
 """The pytrees that training carries: arrays only, no functions, no configuration."""
 
+import zlib
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -46,3 +48,8 @@ def new_net(variables, optimizer) -> NetState:
 def select(condition, new, old):
     """`new` where the scalar condition holds, else `old`, leaf by leaf."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+
+
+def random_stream(seed: int, name: str) -> jax.Array:
+    """The key of a named random stream of a trial: streams of other names or seeds are independent."""
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))

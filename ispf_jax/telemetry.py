@@ -14,6 +14,7 @@ from typing import Any, Callable, TextIO
 import numpy as np
 import rich.console
 import rich.progress
+import rich.table
 
 from ispf_jax.files import atomic_write_text, ensure_writable, from_plain, to_plain
 
@@ -47,8 +48,9 @@ class Progress:
         self._start = (self._clock(), self.done)
         if self.enabled and _is_terminal(self._stream):
             console = rich.console.Console(file=self._stream)
+            whole = rich.table.Column(no_wrap=True, min_width=min(len(self.title), console.width // 2))
             self._bar = rich.progress.Progress(
-                rich.progress.TextColumn("{task.description}", markup=False),
+                rich.progress.TextColumn("{task.description}", markup=False, table_column=whole),
                 *([rich.progress.BarColumn(20)] if console.width >= 110 else []),  # words say more than a bar of three blocks
                 rich.progress.TaskProgressColumn(),
                 rich.progress.TimeElapsedColumn(),

@@ -75,5 +75,5 @@ def load(
 
 
 def known_shape(name: str) -> tuple[int, int, int, int] | None:
-    """(height, width, channels, classes) of a data set whose shape is fixed, at its default size, without loading it."""
+    """(height, width, channels, classes) of a data set of fixed shape, at its default size, without loading it."""
     return _SHAPES.get(name)

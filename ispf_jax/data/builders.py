@@ -25,7 +25,8 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     @property
     def url_infos(self):
         """The official sizes and checksums; the download manager refuses a file that differs."""
-        return {d.url: UrlInfo(size=d.size, checksum=d.sha256, filename=d.filename) for d in CATALOGUE[self.SOURCE].downloads}
+        downloads = CATALOGUE[self.SOURCE].downloads
+        return {d.url: UrlInfo(size=d.size, checksum=d.sha256, filename=d.filename) for d in downloads}
 
     def _info(self):
         official = CATALOGUE[self.SOURCE]

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def directory(cache_dir: str) -> Path | None:
-    """Where decoded data are kept: `cache_dir`, else $XDG_CACHE_HOME/ispf_jax, else ~/.cache/ispf_jax; None for "off"."""
+    """`cache_dir`, else $XDG_CACHE_HOME/ispf_jax, else ~/.cache/ispf_jax; None for "off"."""
     if cache_dir == "off":
         return None
     if cache_dir:

@@ -52,7 +52,8 @@ class ImageData:
 
     def __post_init__(self):
         if self.train.images.shape[1:] != self.test.images.shape[1:]:
-            raise ValueError(f"training images are {self.train.images.shape[1:]}, test images {self.test.images.shape[1:]}")
+            shapes = self.train.images.shape[1:], self.test.images.shape[1:]
+            raise ValueError(f"training images are {shapes[0]}, test images {shapes[1]}")
         for split in (self.train, self.test):
             if len(split) and split.labels.max() >= self.num_classes:
                 raise ValueError(f"label {split.labels.max()} in a data set of {self.num_classes} classes")

@@ -74,7 +74,9 @@ def archive_entries(archive: Path) -> Iterator[Entry]:
     except PermissionError:
         raise
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
-        raise UserError(f"The archive {archive} is damaged or truncated ({error}); copy or download it again.") from error
+        raise UserError(
+            f"The archive {archive} is damaged or truncated ({error}); copy or download it again."
+        ) from error
 
 
 def _check_end(archive: Path) -> None:

@@ -37,10 +37,14 @@ def load(request: Request) -> ImageData:
             mark, entries = cache.fingerprint(path), archive_entries
         else:
             what = "is not a directory or a tar archive" if path.exists() else "does not exist"
-            raise UserError(f"data.path {path} {what}; it must be a directory or one of *{', *'.join(ARCHIVES)} with {LAYOUT}.")
+            raise UserError(
+                f"data.path {path} {what}; it must be a directory or one of *{', *'.join(ARCHIVES)} with {LAYOUT}."
+            )
         key = [mark, request.image_size, request.resize, request.channels]
         name = path.name.split(".")[0] or "images"
-        return cache.cached(request.cache_dir, f"folder-{name}", key, lambda: _decode(name, path, entries(path), decoder))
+        return cache.cached(
+            request.cache_dir, f"folder-{name}", key, lambda: _decode(name, path, entries(path), decoder)
+        )
     except OSError as error:
         raise UserError(f"data.path {path} cannot be read ({error}); check the file and its permissions.") from error
 
@@ -62,7 +66,10 @@ def _decode(name: str, path: Path, entries: Iterator[Entry], decoder: Decoder) -
     for split, classes in (("train", train), (test_name, test)):
         for label, files in sorted(classes.items()):
             if not files:
-                raise UserError(f"The class folder {path}/{split}/{label} holds no image; add images or remove the class from both splits.")
+                raise UserError(
+                    f"The class folder {path}/{split}/{label} holds no image; "
+                    "add images or remove the class from both splits."
+                )
     if len(train) < 2:
         raise UserError(f"{path} has {len(train)} class; at least 2 are needed.")
     names = sorted(train)

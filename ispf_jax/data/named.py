@@ -58,7 +58,9 @@ def find_manual(name: str, manual_dir: str) -> list[Path]:
         return []
     folder = Path(manual_dir).expanduser()
     if not folder.is_dir():
-        raise UserError(f"data.manual_dir {folder} is not a directory; set it to the one that holds {_wanted(name)}.")
+        raise UserError(
+            f"data.manual_dir {folder} is not a directory; set it to the one that holds {_wanted(name)}."
+        )
     for group in CATALOGUE[name].manual:
         files = [folder / file for file in group]
         if all(file.is_file() for file in files):
@@ -106,7 +108,7 @@ def _unreachable(url: str) -> str | None:
         try:
             requests.head(url, timeout=CONNECT_SECONDS, allow_redirects=True).raise_for_status()
             outcome[0] = None
-        except (requests.RequestException, OSError) as error:
+        except Exception as error:  # requests lets errors of its layers through
             outcome[0] = type(error).__name__
 
     thread = threading.Thread(target=ask, daemon=True)  # looking up a name has no time limit of its own

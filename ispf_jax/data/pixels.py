@@ -28,7 +28,10 @@ class Decoder:
         self.size, self.resize, self.channels = size, resize, channels
 
     def __call__(self, encoded: bytes, file: str) -> np.ndarray:
-        """uint8 [size, size, channels]. `file` is for messages. Raises UserError if the image is damaged or does not fit."""
+        """uint8 [size, size, channels]. `file` is for messages.
+
+        Raises UserError if the image is damaged or does not fit.
+        """
         try:
             image = Image.open(io.BytesIO(encoded), formats=FORMATS)
             image.load()

@@ -19,7 +19,9 @@ def train_val_split(n_or_member_mask, val_fraction: float = 0.2, seed: int = 0) 
     Raises UserError if `val_fraction` is not in [0, 1) or leaves nothing to train on or nothing to validate on.
     """
     if not 0 <= val_fraction < 1:
-        raise UserError(f"The validation fraction is {val_fraction}; it must be at least 0 and less than 1, for instance 0.2.")
+        raise UserError(
+            f"The validation fraction is {val_fraction}; it must be at least 0 and less than 1, for instance 0.2."
+        )
     if np.ndim(n_or_member_mask):
         mask = np.asarray(n_or_member_mask)
         if mask.dtype != bool or mask.ndim != 1:
@@ -70,5 +72,7 @@ def limit(split: ArrayDataset, count: int, seed: int, key: str) -> ArrayDataset:
     """
     classes = len(np.unique(split.labels))
     if count < 0 or 0 < count < classes:
-        raise UserError(f"{key} is {count}; it must be 0 (all examples) or at least {classes}, one example of every class.")
+        raise UserError(
+            f"{key} is {count}; it must be 0 (all examples) or at least {classes}, one example of every class."
+        )
     return split.take(balanced_subset(split.labels, count, seed)) if 0 < count < len(split) else split

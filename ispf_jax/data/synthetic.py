@@ -3,6 +3,7 @@
 import numpy as np
 
 from ispf_jax.data.dataset import ArrayDataset, ImageData, Request
+from ispf_jax.data.pixels import check_shape
 from ispf_jax.errors import UserError
 
 TRAIN, TEST = 512, 256
@@ -17,6 +18,7 @@ def load(request: Request) -> ImageData:
     `max_test` images (default 512 and 256), labels in turn. Everything follows from `seed`.
     Raises UserError if there are fewer than two classes or fewer images than classes.
     """
+    check_shape(request.image_size, request.channels)
     size, channels, classes = request.image_size or 32, request.channels or 3, request.num_classes
     if classes < 2:
         raise UserError(f"data.num_classes is {classes}; synthetic data need at least 2 classes.")

@@ -120,7 +120,8 @@ def accuracy_bars(rows: Sequence[Row], out_dir: str | os.PathLike) -> list[Path]
                         continue
                     color = _style(summary.method)[0]
                     axes.bar(place + offset, mean, 0.38, yerr=None if np.isnan(std) else std, capsize=2, color=color, edgecolor=color, **look)
-                    axes.annotate(f"{mean:.1f}", (place + offset, mean + (0 if np.isnan(std) else std)), (0, 2), textcoords="offset points", ha="center", fontsize=7)
+                    top = (place + offset, mean + np.nan_to_num(std))
+                    axes.annotate(f"{mean:.1f}", top, (0, 2), textcoords="offset points", ha="center", fontsize=7)
             axes.set_xticks(range(len(summaries)), [s.method + (f"\n{s.base}" if several_bases else "") for s in summaries])
             axes.set(xlim=(-0.6, len(summaries) - 0.4), ylim=(0, 112))
             axes.set_yticks(range(0, 101, 20))

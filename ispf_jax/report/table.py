@@ -15,10 +15,15 @@ BEST_TEST = "best_test_retain"
 """The paper's selection, which looks at the test images; shown to compare with the paper, never the headline."""
 
 CAPTION = (
-    "Accuracies in percent on test images of the forgotten, of the retained and of all classes; seconds of training and student steps are means per run.",
-    "Each figure is the mean over the forget sets of a seed, then over seeds, with the population standard deviation (ddof=0) over seeds after +/-.",
+    "Accuracies in percent on test images of the forgotten, of the retained and of all classes; seconds of training and student "
+    "steps are means per run.",
+    "Each figure is the mean over the forget sets of a seed, then over seeds, with the population standard deviation (ddof=0) "
+    "over seeds after +/-.",
 )
-CAPTION_BEST = "* = the checkpoint with the best retain accuracy on the test images, as the paper selects; it uses test data and is shown for comparison only."
+CAPTION_BEST = (
+    "* = the checkpoint with the best retain accuracy on the test images, as the paper selects; it uses test data and is shown "
+    "for comparison only."
+)
 
 
 @dataclass(frozen=True)

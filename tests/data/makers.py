@@ -46,17 +46,40 @@ def tar_of(file: Path, members: dict[str, bytes], mode="w:gz"):
     return file
 
 
-def cifar(folder: Path, name="cifar10", binary=False, names_as_bytes=True):
-    """Returns the same as `svhn`. Python version as Python 2 wrote it: protocol 2, strings as bytes."""
+def _py2(value) -> bytes:
+    """A value in the opcodes Python 2's cPickle used for the official files: str is SHORT_BINSTRING or BINSTRING."""
+    if isinstance(value, str):
+        value = value.encode()
+    if isinstance(value, bytes):
+        return b"U" + bytes([len(value)]) + value if len(value) < 256 else b"T" + struct.pack("<i", len(value)) + value
+    if isinstance(value, int):
+        return b"J" + struct.pack("<i", value)
+    if isinstance(value, list):
+        return b"](" + b"".join(map(_py2, value)) + b"e"
+    if isinstance(value, dict):
+        return b"}(" + b"".join(_py2(k) + _py2(v) for k, v in value.items()) + b"u"
+    start = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+    dtype = b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    shape = b"".join(map(_py2, value.shape)) + b"\x86"
+    return start + b"(K\x01" + shape + dtype + b"\x89" + _py2(value.tobytes()) + b"tb"
+
+
+def dumps(value, py2=True) -> bytes:
+    """A pickle as Python 2 or as Python 3 writes it."""
+    return b"\x80\x02" + _py2(value) + b"." if py2 else pickle.dumps(value, protocol=2)
+
+
+def cifar(folder: Path, name="cifar10", binary=False, py2=True):
+    """Returns the same as `svhn`. py2: the pickles are as in the official python version."""
     folder.mkdir(parents=True, exist_ok=True)
     fine = name == "cifar100"
     batches = ["train"] if fine else [f"data_batch_{i}" for i in range(1, 6)]
     count = 200 if fine else 10
     number = "100" if fine else "10"
     classes = CIFAR100_NAMES if fine else CIFAR10_NAMES
-    key = (lambda text: text.encode()) if names_as_bytes else (lambda text: text)
     members, images, labels = {}, [], []
-    root = f"cifar-{number}-binary" if binary and fine else f"cifar-{number}-batches-bin" if binary else "cifar-10-batches-py"
+    python_root, binary_root = ("cifar-100-python", "cifar-100-binary") if fine else ("cifar-10-batches-py", "cifar-10-batches-bin")
+    root = binary_root if binary else python_root
     for i, batch in enumerate([*batches, "test" if fine else "test_batch"]):
         x, y = pixels(count, 7 * i + fine), np.random.default_rng(i).permutation(np.arange(count) % len(classes))
         images.append(x), labels.append(y)
@@ -64,14 +87,14 @@ def cifar(folder: Path, name="cifar10", binary=False, names_as_bytes=True):
             marks = np.stack([y // 5, y], 1) if fine else y[:, None]
             members[f"{root}/{batch}.bin"] = np.concatenate([marks.astype(np.uint8), rows(x)], 1).tobytes()
         else:
-            content = {key("data"): rows(x), key("fine_labels" if fine else "labels"): y.tolist()}
-            members[f"{root}/{batch}"] = pickle.dumps(content, protocol=2)
+            content = {"data": rows(x), "fine_labels" if fine else "labels": y.tolist()}
+            members[f"{root}/{batch}"] = dumps(content, py2)
     listed = "\n".join(classes).encode() + b"\n\n"
     if binary:
         members[f"{root}/{'fine_label_names' if fine else 'batches.meta'}.txt"] = listed
     else:
-        meta = {key("fine_label_names" if fine else "label_names"): [key(c) for c in classes]}
-        members[f"{root}/{'meta' if fine else 'batches.meta'}"] = pickle.dumps(meta, protocol=2)
+        meta = {"fine_label_names" if fine else "label_names": classes}
+        members[f"{root}/{'meta' if fine else 'batches.meta'}"] = dumps(meta, py2)
     tar_of(folder / f"cifar-{number}-{'binary' if binary else 'python'}.tar.gz", members)
     return np.concatenate(images[:-1]), np.concatenate(labels[:-1]), images[-1], labels[-1]
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ def test_import_is_light():
     """Neither tensorflow nor tensorflow_datasets nor a file reader comes with the import."""
     heavy = "'tensorflow', 'tensorflow_datasets', 'array_record', 'sklearn', 'requests'"
     code = f"import sys, ispf_jax.data; found = [m for m in ({heavy}) if m in sys.modules]; assert not found, found"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 
 def test_array_dataset_checks():

@@ -167,8 +167,6 @@ def train_missing(root):
 def test_bad_folders(tmp_path, spoil, words, as_archive):
     root = make_folder(tmp_path / "pets")
     spoil(root)
-    if as_archive and spoil is oblong:
-        words = "oblong|pixels"
     with pytest.raises(UserError, match=words):
         load(archive(root, tmp_path / "p.tar.gz") if as_archive else root)
 
@@ -188,7 +186,11 @@ def test_bad_options(tmp_path, options, words):
 
 def test_bad_paths(tmp_path):
     (tmp_path / "pets.zip").write_bytes(b"PK")
-    for path, words in [("", "data.path is empty"), (tmp_path / "none", "does not exist"), (tmp_path / "pets.zip", "not a directory or a tar")]:
+    for path, words in [
+        ("", "data.path is empty"),
+        (tmp_path / "none", "does not exist"),
+        (tmp_path / "pets.zip", "not a directory or a tar"),
+    ]:
         with pytest.raises(UserError, match=words):
             load(path)
     with pytest.raises(UserError, match="1 class"):
@@ -206,7 +208,8 @@ def test_truncated_archives(tmp_path, name, keep):
 
 
 def test_tar_cut_between_two_files(tmp_path):
-    file = tar_of(tmp_path / "p.tar", {f"{s}/{c}/1.png": encoded(pixels(1, 0, 8)[0]) for s in ("train", "test") for c in "ab"}, "w")
+    image = encoded(pixels(1, 0, 8)[0])
+    file = tar_of(tmp_path / "p.tar", {f"{s}/{c}/1.png": image for s in ("train", "test") for c in "ab"}, "w")
     with tarfile.open(file) as tar:
         last = tar.getmembers()[-1]
     file.write_bytes(file.read_bytes()[: last.offset])

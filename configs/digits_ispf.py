@@ -1,0 +1,16 @@
+"""Handwritten digits of scikit-learn (real, embedded, no download): the whole job in a few minutes on two cores."""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    c = default.get_config()
+    c.data.update(name="digits", image_size=16, channels=1)  # scaled up from 8x8
+    c.model.width = 0.25
+    c.generator.width = 0.25
+    c.train.update(epochs=20, batch_size=128, lr=0.05, decay_epochs="15")
+    c.distill.update(epochs=100, loops=1, batch_size=128, lr=0.1)
+    c.evaluate.every = 5
+    return default.vary(c, variant)

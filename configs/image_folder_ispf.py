@@ -1,0 +1,15 @@
+"""Own images: a directory or tar archive with <split>/<class>/<file>; name it with --config.data.path=...
+
+Hyper-parameters are those of CIFAR-10; for other image sizes or few images adapt train.* first.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import cifar10_ispf, default
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    c = cifar10_ispf.get_config("resnet18" if "resnet18" in variant else "")
+    c.data.update(name="image_folder", mean="0.5", std="0.5")
+    c.methods = "gkt,ispf"
+    return default.vary(c, variant)

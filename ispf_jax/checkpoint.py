@@ -1,0 +1,122 @@
+"""Checkpoints with Orbax behind a small store: what a stage needs to go on, and what others need of it.
+
+One directory per stage and job, one step per saved epoch, the last two kept. A step has four items: `state` (everything training
+carries), `last` and `best` (network variables alone, so that nobody needs the optimiser to use a network) and `meta` (JSON).
+Arrays are saved from and restored to the host, so a checkpoint does not know how many devices wrote it.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from ispf_jax.errors import UserError
+from ispf_jax.files import ensure_writable
+
+KEPT_STEPS = 2
+
+
+class Saved(NamedTuple):
+    """What a store gives back: see the module's text."""
+
+    state: Any
+    last: dict
+    best: dict
+    meta: dict
+
+
+class Store:
+    """The checkpoints of one stage; use as a context manager."""
+
+    def __init__(self, directory: str | Path):
+        self.directory = Path(directory).absolute()
+        ensure_writable(self.directory)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=ocp.checkpoint_managers.LatestN(KEPT_STEPS),
+            enable_async_checkpointing=False,
+            cleanup_tmp_directories=True,
+        )
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._manager.close()
+
+    def save(self, step: int, saved: Saved):
+        """Write a step atomically: it is complete or not there. A step that exists already is left as it is."""
+        arrays = {name: ocp.args.StandardSave(to_host(getattr(saved, name))) for name in ("state", "last", "best")}
+        try:
+            self._manager.save(step, args=ocp.args.Composite(**arrays, meta=ocp.args.JsonSave(saved.meta)))
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"cannot save checkpoint {step} in {self.directory} ({_first_line(error)}); free space or make it writable, "
+                "then start the same command again: it continues from the checkpoint before."
+            ) from error
+
+    def restore(self, template: Saved) -> Saved | None:
+        """The newest readable step, shaped like `template`; None if there is none at all.
+
+        A damaged step is passed over with a warning, and the one before it is used.
+
+        Raises:
+          UserError: if there are steps but none can be read.
+        """
+        restored = self._newest(
+            {name: ocp.args.StandardRestore(to_host(getattr(template, name))) for name in ("state", "last", "best")}
+        )
+        if restored is None:
+            return None
+        return Saved(from_host(restored["state"], template.state), restored["last"], restored["best"], restored["meta"])
+
+    def variables(self, which: str, template: dict) -> tuple[dict, dict]:
+        """(network variables `last` or `best`, meta) of the newest readable step; UserError if there is none."""
+        restored = self._newest({which: ocp.args.StandardRestore(to_host(template))})
+        if restored is None:
+            raise UserError(f"there is no checkpoint in {self.directory}; run the stage that writes it first.")
+        return restored[which], restored["meta"]
+
+    def _newest(self, items):
+        steps, first_error = sorted(self._manager.all_steps(), reverse=True), None
+        for step in steps:
+            try:
+                return self._manager.restore(step, args=ocp.args.Composite(**items, meta=ocp.args.JsonRestore()))
+            except Exception as error:  # noqa: BLE001 - Orbax and its storage raise many kinds for a damaged file
+                first_error = first_error or error
+                logging.warning("checkpoint %s is damaged (%s); trying the one before", self.directory / str(step), _first_line(error))
+        if not steps:
+            return None
+        raise UserError(
+            f"no checkpoint in {self.directory} can be read (steps {', '.join(map(str, steps))}; {_first_line(first_error)}); "
+            "move that directory away and start again: only this stage is repeated."
+        )
+
+
+def to_host(tree):
+    """Arrays as numpy, typed random keys as their raw words."""
+
+    def leaf(x):
+        if isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x = jax.random.key_data(x)
+        return np.asarray(x)
+
+    return jax.tree.map(leaf, tree)
+
+
+def from_host(tree, template):
+    """The inverse of `to_host`, with keys where `template` has keys."""
+
+    def leaf(x, like):
+        if isinstance(like, jax.Array) and jax.dtypes.issubdtype(like.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(x, impl=jax.random.key_impl(like))
+        return x
+
+    return jax.tree.map(leaf, tree, template)
+
+
+def _first_line(error):
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

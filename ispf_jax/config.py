@@ -1,0 +1,278 @@
+"""From a ConfigDict to frozen dataclasses, with all validation; nothing below this file imports ml_collections.
+
+The dataclasses mirror `configs/default.py`, where every key is explained. Lists that a user writes as text ("gkt,ispf") become
+tuples here.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from ispf_jax.errors import UserError
+from ispf_jax.methods import METHODS
+from ispf_jax.models import CLASSIFIERS
+
+STAGES = ("original", "retrain", "unlearn", "report")
+BASES = ("dfq", "zskt")
+AUGMENTATIONS = ("none", "crop_flip")
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    name: str
+    path: str
+    data_dir: str
+    manual_dir: str
+    download: bool
+    cache_dir: str
+    image_size: int
+    resize: bool
+    channels: int
+    classes: int
+    max_train: int
+    max_test: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    val_fraction: float
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    name: str
+    width: float
+    dtype: str
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    latent_dim: int
+    width: float
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    epochs: int
+    batch_size: int
+    lr: float
+    decay_epochs: tuple[int, ...]
+    decay_factor: float
+    momentum: float
+    weight_decay: float
+    augment: str
+    augment_validation: bool
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    epochs: int
+    loops: int
+    generator_steps: int
+    student_steps: int
+    warmup_epochs: int
+    batch_size: int
+    lr: float
+    lr_final: float
+    cosine_epochs: int
+    momentum: float
+    weight_decay: float
+    generator_lr: float
+    generator_b1: float
+    generator_b2: float
+    threshold: float
+    thresholded_post_filter: bool
+    weight_adv: float
+    weight_bn: float
+    weight_oh: float
+    weight_balance: float
+    weight_act: float
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    every: int
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A checked configuration. `forget` is kept as written: classes are resolved once the data is known (`forget_sets`)."""
+
+    stages: tuple[str, ...]
+    methods: tuple[str, ...]
+    base: tuple[str, ...]
+    forget: str
+    seeds: tuple[int, ...]
+    devices: int
+    data: DataConfig
+    model: ModelConfig
+    generator: GeneratorConfig
+    train: TrainConfig
+    distill: DistillConfig
+    evaluate: EvaluateConfig
+    checkpoint_seconds: float
+    progress_seconds: float
+    tensorboard: bool
+    compilation_cache: str
+
+
+FREE_KEYS = (
+    "stages", "methods", "base", "forget", "seeds", "devices", "checkpoint_seconds", "progress_seconds", "tensorboard",
+    "compilation_cache", "evaluate.batch_size", "data.path", "data.data_dir", "data.manual_dir", "data.download", "data.cache_dir",
+)  # fmt: skip
+"""Keys that may differ between two starts in one work directory: they change what is run or kept, never what a run computes."""
+
+
+def make_experiment(config: Any) -> Experiment:
+    """Check a ConfigDict (or plain nested dict) and turn it into an `Experiment`; raises UserError naming the key."""
+    raw = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    experiment = _build(Experiment, raw, "")
+    _validate(experiment)
+    return experiment
+
+
+def flatten(experiment: Experiment) -> dict[str, Any]:
+    """{"data.name": ..., ...} with tuples as lists: what is written to disk and compared at the next start."""
+
+    def walk(value, prefix):
+        for key, item in value.items():
+            if isinstance(item, dict):
+                yield from walk(item, f"{prefix}{key}.")
+            else:
+                yield prefix + key, list(item) if isinstance(item, tuple) else item
+
+    return dict(walk(dataclasses.asdict(experiment), ""))
+
+
+def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Keys of two flat configurations that differ and are not free to differ."""
+    free = lambda key: any(key == f or key.startswith(f + ".") for f in FREE_KEYS)  # noqa: E731
+    return [key for key in sorted({*old, *new}) if not free(key) and old.get(key) != new.get(key)]
+
+
+def forget_sets(spec: str, class_names: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
+    """The sets of class ids that `config.forget` asks for, each sorted.
+
+    Sets are separated by ";", classes by ","; a class is an id or a name; "each" is every class by itself.
+    """
+    classes = len(class_names)
+    if spec.strip() == "each":
+        return tuple((c,) for c in range(classes))
+    sets = tuple(tuple(sorted(_class_id(word.strip(), spec, class_names) for word in s.split(","))) for s in spec.split(";"))
+    for ids in sets:
+        if len(set(ids)) < len(ids):
+            raise UserError(f"config.forget={spec!r} names a class twice in one set; name every class once.")
+        if len(ids) == classes:
+            raise UserError(f"config.forget={spec!r} forgets all {classes} classes at once; leave at least one to retain.")
+    if len(set(sets)) < len(sets):
+        raise UserError(f"config.forget={spec!r} names the same set twice; name every set once.")
+    return sets
+
+
+def _class_id(word, spec, class_names):
+    if word in class_names and not word.isdigit():
+        return class_names.index(word)
+    try:
+        number = int(word)
+    except ValueError:
+        number = -1
+    if not 0 <= number < len(class_names):
+        known = ", ".join(class_names[:10]) + (", ..." if len(class_names) > 10 else "")
+        raise UserError(
+            f"config.forget={spec!r}: there is no class {word!r}; allowed are 0 to {len(class_names) - 1} or a name ({known})."
+        )
+    return number
+
+
+def _build(cls, raw, prefix):
+    fields = {f.name: f.type for f in dataclasses.fields(cls)}
+    for key in raw:
+        if key not in fields:
+            raise UserError(f"config.{prefix}{key} is no known key; allowed here are {', '.join(sorted(fields))}.")
+    for key in fields:
+        if key not in raw:
+            raise UserError(f"config.{prefix}{key} is missing; start from configs/default.py, which holds every key.")
+    return cls(**{key: _convert(kind, raw[key], prefix + key) for key, kind in fields.items()})
+
+
+def _convert(kind, value, key):
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise UserError(f"config.{key}={value!r} must be a group of keys, as in configs/default.py.")
+        return _build(kind, value, key + ".")
+    if kind in (int, float) and isinstance(value, bool) or kind is int and not isinstance(value, int):
+        raise UserError(f"config.{key}={value!r} must be {'a whole number' if kind is int else 'a number'}.")
+    if kind is float:
+        if not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise UserError(f"config.{key}={value!r} must be a finite number.")
+        return float(value)
+    if kind is bool and not isinstance(value, bool):
+        raise UserError(f"config.{key}={value!r} must be True or False.")
+    if kind is str and not isinstance(value, str):
+        raise UserError(f"config.{key}={value!r} must be text.")
+    if kind in (int, bool, str):
+        return value
+    element = kind.__args__[0]
+    words = [w.strip() for w in value.split(",") if w.strip()] if isinstance(value, str) else list(value)
+    try:
+        return tuple(element(word) for word in words)
+    except (TypeError, ValueError):
+        kinds = {int: "whole numbers", float: "numbers", str: "names"}[element]
+        raise UserError(f"config.{key}={value!r} must be {kinds} separated by commas.") from None
+
+
+def _validate(e: Experiment):
+    for key, words, allowed in (("stages", e.stages, STAGES), ("methods", e.methods, tuple(METHODS)), ("base", e.base, BASES)):
+        for word in words:
+            if word not in allowed:
+                raise UserError(f"config.{key}: {word!r} is unknown; allowed are {', '.join(allowed)}.")
+        if len(set(words)) < len(words):
+            raise UserError(f"config.{key}={','.join(words)!r} names one twice; name every one once.")
+    for key, value, allowed in (
+        ("model.name", e.model.name, tuple(CLASSIFIERS)),
+        ("model.dtype", e.model.dtype, DTYPES),
+        ("train.augment", e.train.augment, AUGMENTATIONS),
+        ("data.channels", e.data.channels, (0, 1, 3)),
+    ):
+        if value not in allowed:
+            raise UserError(f"config.{key}={value!r} is unknown; allowed are {', '.join(map(str, allowed))}.")
+    if not e.seeds or len(set(e.seeds)) < len(e.seeds) or min(e.seeds) < 0:
+        raise UserError(f"config.seeds={','.join(map(str, e.seeds))!r} must be one or more different whole numbers from 0.")
+    if not e.base:
+        raise UserError(f"config.base is empty; allowed are {', '.join(BASES)}.")
+    positive = {
+        "model.width": e.model.width, "generator.width": e.generator.width, "generator.latent_dim": e.generator.latent_dim,
+        "train.epochs": e.train.epochs, "train.batch_size": e.train.batch_size, "train.lr": e.train.lr,
+        "train.decay_factor": e.train.decay_factor, "distill.epochs": e.distill.epochs, "distill.loops": e.distill.loops,
+        "distill.generator_steps": e.distill.generator_steps, "distill.student_steps": e.distill.student_steps,
+        "distill.batch_size": e.distill.batch_size, "distill.lr": e.distill.lr, "distill.generator_lr": e.distill.generator_lr,
+        "evaluate.batch_size": e.evaluate.batch_size, "data.classes": e.data.classes, **{f"data.std[{i}]": s for i, s in enumerate(e.data.std)},
+    }  # fmt: skip
+    for key, value in positive.items():
+        if value <= 0:
+            raise UserError(f"config.{key}={value} must be greater than 0.")
+    not_negative = {
+        "data.max_train": e.data.max_train, "data.max_test": e.data.max_test, "data.image_size": e.data.image_size,
+        "train.weight_decay": e.train.weight_decay, "distill.weight_decay": e.distill.weight_decay, "distill.warmup_epochs": e.distill.warmup_epochs,
+        "distill.cosine_epochs": e.distill.cosine_epochs, "distill.lr_final": e.distill.lr_final, "evaluate.every": e.evaluate.every,
+        "checkpoint_seconds": e.checkpoint_seconds, "progress_seconds": e.progress_seconds, "devices": e.devices,
+        **{f"distill.weight_{w}": getattr(e.distill, f"weight_{w}") for w in ("adv", "bn", "oh", "balance", "act")},
+    }  # fmt: skip
+    for key, value in not_negative.items():
+        if value < 0:
+            raise UserError(f"config.{key}={value} must not be negative.")
+    below_one = {
+        "data.val_fraction": e.data.val_fraction, "train.momentum": e.train.momentum, "distill.momentum": e.distill.momentum,
+        "distill.generator_b1": e.distill.generator_b1, "distill.generator_b2": e.distill.generator_b2,
+        "distill.threshold": e.distill.threshold,
+    }  # fmt: skip
+    for key, value in below_one.items():
+        if not 0 <= value < 1:
+            raise UserError(f"config.{key}={value} must be at least 0 and less than 1.")
+    if e.data.val_fraction == 0:
+        raise UserError("config.data.val_fraction=0.0 leaves nothing to select the original's epoch by; use for example 0.2.")
+    if e.data.name == "image_folder" and not e.data.path:
+        raise UserError("config.data.path is empty; name a directory or tar archive that holds <split>/<class>/<file>.")
+    if len(e.data.mean) not in (1, 3) or len(e.data.std) not in (1, 3):
+        raise UserError("config.data.mean and config.data.std take one number, or three for colour images.")

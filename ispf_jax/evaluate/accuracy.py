@@ -1,0 +1,89 @@
+"""Accuracies on forgotten, retained and all images, from one confusion matrix."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ispf_jax.data.augment import augment, normalise
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """A classifier, compiled once per shape of the data, that counts its predictions on images that lie on the device.
+
+    Attributes:
+      augmentation: applied to the images, for the authors' augmented validation split; "none" everywhere else.
+    """
+
+    classifier: nn.Module
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    batch_size: int
+    augmentation: str = "none"
+
+    def confusion(self, variables, images, labels, member=None, hidden=None, key=None) -> np.ndarray:
+        """Counts [C, C] of (true class, predicted class), in eval mode.
+
+        Args:
+          images: uint8 [M, H, W, C']; labels: int32 [M].
+          member: bool [M], images to count; all by default.
+          hidden: [C], classes whose logits are cut off before the prediction is taken (a masked head); none by default.
+          key: random key of the augmentation.
+        """
+        member = np.ones(len(labels), bool) if member is None else np.asarray(member)
+        chosen = np.flatnonzero(member)
+        # As many rows for every subset of about that size: subsets share one program.
+        rows = np.full(_padded(len(chosen), len(labels), self.batch_size), -1, np.int32)
+        rows[: len(chosen)] = chosen
+        hidden = jnp.zeros(self.classifier.num_classes) if hidden is None else hidden
+        key = jax.random.key(0) if key is None else key
+        return np.asarray(_confusion(self, variables, images, labels, rows, hidden, key)).astype(np.int64)
+
+
+@partial(jax.jit, static_argnums=0)
+def _confusion(evaluator, variables, images, labels, rows, hidden, key):
+    classes = evaluator.classifier.num_classes
+
+    def body(total, batch):
+        rows, key = batch
+        pixels = normalise(augment(evaluator.augmentation, key, images[rows]), evaluator.mean, evaluator.std)
+        logits, _ = evaluator.classifier.apply(variables, pixels)
+        predicted = jnp.argmax(jnp.where(hidden > 0, -jnp.inf, logits), axis=-1)
+        counts = jnp.zeros((classes, classes), jnp.int32).at[labels[rows], predicted].add((rows >= 0).astype(jnp.int32))
+        return total + counts, None
+
+    batches = rows.reshape(-1, evaluator.batch_size)
+    total, _ = lax.scan(body, jnp.zeros((classes, classes), jnp.int32), (batches, jax.random.split(key, len(batches))))
+    return total
+
+
+def _padded(chosen, available, batch):
+    """Rows for `chosen` of `available` images: rounded up to a multiple of the batch and of an eighth of all images."""
+    grain = max(batch, -(-available // 8 // batch) * batch)
+    return -(-max(chosen, 1) // grain) * grain
+
+
+@dataclass(frozen=True)
+class Accuracies:
+    """Top-1 accuracies in percent, predicted over all classes: on images of forgotten classes, of retained ones, of all."""
+
+    forget: float
+    retain: float
+    overall: float
+
+
+def accuracies(confusion: np.ndarray, forget: tuple[int, ...]) -> Accuracies:
+    """Accuracies from counts [C, C]; NaN where there is no image to count."""
+    hits, totals = np.diag(confusion), confusion.sum(axis=1)
+    of_forget = np.isin(np.arange(len(totals)), forget)
+
+    def percent(classes):
+        n = totals[classes].sum()
+        return float(100 * hits[classes].sum() / n) if n else float("nan")
+
+    return Accuracies(percent(of_forget), percent(~of_forget), percent(slice(None)))
