@@ -5,6 +5,7 @@ the story is in ispf_jax/pipeline.py.
 """
 
 import sys
+import traceback
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -26,11 +27,33 @@ def main(argv):
 
 
 def parse_flags(argv):
-    """absl's parser, with wrong flags and configurations as UserErrors."""
+    """absl's parser, with wrong flags, keys, values and configuration files as UserErrors."""
     try:
-        return flags.FLAGS(argv)
-    except (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError) as error:
-        raise UserError(" ".join(str(error.args[0] if error.args else error).split())) from error
+        rest = flags.FLAGS(argv)
+        getattr(_CONFIG.value, "to_dict", None)  # a file that cannot be read is told only when its content is wanted
+        return rest
+    except Exception as error:
+        raise UserError(explain(argv, error)) from error
+
+
+def explain(argv, error) -> str:
+    """One line on why the command line was refused: what the package knows about its keys, else what the parser said."""
+    from ispf_jax.config import override_problem
+
+    words = [word if "=" in word else "=".join(argv[i : i + 2]) for i, word in enumerate(argv)]
+    options = [word.lstrip("-").removeprefix("no").partition("=") for word in words if word.startswith("-")]
+    for key, _, text in options:
+        if key.startswith("config.") and (problem := override_problem(key.removeprefix("config."), text)):
+            return problem
+    said = " ".join((str(error).strip() or type(error).__name__).splitlines()[-1].split())  # of a traceback, its last line
+    if isinstance(error, flags.Error) and "Traceback" not in str(error):
+        return said
+    file = next((text for key, _, text in options if key == "config"), "")
+    if isinstance(error, OSError):
+        return f"--config={file} cannot be read ({said}); name a file such as configs/digits_ispf.py."
+    if not isinstance(error, flags.Error):  # the file itself is wrong
+        said = f"{type(error).__name__}: {said} (line {traceback.extract_tb(error.__traceback__)[-1].lineno})"
+    return f"--config={file}: {said.removeprefix('ValueError: ')}"
 
 
 if __name__ == "__main__":
@@ -40,3 +63,6 @@ if __name__ == "__main__":
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; the same command continues", file=sys.stderr)
+        sys.exit(130)

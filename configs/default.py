@@ -15,7 +15,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c = ConfigDict()
 
     # What is run. These may be changed between two starts in one work directory; finished work is never repeated.
-    c.stages = "original,retrain,unlearn,report"  # which stages; "retrain" may be left out by those without time for it
+    c.stages = "original,retrain,unlearn,report"  # of original, retrain, unlearn, audit, report; retrain may be left out by those without time for it
     c.methods = "gkt,ispf"  # of dfkd, blockf, gkt, is, pf, ispf, pd, pd_is; original, retrain and masked_head are always in the table
     c.base = "dfq"  # base of the data-free distillation: dfq or zskt, or both as "dfq,zskt"
     c.forget = "3"  # sets of classes to forget, ids or names: "3"; "1,7" (one set of two); "0;1;2" (three sets); "each" (every class by itself)
@@ -91,6 +91,23 @@ def get_config(variant: str = "") -> ConfigDict:
     c.evaluate.every = 1  # epochs of distillation between two looks at the test images; 0: only at the end
     c.evaluate.batch_size = 500  # images per forward pass
 
+    # The audit of what is left of the forgotten classes: stage "audit", see docs/audit.md. Like the stages it may change between starts.
+    c.audit = ConfigDict()
+    c.audit.metrics = "accuracy,mia1,mia2,relearn,features,divergence,lira"
+    c.audit.mia1_protocol = "salun"  # which images MIA-I uses: salun or unsc; the paper does not say
+    c.audit.shadows = 5  # shadow models of MIA-II, each trained like the original on half of the data; 0: no MIA-II
+    c.audit.lira_shadows = 0  # shadow models of the per-example attack LiRA, an even number, 16 or more to be useful; 0: none
+    c.audit.relearn_steps = 0  # steps of every relearning curve; 0: ten epochs of the training split
+    c.audit.relearn_batch = 256
+    c.audit.relearn_alpha = 0.05  # relearned is (1 - alpha) times the original's accuracy (anamnesis index)
+    c.audit.shots = "1,5,20"  # images per class of the few-shot relearning curves
+    c.audit.layers = 3  # layers whose features are probed: the penultimate and earlier ones, evenly
+    c.audit.train_images = 5000  # training images, class-balanced, that probes and neighbours learn from
+    c.audit.barrier_points = 11  # points between model and original on the line of linear interpolation; 0: no barrier
+    c.audit.barrier_images = 1000  # test images on which the loss along it is taken
+    c.audit.synthetic_images = 2048  # synthetic images for the baseline that retrains the original's head
+    c.audit.embedding_images = 400  # real and synthetic images in the picture of features; 0: no picture
+
     # How a run is kept and shown; free to change between two starts.
     c.checkpoint_seconds = 60.0  # time between two checkpoints of a running stage; every stage is saved at its end in any case
     c.progress_seconds = 10.0  # time between two lines of progress where the output is no terminal
@@ -110,16 +127,20 @@ def vary(c: ConfigDict, variant: str) -> ConfigDict:
         elif word == "smoke":
             smoke(c)
         else:
-            raise ValueError(f"--config=...:{variant}: unknown variant {word!r}; known are allcnn, resnet18 and smoke")
+            raise ValueError(f"unknown variant {word!r}; known are allcnn, resnet18 and smoke")
     return c
 
 
 def smoke(c: ConfigDict):
     """Shrink a configuration to a few seconds per stage; the shape of the job stays."""
-    c.data.update(name="synthetic", path="", max_train=40 * c.data.classes, max_test=10 * c.data.classes)
+    c.data.update(name="synthetic", path="", max_train=max(400, 4 * c.data.classes), max_test=max(100, 2 * c.data.classes))
     if not c.data.image_size:
         c.data.image_size, c.data.channels = 32, 3
     c.data.cache_dir = "off"
     c.model.width = c.generator.width = 0.0625
     c.train.update(epochs=2, batch_size=64, decay_epochs="1")
     c.distill.update(epochs=2, loops=1, student_steps=2, warmup_epochs=1, batch_size=32)
+    c.audit.update(
+        shadows=1, relearn_steps=2, relearn_batch=32, shots="1", layers=1, barrier_points=3, barrier_images=50,
+        synthetic_images=64, embedding_images=50,
+    )  # fmt: skip

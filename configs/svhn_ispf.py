@@ -1,4 +1,4 @@
-"""SVHN, every class by itself, AllCNN or (svhn_ispf.py:resnet18) ResNet18: the setting of the paper's Table 1."""
+"""SVHN, AllCNN or (svhn_ispf.py:resnet18) ResNet18: the setting of the paper's Table 1, which needs --config.forget=each."""
 
 from ml_collections import ConfigDict
 

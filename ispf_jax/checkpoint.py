@@ -40,6 +40,7 @@ class Store:
             cleanup_tmp_directories=True,
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
+        self._damaged: list[int] = []
 
     def __enter__(self):
         return self
@@ -48,9 +49,11 @@ class Store:
         self._manager.close()
 
     def save(self, step: int, saved: Saved):
-        """Write a step atomically: it is complete or not there. A step that exists already is left as it is."""
+        """Write a step atomically: it is complete or not there. Steps that `restore` found damaged make room for it."""
         arrays = {name: ocp.args.StandardSave(to_host(getattr(saved, name))) for name in ("state", "last", "best")}
         try:
+            while self._damaged:  # Orbax saves nothing that is not newer than what is there
+                self._manager.delete(self._damaged.pop())
             self._manager.save(step, args=ocp.args.Composite(**arrays, meta=ocp.args.JsonSave(saved.meta)))
         except (OSError, ValueError) as error:
             raise UserError(
@@ -81,17 +84,21 @@ class Store:
         return restored[which], restored["meta"]
 
     def _newest(self, items):
-        steps, first_error = sorted(self._manager.all_steps(), reverse=True), None
+        steps, damaged = sorted(self._manager.all_steps(), reverse=True), {}
         for step in steps:
             try:
-                return self._manager.restore(step, args=ocp.args.Composite(**items, meta=ocp.args.JsonRestore()))
+                restored = self._manager.restore(step, args=ocp.args.Composite(**items, meta=ocp.args.JsonRestore()))
             except Exception as error:  # noqa: BLE001 - Orbax and its storage raise many kinds for a damaged file
-                first_error = first_error or error
-                logging.warning("checkpoint %s is damaged (%s); trying the one before", self.directory / str(step), _first_line(error))
+                damaged[step] = _first_line(error)
+                continue
+            for bad, reason in damaged.items():
+                logging.warning("checkpoint %s is damaged (%s); going on from step %s", self.directory / str(bad), reason, step)
+            self._damaged = list(damaged)
+            return restored
         if not steps:
             return None
         raise UserError(
-            f"no checkpoint in {self.directory} can be read (steps {', '.join(map(str, steps))}; {_first_line(first_error)}); "
+            f"no checkpoint in {self.directory} can be read (steps {', '.join(map(str, steps))}; {damaged[steps[0]]}); "
             "move that directory away and start again: only this stage is repeated."
         )
 

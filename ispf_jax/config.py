@@ -13,9 +13,11 @@ from ispf_jax.errors import UserError
 from ispf_jax.methods import METHODS
 from ispf_jax.models import CLASSIFIERS
 
-STAGES = ("original", "retrain", "unlearn", "report")
+STAGES = ("original", "retrain", "unlearn", "audit", "report")
 BASES = ("dfq", "zskt")
 AUGMENTATIONS = ("none", "crop_flip")
+AUDIT_METRICS = ("accuracy", "mia1", "mia2", "relearn", "features", "divergence", "lira")
+MIA1_PROTOCOLS = ("salun", "unsc")
 DTYPES = ("float32", "bfloat16")
 
 
@@ -96,6 +98,24 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True)
+class AuditConfig:
+    metrics: tuple[str, ...]
+    mia1_protocol: str
+    shadows: int
+    lira_shadows: int
+    relearn_steps: int
+    relearn_batch: int
+    relearn_alpha: float
+    shots: tuple[int, ...]
+    layers: int
+    train_images: int
+    barrier_points: int
+    barrier_images: int
+    synthetic_images: int
+    embedding_images: int
+
+
+@dataclass(frozen=True)
 class Experiment:
     """A checked configuration. `forget` is kept as written: classes are resolved once the data is known (`forget_sets`)."""
 
@@ -111,6 +131,7 @@ class Experiment:
     train: TrainConfig
     distill: DistillConfig
     evaluate: EvaluateConfig
+    audit: AuditConfig
     checkpoint_seconds: float
     progress_seconds: float
     tensorboard: bool
@@ -119,7 +140,7 @@ class Experiment:
 
 FREE_KEYS = (
     "stages", "methods", "base", "forget", "seeds", "devices", "checkpoint_seconds", "progress_seconds", "tensorboard",
-    "compilation_cache", "evaluate.batch_size", "data.path", "data.data_dir", "data.manual_dir", "data.download", "data.cache_dir",
+    "compilation_cache", "evaluate.batch_size", "audit", "data.path", "data.data_dir", "data.manual_dir", "data.download", "data.cache_dir",
 )  # fmt: skip
 """Keys that may differ between two starts in one work directory: they change what is run or kept, never what a run computes."""
 
@@ -130,6 +151,27 @@ def make_experiment(config: Any) -> Experiment:
     experiment = _build(Experiment, raw, "")
     _validate(experiment)
     return experiment
+
+
+def override_problem(path: str, text: str) -> str:
+    """What is wrong with `--config.<path>=<text>` by itself, in a sentence; "" if the key exists and the text has its type."""
+    kind, prefix = Experiment, ""
+    for name in path.split("."):
+        fields = {f.name: f.type for f in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else {}
+        if name not in fields:
+            return _unknown(prefix + name, fields)
+        kind, prefix = fields[name], f"{prefix}{name}."
+    if dataclasses.is_dataclass(kind):
+        keys = ", ".join(sorted(f.name for f in dataclasses.fields(kind)))
+        return f"config.{path} is a group of keys; set config.{path}.<key>, where <key> is one of {keys}."
+    if kind in (int, float):
+        try:
+            kind(text)
+        except ValueError:
+            return f"config.{path}={text!r} must be {'a whole number' if kind is int else 'a number'}."
+    if kind is bool and text.lower() not in ("true", "false", "t", "f", "1", "0"):
+        return f"config.{path}={text!r} must be True or False."
+    return ""
 
 
 def flatten(experiment: Experiment) -> dict[str, Any]:
@@ -189,11 +231,16 @@ def _build(cls, raw, prefix):
     fields = {f.name: f.type for f in dataclasses.fields(cls)}
     for key in raw:
         if key not in fields:
-            raise UserError(f"config.{prefix}{key} is no known key; allowed here are {', '.join(sorted(fields))}.")
+            raise UserError(_unknown(prefix + key, fields))
     for key in fields:
         if key not in raw:
             raise UserError(f"config.{prefix}{key} is missing; start from configs/default.py, which holds every key.")
     return cls(**{key: _convert(kind, raw[key], prefix + key) for key, kind in fields.items()})
+
+
+def _unknown(key, fields):
+    allowed = f"allowed here are {', '.join(sorted(fields))}" if fields else f"config.{key.rpartition('.')[0]} has no keys below it"
+    return f"config.{key} is no known key; {allowed}."
 
 
 def _convert(kind, value, key):
@@ -223,7 +270,7 @@ def _convert(kind, value, key):
 
 
 def _validate(e: Experiment):
-    for key, words, allowed in (("stages", e.stages, STAGES), ("methods", e.methods, tuple(METHODS)), ("base", e.base, BASES)):
+    for key, words, allowed in (("stages", e.stages, STAGES), ("methods", e.methods, tuple(METHODS)), ("base", e.base, BASES), ("audit.metrics", e.audit.metrics, AUDIT_METRICS)):
         for word in words:
             if word not in allowed:
                 raise UserError(f"config.{key}: {word!r} is unknown; allowed are {', '.join(allowed)}.")
@@ -234,11 +281,12 @@ def _validate(e: Experiment):
         ("model.dtype", e.model.dtype, DTYPES),
         ("train.augment", e.train.augment, AUGMENTATIONS),
         ("data.channels", e.data.channels, (0, 1, 3)),
+        ("audit.mia1_protocol", e.audit.mia1_protocol, MIA1_PROTOCOLS),
     ):
         if value not in allowed:
             raise UserError(f"config.{key}={value!r} is unknown; allowed are {', '.join(map(str, allowed))}.")
-    if not e.seeds or len(set(e.seeds)) < len(e.seeds) or min(e.seeds) < 0:
-        raise UserError(f"config.seeds={','.join(map(str, e.seeds))!r} must be one or more different whole numbers from 0.")
+    if not e.seeds or len(set(e.seeds)) < len(e.seeds) or min(e.seeds) < 0 or max(e.seeds) >= 2**32:
+        raise UserError(f"config.seeds={','.join(map(str, e.seeds))!r} must be one or more different whole numbers from 0 to 4294967295.")
     if not e.base:
         raise UserError(f"config.base is empty; allowed are {', '.join(BASES)}.")
     positive = {
@@ -247,6 +295,8 @@ def _validate(e: Experiment):
         "train.decay_factor": e.train.decay_factor, "distill.epochs": e.distill.epochs, "distill.loops": e.distill.loops,
         "distill.generator_steps": e.distill.generator_steps, "distill.student_steps": e.distill.student_steps,
         "distill.batch_size": e.distill.batch_size, "distill.lr": e.distill.lr, "distill.generator_lr": e.distill.generator_lr,
+        "audit.relearn_batch": e.audit.relearn_batch, "audit.layers": e.audit.layers, "audit.train_images": e.audit.train_images,
+        "audit.synthetic_images": e.audit.synthetic_images, **{f"audit.shots[{i}]": k for i, k in enumerate(e.audit.shots)},
         "evaluate.batch_size": e.evaluate.batch_size, "data.classes": e.data.classes, **{f"data.std[{i}]": s for i, s in enumerate(e.data.std)},
     }  # fmt: skip
     for key, value in positive.items():
@@ -256,7 +306,9 @@ def _validate(e: Experiment):
         "data.max_train": e.data.max_train, "data.max_test": e.data.max_test, "data.image_size": e.data.image_size,
         "train.weight_decay": e.train.weight_decay, "distill.weight_decay": e.distill.weight_decay, "distill.warmup_epochs": e.distill.warmup_epochs,
         "distill.cosine_epochs": e.distill.cosine_epochs, "distill.lr_final": e.distill.lr_final, "evaluate.every": e.evaluate.every,
-        "checkpoint_seconds": e.checkpoint_seconds, "progress_seconds": e.progress_seconds, "devices": e.devices,
+        "audit.shadows": e.audit.shadows, "audit.lira_shadows": e.audit.lira_shadows, "audit.relearn_steps": e.audit.relearn_steps,
+        "audit.barrier_points": e.audit.barrier_points, "audit.barrier_images": e.audit.barrier_images,
+        "audit.embedding_images": e.audit.embedding_images, "checkpoint_seconds": e.checkpoint_seconds, "progress_seconds": e.progress_seconds, "devices": e.devices,
         **{f"distill.weight_{w}": getattr(e.distill, f"weight_{w}") for w in ("adv", "bn", "oh", "balance", "act")},
     }  # fmt: skip
     for key, value in not_negative.items():
@@ -265,7 +317,7 @@ def _validate(e: Experiment):
     below_one = {
         "data.val_fraction": e.data.val_fraction, "train.momentum": e.train.momentum, "distill.momentum": e.distill.momentum,
         "distill.generator_b1": e.distill.generator_b1, "distill.generator_b2": e.distill.generator_b2,
-        "distill.threshold": e.distill.threshold,
+        "distill.threshold": e.distill.threshold, "audit.relearn_alpha": e.audit.relearn_alpha,
     }  # fmt: skip
     for key, value in below_one.items():
         if not 0 <= value < 1:

@@ -1,11 +1,12 @@
 """Losses of the generator and the student: pure, per example, unreduced where a mean over the batch follows.
 
 Symbols: t, s are teacher and student logits [N, C]; p^t, p^s their softmax; forget_mask [C] is 1 for forgotten classes. Equation numbers
-are the paper's (Zhang et al., AAAI 2025). Natural logarithms throughout.
+are those of the paper (AAAI 2025, arXiv 2412.13790). Natural logarithms throughout.
 """
 
 import jax
 import jax.numpy as jnp
+import optax
 
 
 def kl_terms(teacher_logits, student_logits):
@@ -39,8 +40,12 @@ def one_hot(teacher_logits):
 
 
 def class_balance(mean_probability):
-    """Negative entropy sum_c p_c log p_c of the teacher's mean prediction [C] over the global batch: all classes should occur."""
-    return jnp.sum(jax.scipy.special.xlogy(mean_probability, mean_probability))
+    """Negative entropy sum_c p_c log p_c of the teacher's mean prediction [C] over the global batch: all classes should occur.
+
+    A class whose probability is rounded to 0 adds nothing, and nothing to the gradient (where p log p itself has an infinite slope).
+    """
+    occurring = jnp.where(mean_probability > 0, mean_probability, 1.0)
+    return jnp.sum(mean_probability * jnp.log(occurring))
 
 
 def activation(features):
@@ -55,7 +60,7 @@ def moment_matching(running, batch):
       running, batch: pytrees alike, with dicts {"mean": [F], "var": [F]} per batch norm: the teacher's running statistics and
         the moments of the generated batch (biased variance).
     """
-    distances = jax.tree.map(lambda r, b: jnp.sqrt(jnp.sum(jnp.square(r - b))), running, batch)
+    distances = jax.tree.map(lambda r, b: optax.safe_norm(r - b, 0.0), running, batch)  # gradient 0 at distance 0, as in PyTorch
     return jax.tree.reduce(jnp.add, distances)
 
 

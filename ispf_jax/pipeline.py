@@ -6,7 +6,9 @@ Layout of a work directory::
     original/seed0/{checkpoints,metrics.jsonl,split.npz,rows/3/result.json}
     retrain/3/seed0/{...,result.json}
     unlearn/dfq/ispf/3/seed0/{...,samples.png,result.json}
-    results.json results.csv tables.md figures/   written by the report
+    audit/3/seed0/{original.json,...,audit.json}   what is left of the forgotten classes
+    shadows/                                      shadow models of the audit's attacks
+    report/ results.json results.csv ...          written by the report
 """
 
 import hashlib
@@ -15,6 +17,7 @@ import json
 import platform
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -80,6 +83,7 @@ class Pipeline:
 
         m = experiment.model
         self.classifier = build_classifier(m.name, self.data.num_classes, m.width, m.dtype)
+        self._teachers: dict[int, dict] = {}
         self.images, self.labels = self.devices.replicate((self.data.train.images, self.data.train.labels))
         self.test_images, self.test_labels = self.devices.replicate((self.data.test.images, self.data.test.labels))
         self.evaluator = Evaluator(
@@ -105,6 +109,8 @@ class Pipeline:
                     for base in self.e.base:
                         for method in self.e.methods:
                             self.unlearn(seed, forget, base, method)
+                if "audit" in self.e.stages:
+                    self.audit(seed, forget)
 
     def original(self, seed: int):
         """The original of a trial, with rows for it and its masked head for every forget set."""
@@ -112,20 +118,17 @@ class Pipeline:
         missing = [f for f in self.forget_sets if not (directory / "rows" / _joined(f) / "result.json").exists()]
         if not missing:
             return
-        everything = np.ones(len(self.data.train), bool)
-        saved = self.supervised.run(f"original seed {seed}", directory, seed, "original", everything)
+        saved = self._trained_original(seed)
         for forget in missing:
             rows = []
             for method in ("original", "masked_head"):
                 hidden = self._mask(forget) if method == "masked_head" else None
                 rows.append(self._row(method, "", forget, seed, "best_validation", saved.best, saved, hidden=hidden))
-            target = directory / "rows" / _joined(forget)
-            target.mkdir(parents=True, exist_ok=True)
-            atomic_write_json(target / "result.json", rows)
+            atomic_write_json(ensure_writable(directory / "rows" / _joined(forget)) / "result.json", rows)
 
     def retrain(self, seed: int, forget: tuple[int, ...]):
         """The reference of a trial: trained from scratch without the images of forgotten classes."""
-        directory = self.workdir / "retrain" / _joined(forget) / f"seed{seed}"
+        directory = self.retrain_directory(seed, forget)
         if (directory / "result.json").exists():
             return
         retained = ~np.isin(self.data.train.labels, forget)
@@ -138,7 +141,7 @@ class Pipeline:
         """One unlearned student, with a row for its last epoch and one for its best epoch on test images."""
         from ispf_jax.report.figures import image_grid
 
-        directory = self.workdir / "unlearn" / base / method / _joined(forget) / f"seed{seed}"
+        directory = self.unlearn_directory(seed, forget, base, method)
         if (directory / "result.json").exists():
             return
         stage, teacher = self.unlearners[base], self.devices.replicate(self.teacher(seed))
@@ -151,17 +154,50 @@ class Pipeline:
         image_grid(stage.sample_images(saved.state, seed), directory / "samples.png")
         atomic_write_json(directory / "result.json", rows)
 
+    def audit(self, seed: int, forget: tuple[int, ...]):
+        """Measure everything there is for a trial and forget set: references, baselines and all finished students."""
+        from ispf_jax.stages.audit import audit
+        from ispf_jax.stages.audit_subjects import collect
+
+        header = {
+            "forget": _shown(forget), "forget_names": [self.data.class_names[c] for c in forget], "seed": seed,
+            "dataset": self.e.data.name, "arch": self.e.model.name, "class_names": list(self.data.class_names),
+        }  # fmt: skip
+        audit(self.workdir / "audit" / _joined(forget) / f"seed{seed}", *collect(self, seed, forget), header)
+
     def original_directory(self, seed: int) -> Path:
         return self.workdir / "original" / f"seed{seed}"
 
+    def retrain_directory(self, seed: int, forget: tuple[int, ...]) -> Path:
+        return self.workdir / "retrain" / _joined(forget) / f"seed{seed}"
+
+    def unlearn_directory(self, seed: int, forget: tuple[int, ...], base: str, method: str) -> Path:
+        return self.workdir / "unlearn" / base / method / _joined(forget) / f"seed{seed}"
+
     def teacher(self, seed: int) -> dict:
-        """Variables of the selected original of a trial; UserError if it has not been trained."""
-        template = init_variables(self.classifier, jax.random.key(0), (1, *self.data.image_shape))
-        with Store(self.original_directory(seed) / "checkpoints") as store:
-            variables, meta = store.variables("best", template)
+        """Variables of the selected original of a trial; UserError if it is neither there nor among the stages."""
+        if seed not in self._teachers:
+            self._teachers = {seed: self._read_teacher(seed)}  # one is enough: the jobs of a seed follow one another
+        return self._teachers[seed]
+
+    def _read_teacher(self, seed):
+        if "original" in self.e.stages:  # there already, unless its checkpoints were removed or damaged
+            return self._trained_original(seed).best
+        variables, meta = self.load(self.original_directory(seed), "best")
         if meta["epoch"] < self.e.train.epochs:
             raise UserError(f"the original of seed {seed} is not finished; add original to config.stages.")
         return variables
+
+    def load(self, directory: Path, which: str) -> tuple[dict, dict]:
+        """(classifier variables `last` or `best`, meta) of a stage's directory."""
+        shapes = jax.eval_shape(partial(init_variables, self.classifier, example_shape=(1, *self.data.image_shape)), jax.random.key(0))
+        template = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
+        with Store(directory / "checkpoints") as store:
+            return store.variables(which, template)
+
+    def _trained_original(self, seed):
+        everything = np.ones(len(self.data.train), bool)
+        return self.supervised.run(f"original seed {seed}", self.original_directory(seed), seed, "original", everything)
 
     def announce(self):
         """On a CPU, say before a long run about how long it will take."""

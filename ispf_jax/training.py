@@ -22,6 +22,7 @@ class Task:
       directory: where its checkpoints (`checkpoints/`) and metrics (`metrics.jsonl`) go.
       epochs: epochs in all.
       steps_per_epoch: what progress is counted in.
+      prepare: called with the first state if there is an epoch left to run: compiles, so that the timing is free of it.
       run_epoch: (state, epoch from 0) -> (state, metrics of the epoch as a flat dict); the only part that is timed.
       variables: state -> the network variables that are the result.
       score: (variables, epochs done) -> (metrics, score or None), called after every epoch, outside the timing; the highest
@@ -33,6 +34,7 @@ class Task:
     directory: Path
     epochs: int
     steps_per_epoch: int
+    prepare: Callable[[Any], Any]
     run_epoch: Callable[[Any, int], tuple[Any, dict]]
     variables: Callable[[Any], dict]
     score: Callable[[dict, int], tuple[dict, float | None]] | None
@@ -61,6 +63,7 @@ def train(task: Task, state: Any, keeping: Keeping) -> Saved:
         done = saved.meta["epoch"]
         if done == task.epochs:
             return saved
+        task.prepare(saved.state)
         steps = task.steps_per_epoch
         with (
             MetricsLog(task.directory / "metrics.jsonl", keep_epochs=done) as log,

@@ -6,7 +6,7 @@ Here the backward pass is written out instead: the input gradient as a forward c
 gradient as a matrix product of image patches, over chunks of the batch small enough for the cache.
 
 `conv_general_dilated` is a drop-in for `jax.lax.conv_general_dilated` and is handed to `flax.linen.Conv` in its field of that
-name. Everything outside the plain case (2-d NHWC/HWIO, no dilation, one group), and every backend but the CPU, goes to XLA.
+name. Everything outside the plain case (2-d NHWC/HWIO, no dilation, one group, one type), and every backend but the CPU, goes to XLA.
 """
 
 from functools import partial
@@ -31,6 +31,7 @@ def conv_general_dilated(
         and set(lhs_dilation or (1,)) == {1}
         and set(rhs_dilation or (1,)) == {1}
         and feature_group_count == batch_group_count == 1
+        and preferred_element_type is None
         and dimension_numbers == lax.conv_dimension_numbers(lhs.shape, rhs.shape, _DIMENSIONS)
     )
     if not plain:

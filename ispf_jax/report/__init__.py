@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from ispf_jax.report.results import load_runs, read_rows, write_results
-from ispf_jax.report.table import summary_table, write_tables
+from ispf_jax.files import atomic_write_text
+from ispf_jax.report.cells import to_markdown
+from ispf_jax.report.table import summary_table, summary_tables
 
 
 def write_report(workdir: str | os.PathLike, provenance: dict[str, Any] | None = None) -> str:
@@ -17,7 +19,7 @@ def write_report(workdir: str | os.PathLike, provenance: dict[str, Any] | None =
 
     rows, runs, out_dir = read_rows(workdir), load_runs(workdir), Path(workdir) / "figures"
     write_results(workdir, rows, provenance)
-    write_tables(workdir, rows)
+    atomic_write_text(Path(workdir) / "tables.md", "\n".join(map(to_markdown, summary_tables(rows))))
     figures.accuracy_bars(rows, out_dir)
     figures.training_curves(runs, out_dir)
     figures.loss_curves(runs, out_dir)

@@ -14,10 +14,10 @@ from absl import logging
 from ispf_jax.files import atomic_write_json, atomic_write_text, from_plain, to_plain
 from ispf_jax.telemetry import read_metrics
 
-METHODS = ("original", "retrain", "masked_head", "dfkd", "blockf", "gkt", "is", "pf", "ispf", "pd", "pd_is")
+METHODS = ("original", "retrain", "masked_head", "retrained_head", "dfkd", "blockf", "gkt", "is", "pf", "ispf", "pd", "pd_is")
 """The order in which methods are shown everywhere: what one compares with, then the paper's order."""
 
-REFERENCES = METHODS[:3]
+REFERENCES = METHODS[:4]
 """Rows that no base (DFQ, ZSKT) belongs to."""
 
 RESULT_FIELDS = (
@@ -77,9 +77,14 @@ def read_rows(workdir: str | os.PathLike) -> list[Row]:
             try:
                 rows += _parse_rows(path.read_text(encoding="utf-8"))
             except ValueError as error:
-                logging.warning("%s is damaged (%s); renamed to %s.damaged and left out of the results", path, error, path.name)
-                os.replace(path, path.with_name(path.name + ".damaged"))
+                set_aside(path, error)
     return sorted(rows, key=row_order)
+
+
+def set_aside(path: Path, error: Exception) -> None:
+    """Rename a damaged file, so that what it should hold is made again at the next start, and say so."""
+    logging.warning("%s is damaged (%s); renamed to %s.damaged and left out of the results", path, error, path.name)
+    os.replace(path, path.with_name(path.name + ".damaged"))
 
 
 def write_results(workdir: str | os.PathLike, rows: Iterable[Row], provenance: dict[str, Any] | None = None) -> None:

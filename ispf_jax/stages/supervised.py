@@ -1,5 +1,6 @@
 """The original and the retrained classifier: supervised training with selection on a validation split."""
 
+import io
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from ispf_jax.checkpoint import Saved
 from ispf_jax.config import Experiment
 from ispf_jax.data import train_val_split
 from ispf_jax.evaluate.accuracy import Evaluator, accuracies
+from ispf_jax.files import atomic_write_bytes, ensure_writable
 from ispf_jax.models import init_variables
 from ispf_jax.state import TrainState, new_net, random_stream
 from ispf_jax.steps.supervised import SupervisedSetup, supervised_epoch
@@ -33,6 +35,7 @@ class SupervisedStage:
         self._setup = SupervisedSetup(
             classifier, optim.sgd(c.momentum, c.weight_decay), c.batch_size, c.augment, experiment.data.mean, experiment.data.std
         )
+        self._init = jax.jit(partial(init_variables, classifier, example_shape=(1, *images.shape[1:])))
         self._program = devices.compile(partial(supervised_epoch, self._setup), donate=1)
         self._evaluator = Evaluator(
             classifier, experiment.data.mean, experiment.data.std, experiment.evaluate.batch_size,
@@ -51,13 +54,13 @@ class SupervisedStage:
         split_key, init_key, run_key, val_key = jax.random.split(random_stream(seed, stream), 4)
         split_seed = int(jax.random.bits(split_key, dtype=jnp.uint32))
         train_mask, val_mask = train_val_split(member, self._val_fraction, split_seed)
-        directory.mkdir(parents=True, exist_ok=True)
-        np.savez(directory / "split.npz", train=train_mask, validation=val_mask)
+        _keep_split(directory, train_mask, val_mask)
 
-        variables = init_variables(self._classifier, init_key, (1, *self._images.shape[1:]))
-        state = TrainState(new_net(variables, self._setup.optimizer), run_key, jnp.int32(0))
+        state = TrainState(new_net(self._init(init_key), self._setup.optimizer), run_key, jnp.int32(0))
         train_member = jnp.asarray(train_mask)
-        self._program.prepare(state, self._images, self._labels, train_member, jnp.float32(c.lr))
+
+        def prepare(state):
+            self._program.prepare(state, self._images, self._labels, train_member, jnp.float32(c.lr))
 
         def run_epoch(state, epoch):
             rate = optim.multi_step(epoch, c.lr, c.decay_epochs, c.decay_factor)
@@ -72,5 +75,13 @@ class SupervisedStage:
 
         steps = -(-int(train_mask.sum()) // c.batch_size)
         shown = ("train/loss", "train/accuracy", "validation/accuracy")
-        task = Task(title, directory, c.epochs, steps, run_epoch, lambda s: s.net.variables, score, shown)
+        task = Task(title, directory, c.epochs, steps, prepare, run_epoch, lambda s: s.net.variables, score, shown)
         return train(task, state, self._keeping)
+
+
+def _keep_split(directory, train_mask, val_mask):
+    path = ensure_writable(directory) / "split.npz"
+    if not path.exists():
+        content = io.BytesIO()
+        np.savez(content, train=train_mask, validation=val_mask)
+        atomic_write_bytes(path, content.getvalue())

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ispf_jax import optim
-from ispf_jax.checkpoint import Saved
+from ispf_jax.checkpoint import Saved, Store
 from ispf_jax.config import Experiment
 from ispf_jax.methods import METHODS
 from ispf_jax.models import Generator, init_variables
@@ -58,9 +58,12 @@ class UnlearnStage:
 
     def __init__(self, experiment: Experiment, base: str, classifier, image_shape, devices, keeping: Keeping):
         self.setup = distill_setup(experiment, base, classifier, image_shape)
-        self._config, self._image_shape, self._keeping = experiment.distill, tuple(image_shape), keeping
+        self._config, self._keeping = experiment.distill, keeping
         self._program = devices.compile(partial(distill_epoch, self.setup), donate=1)
         self._sample = jax.jit(self._images)
+        s = self.setup
+        self._init_student = jax.jit(partial(init_variables, s.classifier, example_shape=(1, *image_shape)))
+        self._init_generator = jax.jit(partial(init_variables, s.generator, example_shape=(1, s.latent_dim)))
 
     @property
     def epochs(self) -> int:
@@ -75,9 +78,7 @@ class UnlearnStage:
     def fresh_state(self, seed: int) -> DistillState:
         """Freshly initialised student and generator; all methods of a trial start from the same."""
         student_key, generator_key, run_key = jax.random.split(random_stream(seed, "unlearn"), 3)
-        s = self.setup
-        student = init_variables(s.classifier, student_key, (1, *self._image_shape))
-        generator = init_variables(s.generator, generator_key, (1, s.latent_dim))
+        s, student, generator = self.setup, self._init_student(student_key), self._init_generator(generator_key)
         return DistillState(
             new_net(student, s.student_optimizer), new_net(generator, s.generator_optimizer), run_key, jnp.int32(0)
         )
@@ -91,7 +92,6 @@ class UnlearnStage:
         classes = s.classifier.num_classes
         request = unlearning(METHODS[method], forget, classes, c.threshold or 0.1 / classes, c.thresholded_post_filter)
         state = self.fresh_state(seed)
-        self._program.prepare(state, teacher, request)
 
         def run_epoch(state, epoch):
             state, generator, student = self._program(state, teacher, request)
@@ -99,8 +99,17 @@ class UnlearnStage:
 
         steps = s.loops * s.student_steps
         shown = ("student/loss", "kept", "generator/total", "test/acc_retain", "test/acc_forget")
-        task = Task(title, directory, self.epochs, steps, run_epoch, lambda st: st.student.variables, observe, shown)
+        task = Task(
+            title, directory, self.epochs, steps, lambda st: self._program.prepare(st, teacher, request), run_epoch,
+            lambda st: st.student.variables, observe, shown,
+        )  # fmt: skip
         return train(task, state, self._keeping)
+
+    def restore(self, directory: Path, seed: int) -> Saved | None:
+        """The last checkpoint of a run of this stage, None if there is none."""
+        state = self.fresh_state(seed)
+        with Store(directory / "checkpoints") as store:
+            return store.restore(Saved(state, state.student.variables, state.student.variables, {}))
 
     def sample_images(self, state: DistillState, seed: int, count: int = 64) -> np.ndarray:
         """`count` images of the generator, uint8 [count, H, W, C], in eval mode."""

@@ -1,0 +1,39 @@
+"""The one way in which this report averages over runs, so that no two of its tables can disagree."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Iterable
+
+import numpy as np
+
+RunKey = tuple[str, int]
+"""(forget set as in the rows, "3" or "1,7"; seed)."""
+
+
+@dataclass(frozen=True)
+class Average:
+    """Mean over the forget sets of a seed, then over seeds, as the paper averages (its Table 1).
+
+    `std` is the population standard deviation (ddof=0, the paper's) over the seeds' means; NaN with a single seed.
+    """
+
+    mean: float
+    std: float
+
+
+def average(values: dict[RunKey, float]) -> Average | None:
+    """The average of the runs' values; None if there are none. Seeds weigh the same, also if some of their runs are missing."""
+    by_seed = defaultdict(list)
+    for (_, seed), value in values.items():
+        by_seed[seed].append(value)
+    if not by_seed:
+        return None
+    means = [np.mean(numbers) for numbers in by_seed.values()]
+    return Average(float(np.mean(means)), float(np.std(means)) if len(means) > 1 else float("nan"))
+
+
+def count(runs: Iterable[RunKey]) -> str:
+    """`10 x 3`: forget sets x seeds, with the number of runs where some of them are missing."""
+    runs = set(runs)
+    sets, seeds = (len({run[axis] for run in runs}) for axis in (0, 1))
+    return f"{sets} x {seeds}" + (f" ({len(runs)} runs)" if len(runs) < sets * seeds else "")

@@ -1,0 +1,159 @@
+"""Everything a work directory holds, read once: what is there, and what the configuration asks for that is not."""
+
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Iterator
+
+from ispf_jax.report.audits import Audit, read_audits
+from ispf_jax.report.averages import RunKey
+from ispf_jax.report.names import model_name
+from ispf_jax.report.results import REFERENCES, Row, RunLog, forget_order, load_runs, method_order, read_rows
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A grid of synthetic images: base, method, forget set, seed, and the PNG."""
+
+    base: str
+    method: str
+    forget: str
+    seed: int
+    png: bytes
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a report is made from; `config` is flat ("data.name"), `damaged` are files that were set aside."""
+
+    rows: list[Row] = field(default_factory=list)
+    runs: list[RunLog] = field(default_factory=list)
+    audits: list[Audit] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    class_names: list[str] = field(default_factory=list)
+    config: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def bases(self) -> bool:
+        """Whether several bases (dfq, zskt) were run, so that names must tell them apart."""
+        return len({row["base"] for row in self.rows if row["method"] not in REFERENCES and row.get("base")}) > 1
+
+    @property
+    def data_note(self) -> str:
+        """Where the images came from, where that matters."""
+        return str((self.provenance.get("data") or {}).get("note") or "")
+
+    def forget_name(self, forget: str) -> str:
+        """ "3" or, if classes have names of their own, "3 (cat)"."""
+        names = self.class_names or next((a.class_names for a in self.audits if a.class_names), [])
+        words = []
+        for number in forget_order(forget):
+            name = names[number] if number < len(names) else str(number)
+            words.append(str(number) if name == str(number) else f"{number} ({name})")
+        return ", ".join(words) or forget
+
+
+def read(workdir: str | os.PathLike, provenance: dict[str, Any] | None = None) -> Contents:
+    """Read a work directory; whatever is not there stays empty. Damaged files are set aside first."""
+    workdir = Path(workdir)
+    rows, runs, audits = read_rows(workdir), load_runs(workdir), read_audits(workdir)
+    saved = _json(workdir / "config.json")
+    provenance = provenance or {}
+    config = provenance.get("config") or saved.get("config") or {}
+    more = {"data_fingerprint": saved["data_fingerprint"]} if saved.get("data_fingerprint") else {}
+    names = [str(name) for name in saved.get("class_names") or []]
+    return Contents(rows, runs, audits, list(_samples(workdir)), _damaged(workdir), names, config, provenance | more)
+
+
+def unfinished(contents: Contents) -> list[str]:
+    """What the configuration asks for and the directory does not hold, as sentences; also runs that never got a result."""
+    stages = contents.config.get("stages") or []
+    have = {(row["method"], _base(row), row["forget"], row["seed"]) for row in contents.rows}
+    expected = _expected(contents)
+    wanted = dict.fromkeys(("original", "", *run) for run in expected) if "original" in stages else {}
+    if "retrain" in stages:
+        wanted |= dict.fromkeys(("retrain", "", *run) for run in expected)
+    if "unlearn" in stages:
+        wanted |= dict.fromkeys((m, b, *run) for b in contents.config.get("base", []) for m in contents.config.get("methods", []) for run in expected)
+    begun = {(run.method, run.base, run.forget, run.seed): run for run in contents.runs}
+    wanted |= dict.fromkeys(begun)
+    groups: dict[tuple[str, str], list] = {}
+    for job in wanted:
+        if job not in have:
+            groups.setdefault(job[:2], []).append(job)
+    said = []
+    for (method, base), jobs in sorted(groups.items(), key=lambda item: (item[0][1], method_order(item[0][0]))):
+        name = model_name(f"{method}/{base}" if base else method, contents.bases)
+        epochs = [begun[job].records[-1].get("epoch") for job in jobs if job in begun]
+        state = f"; {len(epochs)} begun, the furthest at epoch {max(e or 0 for e in epochs)}" if epochs else ""
+        said.append(f"{name}: {len(jobs)} of {len(jobs) + sum(job[:2] == (method, base) for job in have)} runs without a result "
+                    f"({_runs([job[2:] for job in jobs], contents)}{state}).")
+    return said
+
+
+def unaudited(contents: Contents) -> list[str]:
+    """Runs with a result that no audit looked at, as sentences."""
+    audited = {(model, *audit.key) for audit in contents.audits for model in audit.models}
+    missing: dict[str, list[RunKey]] = {}
+    for row in contents.rows:
+        model = row["method"] + (f"/{_base(row)}" if _base(row) else "")
+        run = (row["forget"], row["seed"])
+        if (model, *run) not in audited and run not in missing.setdefault(model, []):
+            missing[model].append(run)
+    if contents.rows and not contents.audits:
+        return ["No audit has been run: what is left of the forgotten classes was not measured. Add audit to config.stages."]
+    return [f"{model_name(model, contents.bases)}: not audited for {_runs(runs, contents)}." for model, runs in missing.items() if runs]
+
+
+def _expected(contents: Contents) -> list[RunKey]:
+    """The (forget set, seed) pairs of the configuration; without one, those that rows and logs have."""
+    seen = {(row["forget"], row["seed"]) for row in contents.rows} | {(run.forget, run.seed) for run in contents.runs}
+    spec, seeds = str(contents.config.get("forget") or "").strip(), contents.config.get("seeds") or []
+    names = contents.class_names
+    if spec == "each":
+        sets = [str(i) for i in range(len(names))]
+    else:
+        ids = {name: str(i) for i, name in enumerate(names) if not name.isdigit()}
+        sets = [",".join(sorted((ids.get(w.strip(), w.strip()) for w in part.split(",")), key=forget_order)) for part in spec.split(";") if part]
+    return [(forget, seed) for forget in sets for seed in seeds] or sorted(seen, key=lambda run: (forget_order(run[0]), run[1]))
+
+
+def _runs(runs: list[RunKey], contents: Contents, most: int = 4) -> str:
+    """"class 3, seed 0; class 7, seed 0; and 8 more"."""
+    shown = [f"class {contents.forget_name(forget)}, seed {seed}" for forget, seed in runs[:most]]
+    return "; ".join(shown + ([f"and {len(runs) - most} more"] if len(runs) > most else []))
+
+
+def _base(row: Row) -> str:
+    return "" if row["method"] in REFERENCES else str(row.get("base") or "")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """An object from a JSON file; empty if there is none or it is damaged, as another stage would have said."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _damaged(workdir: Path) -> list[str]:
+    """Files that a reader set aside, now or at an earlier start; checkpoints, thousands of files, are not looked into."""
+    found = []
+    for folder, inner, files in os.walk(workdir):
+        inner[:] = [name for name in inner if name not in ("checkpoints", "tensorboard")]
+        found += [os.path.relpath(os.path.join(folder, name), workdir) for name in files if name.endswith(".damaged")]
+    return sorted(found)
+
+
+def _samples(workdir: Path) -> Iterator[Sample]:
+    found = []
+    for path in workdir.glob("unlearn/*/*/*/seed*/samples.png"):
+        base, method, forget, seed = path.parts[-5:-1]
+        if re.fullmatch(r"seed\d+", seed):
+            found.append(Sample(base, method, forget.replace("-", ","), int(seed[4:]), path.read_bytes()))
+    yield from sorted(found, key=lambda s: (s.base, forget_order(s.forget), s.seed, method_order(s.method)))

@@ -1,0 +1,67 @@
+"""What an audit looks at: the references, the baselines that cost nothing, and every finished student of a trial."""
+
+from itertools import product
+
+import numpy as np
+
+from ispf_jax.evaluate import baseline, features, measure
+from ispf_jax.methods import METHODS, post_filter
+from ispf_jax.stages.audit import Subject, embedding
+from ispf_jax.stages.shadows import train_attackers
+
+
+def collect(pipeline, seed: int, forget: tuple[int, ...]):
+    """(context, subjects, attackers, embeddings) of a trial and forget set, from what is finished in the work directory."""
+    e, data = pipeline.e, pipeline.data
+    mask = np.isin(np.arange(data.num_classes), forget)
+    original, member = pipeline.teacher(seed), _train_split(pipeline.original_directory(seed))
+    subjects = [Subject("original", original, member), Subject("masked_head", baseline.masked_head(original, mask), member)]
+    references = {"original": original}
+    retrain = pipeline.retrain_directory(seed, forget)
+    if (retrain / "result.json").exists():
+        references["retrain"] = pipeline.load(retrain, "best")[0]
+        subjects.append(Subject("retrain", references["retrain"], _train_split(retrain)))
+    context = measure.Context(
+        pipeline.classifier, pipeline.evaluator, e.train.augment, data.train, data.test, pipeline.images, pipeline.test_images,
+        member, mask, references, e.audit, seed,
+    )  # fmt: skip
+
+    embeddings = []
+    for base, method in product(e.base, METHODS):
+        directory = pipeline.unlearn_directory(seed, forget, base, method)
+        if not (directory / "result.json").exists():
+            continue
+        stage = pipeline.unlearners[base]
+        saved = stage.restore(directory, seed)
+        subjects.append(Subject(f"{method}/{base}", saved.last, member))
+        images = stage.sample_images(saved.state, seed, e.audit.synthetic_images)
+        if not any(s.name == "retrained_head" for s in subjects):
+            subjects.insert(2, Subject("retrained_head", _retrained_head(context, original, images), member))
+        if e.audit.embedding_images:
+            embeddings.append(_embedding(context, f"{method}/{base}", images, e.distill.threshold or 0.1 / mask.size))
+    return context, subjects, train_attackers(pipeline.workdir / "shadows", pipeline.supervised, context), embeddings
+
+
+def _retrained_head(context, original, images):
+    """The original with a new head, fitted to PostFilter's target on synthetic images: no data, nothing but the head changed."""
+    pass_ = context.extract(original, images, (features.PENULTIMATE,))
+    target = post_filter(pass_.logits, context.forget_mask.astype(np.float32))
+    return baseline.retrained_head(original, pass_.layers[features.PENULTIMATE], np.asarray(target)).variables
+
+
+def _embedding(context, title, images, threshold):
+    count = context.config.embedding_images
+    rows = np.random.default_rng(context.seed).permutation(len(context.test))[:count]
+    original = context.references["original"]
+
+    def teacher_pass(images):
+        out = context.extract(original, images, (features.PENULTIMATE,))
+        return out.logits, out.layers[features.PENULTIMATE]
+
+    real, labels = context.test.images[rows], context.test.labels[rows]
+    return embedding(title, teacher_pass, real, labels, images[:count], context.forget, threshold, context.seed)
+
+
+def _train_split(directory):
+    with np.load(directory / "split.npz") as split:
+        return split["train"]

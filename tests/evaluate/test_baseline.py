@@ -1,0 +1,78 @@
+"""Heads that hide a class: by hand, and against scikit-learn's optimum."""
+
+import numpy as np
+import pytest
+from scipy.special import log_softmax, softmax
+
+from ispf_jax.errors import UserError
+from ispf_jax.evaluate.baseline import masked_head, retrained_head
+
+MASK = np.array([0, 1, 0])
+
+
+def variables_of(kernel, bias):
+    return {"params": {"conv": 1, "classifier": {"kernel": np.float32(kernel), "bias": np.float32(bias)}}, "batch_stats": 2}
+
+
+def test_masked_head_by_hand():
+    original = variables_of([[1, 5, 3], [2, 6, 4]], [1, 7, 2])
+    masked = masked_head(original, MASK)
+    np.testing.assert_array_equal(masked["params"]["classifier"]["kernel"], [[1, 2, 3], [2, 3, 4]])
+    np.testing.assert_array_equal(masked["params"]["classifier"]["bias"], [1, 1.5, 2])
+    assert masked["batch_stats"] == 2 and masked["params"]["conv"] == 1
+    assert original["params"]["classifier"]["bias"][1] == 7
+
+
+def test_masked_head_never_predicts_the_class_and_leaves_the_others():
+    rng = np.random.default_rng(0)
+    original = variables_of(rng.normal(size=(6, 3)), rng.normal(size=3))
+    x = rng.normal(size=(500, 6))
+    before, after = (x @ v["params"]["classifier"]["kernel"] + v["params"]["classifier"]["bias"] for v in (original, masked_head(original, MASK)))
+    np.testing.assert_array_equal(after.argmax(axis=1), np.where(MASK, -np.inf, before).argmax(axis=1))
+
+
+@pytest.mark.parametrize("mask", [[0, 0, 0], [1, 1, 1], [1, 1, 0], [0, 1]])
+def test_masks_that_cannot_be(mask):
+    with pytest.raises(UserError):
+        masked_head(variables_of(np.ones((2, 3)), np.ones(3)), mask)
+
+
+def test_a_linear_target_is_recovered():
+    rng = np.random.default_rng(0)
+    features = rng.normal(3, [1, 10, 0.1], (400, 3))  # badly scaled
+    kernel, bias = rng.normal(size=(3, 3)) / [[1], [10], [0.1]], rng.normal(size=3)
+    target = features @ kernel + bias
+    fit = retrained_head(variables_of(np.zeros((3, 3)), np.zeros(3)), features, target)
+    head = fit.variables["params"]["classifier"]
+    np.testing.assert_allclose(softmax(features @ head["kernel"] + head["bias"], axis=-1), softmax(target, axis=-1), atol=5e-3)
+    assert fit.loss < 1e-4 and fit.gradient_norm < 1e-2
+    assert fit.variables["batch_stats"] == 2 and fit.variables["params"]["conv"] == 1
+
+
+def test_the_optimum_has_zero_gradient_and_the_reported_loss():
+    rng = np.random.default_rng(1)
+    features, target = rng.normal(size=(300, 4)), rng.normal(0, 2, (300, 3))
+    fit = retrained_head(variables_of(np.zeros((4, 3)), np.zeros(3)), features, target)
+    head = fit.variables["params"]["classifier"]
+    p, log_q = softmax(target, axis=-1), log_softmax(features @ head["kernel"] + head["bias"], axis=-1)
+    residual = np.exp(log_q) - p
+    np.testing.assert_allclose(features.T @ residual / 300, 0, atol=1e-4)
+    np.testing.assert_allclose(residual.mean(axis=0), 0, atol=1e-4)
+    assert fit.loss == pytest.approx(np.mean(np.sum(p * (np.log(p) - log_q), axis=-1)), abs=1e-5)
+
+
+def test_constant_features_leave_the_bias():
+    target = np.log(np.array([[0.5, 0.25, 0.25]] * 8))
+    fit = retrained_head(variables_of(np.ones((2, 3)), np.ones(3)), np.ones((8, 2)), target)
+    head = fit.variables["params"]["classifier"]
+    assert np.all(head["kernel"] == 0)
+    np.testing.assert_allclose(softmax(head["bias"]), [0.5, 0.25, 0.25], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "features, target", [(np.ones((4, 3)), np.ones((4, 3))), (np.ones((4, 2)), np.ones((4, 4))), (np.ones((4, 2)), np.ones((3, 3))),
+                         (np.full((4, 2), np.nan), np.ones((4, 3))), (np.ones((0, 2)), np.ones((0, 3)))]
+)
+def test_inputs_that_do_not_fit(features, target):
+    with pytest.raises(UserError):
+        retrained_head(variables_of(np.ones((2, 3)), np.ones(3)), features, target)

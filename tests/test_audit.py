@@ -1,0 +1,89 @@
+"""The audit end to end on a tiny run: what hides a class is told from what removes it, and nothing is measured twice."""
+
+import json
+
+import pytest
+
+from ispf_jax import pipeline
+from ispf_jax.config import AUDIT_METRICS
+from tests.test_pipeline import tiny
+
+STAGES = "original,retrain,unlearn,audit"
+
+
+def audited(**values):
+    values = {"stages": STAGES, "methods": "gkt,ispf", "audit__shadows": 1, "audit__relearn_steps": 6, "audit__relearn_batch": 16,
+              "audit__shots": "1", "audit__layers": 2, "audit__barrier_points": 3, "audit__synthetic_images": 32,
+              "audit__embedding_images": 20, "train__epochs": 4, **values}  # fmt: skip
+    return tiny(**values)
+
+
+def content(workdir):
+    return json.loads((workdir / "audit" / "1" / "seed0" / "audit.json").read_text())
+
+
+def value(audit, model, metric):
+    return next(m for m in audit["measurements"] if (m["model"], m["metric"]) == (model, metric))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("audit")
+    pipeline.run(audited(), str(workdir))
+    return workdir, content(workdir)
+
+
+def test_all_models_are_measured_by_all_metrics(finished):
+    _, audit = finished
+    assert audit["models"] == ["original", "masked_head", "retrained_head", "retrain", "gkt/dfq", "ispf/dfq"]
+    families = {m["metric"].split("/")[0] for m in audit["measurements"]}
+    expected = {"accuracy", "mia1", "mia2", "relearn", "relearn_steps", "probe", "probe_shots1", "knn", "prototype", "cka_original",
+                "cka_retrain", "kl_retrain", "tv_retrain", "l2_original", "barrier"}  # fmt: skip
+    assert expected <= families
+    assert [entry["metric"] for entry in audit["not_run"]] == ["lira"]
+    assert {c["kind"] for c in audit["curves"]} == {f"relearn/{kind}" for kind in ("all", "forget", "retain", "shots1")}
+
+
+def test_a_hidden_class_is_where_the_original_is(finished):
+    _, audit = finished
+    assert value(audit, "masked_head", "accuracy/forget")["value"] == 0
+    read = [m["metric"] for m in audit["measurements"] if m["model"] == "original" and m["metric"].startswith(("pro", "knn"))]
+    assert {metric.split("/")[0] for metric in read} == {"probe", "probe_shots1", "knn", "prototype"}
+    for metric in read:
+        for model in ("masked_head", "retrained_head"):
+            assert value(audit, model, metric)["value"] == value(audit, "original", metric)["value"]
+    assert value(audit, "masked_head", "cka_original/penultimate")["value"] == pytest.approx(1)
+    assert value(audit, "ispf/dfq", "cka_original/penultimate")["value"] < 0.999
+
+
+def test_places_run_from_the_retrained_model_to_the_original(finished):
+    _, audit = finished
+    placed = [m for m in audit["measurements"] if m["place"] is not None]
+    assert {m["place"] for m in placed if m["model"] == "original"} == {1.0}
+    assert {abs(m["place"]) for m in placed if m["model"] == "retrain"} == {0.0}
+    assert any(m["metric"] == "kl_retrain" for m in placed)
+    assert value(audit, "retrain", "kl_retrain")["value"] == pytest.approx(0, abs=1e-6)
+    assert value(audit, "original", "l2_original")["value"] == 0
+
+
+def test_a_second_start_measures_nothing_and_other_settings_measure_again(finished):
+    workdir, audit = finished
+    parts = workdir / "audit" / "1" / "seed0"
+    before = {p: p.stat().st_mtime_ns for p in parts.glob("*_*.json")}
+    pipeline.run(audited(), str(workdir))
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert content(workdir)["measurements"] == audit["measurements"]
+
+    pipeline.run(audited(audit__metrics="accuracy,features"), str(workdir))
+    less = content(workdir)
+    assert {m["metric"].split("/")[0] for m in less["measurements"]}.isdisjoint({"mia1", "mia2", "relearn", "kl_retrain"})
+    assert {entry["metric"] for entry in less["not_run"]} == set(AUDIT_METRICS) - {"accuracy", "features"}
+
+
+def test_without_a_retrained_model_nothing_is_placed_and_the_audit_says_so(tmp_path):
+    config = audited(stages="original,unlearn,audit", methods="ispf", audit__metrics="accuracy,divergence", audit__embedding_images=0)
+    pipeline.run(config, str(tmp_path))
+    audit = content(tmp_path)
+    assert audit["models"] == ["original", "masked_head", "retrained_head", "ispf/dfq"]
+    assert all(m["place"] is None for m in audit["measurements"])
+    assert any("no retrained model" in entry["why"] for entry in audit["not_run"])

@@ -1,0 +1,195 @@
+"""From text to frozen dataclasses: what is accepted, and one sentence for everything that is not."""
+
+import dataclasses
+
+import pytest
+
+from configs import default
+from ispf_jax.config import FREE_KEYS, Experiment, changed_keys, flatten, forget_sets, make_experiment, override_problem
+from ispf_jax.errors import UserError
+
+NAMES = tuple(f"class{i}" for i in range(5))
+
+
+def changed(**values):
+    """The default configuration with keys changed; "__" stands for a dot."""
+    config = default.get_config().to_dict()
+    for path, value in values.items():
+        *groups, key = path.split("__")
+        group = config
+        for name in groups:
+            group = group[name]
+        group[key] = value
+    return config
+
+
+def test_lists_written_as_text_become_tuples():
+    e = make_experiment(changed(methods=" gkt, ispf", base="dfq,zskt", seeds="0,7", train__decay_epochs="60,80", data__mean="0.1, .2,3"))
+    assert (e.methods, e.base, e.seeds) == (("gkt", "ispf"), ("dfq", "zskt"), (0, 7))
+    assert (e.train.decay_epochs, e.data.mean) == ((60, 80), (0.1, 0.2, 3.0))
+    assert make_experiment(changed(methods="", train__decay_epochs="")).methods == ()
+
+
+def test_an_experiment_is_frozen_and_comparable():
+    e = make_experiment(default.get_config())
+    assert e == make_experiment(changed()) and hash(e) == hash(make_experiment(changed()))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        e.devices = 2
+
+
+def test_whole_numbers_are_taken_for_numbers_but_not_the_reverse():
+    assert make_experiment(changed(train__lr=1)).train.lr == 1.0
+    with pytest.raises(UserError, match=r"config.train.epochs=1.5 must be a whole number"):
+        make_experiment(changed(train__epochs=1.5))
+
+
+BAD = {
+    "stages": ("original,evaluate", ["config.stages", "'evaluate'", "original, retrain, unlearn,"]),
+    "methods": ("ispf,gtk", ["config.methods", "'gtk'", "dfkd, blockf, gkt, is, pf, ispf, pd, pd_is"]),
+    "base": ("dfq,cmi", ["config.base", "'cmi'", "dfq, zskt"]),
+    "seeds": ("0,0", ["config.seeds='0,0'", "different"]),
+    "model__name": ("vgg", ["config.model.name='vgg'", "allcnn, resnet18"]),
+    "model__dtype": ("float16", ["config.model.dtype='float16'", "float32, bfloat16"]),
+    "model__width": (0.0, ["config.model.width=0.0", "greater than 0"]),
+    "generator__latent_dim": (0, ["config.generator.latent_dim=0", "greater than 0"]),
+    "train__augment": ("mixup", ["config.train.augment='mixup'", "none, crop_flip"]),
+    "train__epochs": (0, ["config.train.epochs=0", "greater than 0"]),
+    "train__lr": (float("nan"), ["config.train.lr=nan", "finite"]),
+    "train__decay_epochs": ("a", ["config.train.decay_epochs='a'", "whole numbers separated by commas"]),
+    "train__momentum": (1.0, ["config.train.momentum=1.0", "less than 1"]),
+    "data__channels": (2, ["config.data.channels=2", "0, 1, 3"]),
+    "data__std": ("0.5,0,0.5", ["config.data.std[1]=0.0", "greater than 0"]),
+    "data__mean": ("0.5,0.5", ["config.data.mean", "one number, or three"]),
+    "data__val_fraction": (0.0, ["config.data.val_fraction=0.0", "for example 0.2"]),
+    "data__download": (1, ["config.data.download=1", "True or False"]),
+    "data__path": (3, ["config.data.path=3", "text"]),
+    "data": ("digits", ["config.data='digits'", "group of keys"]),
+    "distill__batch_size": (-1, ["config.distill.batch_size=-1", "greater than 0"]),
+    "distill__threshold": (1.5, ["config.distill.threshold=1.5", "less than 1"]),
+    "distill__weight_bn": (-1.0, ["config.distill.weight_bn=-1.0", "negative"]),
+    "distill__cosine_epochs": (True, ["config.distill.cosine_epochs=True", "whole number"]),
+    "evaluate__every": (-1, ["config.evaluate.every=-1", "negative"]),
+    "devices": (-1, ["config.devices=-1", "negative"]),
+    "checkpoint_seconds": (-1.0, ["config.checkpoint_seconds=-1.0", "negative"]),
+    "foo": (1, ["config.foo", "allowed here are", "methods"]),
+    "data__foo": (1, ["config.data.foo", "allowed here are", "image_size"]),
+}
+
+
+@pytest.mark.parametrize("path", BAD)
+def test_a_bad_value_is_named_with_what_is_allowed(path):
+    value, parts = BAD[path]
+    check_refused(changed(**{path: value}), parts)
+
+
+@pytest.mark.parametrize("seeds", ["", "-1", "0,1,1", "a", "0.5", "4294967296"])
+def test_bad_seeds(seeds):
+    check_refused(changed(seeds=seeds), ["config.seeds=", "whole numbers"])
+
+
+@pytest.mark.parametrize("key", ["base", "methods"])
+def test_nothing_may_be_named_twice(key):
+    word = {"base": "dfq", "methods": "gkt"}[key]
+    check_refused(changed(**{key: f"{word},{word}"}), [f"config.{key}='{word},{word}'", "once"])
+
+
+def test_no_base_and_no_folder():
+    check_refused(changed(base=""), ["config.base", "dfq, zskt"])
+    check_refused(changed(data__name="image_folder"), ["config.data.path", "<split>/<class>/<file>"])
+
+
+def test_a_missing_key_is_named():
+    config = changed()
+    del config["distill"]["loops"]
+    check_refused(config, ["config.distill.loops", "configs/default.py"])
+
+
+def check_refused(config, parts):
+    with pytest.raises(UserError) as caught:
+        make_experiment(config)
+    message = str(caught.value)
+    assert "\n" not in message and all(part in message for part in parts), message
+
+
+# Sets of classes to forget
+
+
+@pytest.mark.parametrize("spec, sets", [
+    ("3", ((3,),)),
+    ("4,1", ((1, 4),)),
+    ("0; 1 ;2,3", ((0,), (1,), (2, 3))),
+    ("each", ((0,), (1,), (2,), (3,), (4,))),
+    ("class4,0", ((0, 4),)),
+    ("0,1,2,3", ((0, 1, 2, 3),)),
+])  # fmt: skip
+def test_forget_sets(spec, sets):
+    assert forget_sets(spec, NAMES) == sets
+
+
+def test_a_name_made_of_digits_is_an_id():
+    assert forget_sets("1", ("0", "2", "1")) == ((1,),)
+
+
+@pytest.mark.parametrize("spec, parts", [
+    ("5", ["'5'", "0 to 4"]),
+    ("-1", ["'-1'", "0 to 4"]),
+    ("horse", ["'horse'", "0 to 4", "class0"]),
+    ("", ["''", "0 to 4"]),
+    ("1;;2", ["''", "0 to 4"]),
+    ("1,", ["''", "0 to 4"]),
+    ("1,2,1", ["'1,2,1'", "twice"]),
+    ("class1,1", ["'class1,1'", "twice"]),
+    ("1,2;2,1", ["same set twice"]),
+    ("0,1,2,3,4", ["all 5 classes at once", "at least one"]),
+])  # fmt: skip
+def test_bad_forget_sets(spec, parts):
+    with pytest.raises(UserError) as caught:
+        forget_sets(spec, NAMES)
+    message = str(caught.value)
+    assert message.startswith("config.forget=") and all(part in message for part in parts), message
+
+
+# What is written to disk and compared
+
+
+def test_flat_configuration_and_its_differences():
+    old = flatten(make_experiment(changed()))
+    assert old["data.mean"] == [0.5] and old["distill.loops"] == 5 and "data" not in old
+    new = flatten(make_experiment(changed(train__lr=0.2, distill__loops=7, methods="pf", data__path="x", devices=1, evaluate__batch_size=7)))
+    assert changed_keys(old, new) == ["distill.loops", "train.lr"]
+    assert changed_keys(old, old) == []
+    assert changed_keys({**old, "gone": 1}, old) == ["gone"]
+
+
+def test_free_keys_exist():
+    keys = flatten(make_experiment(changed()))
+    assert all(free in keys or any(key.startswith(free + ".") for key in keys) for free in FREE_KEYS)
+
+
+# What the command line is told
+
+
+@pytest.mark.parametrize("path, text, parts", [
+    ("foo", "1", ["config.foo", "allowed here are", "methods,"]),
+    ("data.foo", "1", ["config.data.foo", "allowed here are cache_dir,"]),
+    ("train.lr.x", "1", ["config.train.lr.x", "config.train.lr has no keys"]),
+    ("train", "1", ["config.train", "group of keys", "epochs"]),
+    ("train.epochs", "abc", ["config.train.epochs='abc'", "whole number"]),
+    ("train.epochs", "1.5", ["config.train.epochs='1.5'", "whole number"]),
+    ("train.lr", "fast", ["config.train.lr='fast'", "a number"]),
+    ("data.download", "maybe", ["config.data.download='maybe'", "True or False"]),
+])  # fmt: skip
+def test_override_problems(path, text, parts):
+    problem = override_problem(path, text)
+    assert all(part in problem for part in parts), problem
+
+
+@pytest.mark.parametrize("path, text", [("train.epochs", "3"), ("train.lr", "1e-3"), ("data.download", "false"), ("forget", "0;1")])
+def test_overrides_without_a_problem(path, text):
+    assert override_problem(path, text) == ""
+
+
+def test_every_field_of_an_experiment_has_a_kind_the_command_line_can_check():
+    for field in dataclasses.fields(Experiment):
+        kind = field.type
+        assert dataclasses.is_dataclass(kind) or kind in (int, float, bool, str) or kind.__origin__ is tuple, field.name

@@ -1,0 +1,118 @@
+"""Every configuration file: it validates, with and without its variants, and holds the paper's numbers (Appendix C)."""
+
+import dataclasses
+import importlib
+import itertools
+
+import pytest
+
+from configs import cifar100_multi_ispf, default
+from ispf_jax.config import Experiment, forget_sets, make_experiment
+from ispf_jax.methods import METHODS
+
+NAMES = ("digits_ispf", "svhn_ispf", "cifar10_ispf", "cifar100_ispf", "cifar100_multi_ispf", "image_folder_ispf")
+VARIANTS = ("", "resnet18", "smoke", "resnet18,smoke", "smoke,resnet18", "allcnn")
+
+# (configuration, variant): supervised lr, epochs, decay; student lr, epochs, loops; normalisation; augmentation; threshold.
+PAPER = {
+    ("svhn_ispf", ""): (0.01, 10, (), 0.1, 100, 1, (0.5,), (0.5,), "none", 0.01),
+    ("svhn_ispf", "resnet18"): (0.01, 10, (), 0.05, 100, 1, (0.5,), (0.5,), "none", 0.01),
+    ("cifar10_ispf", ""): (0.1, 50, (30,), 0.05, 200, 5, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), "crop_flip", 0.01),
+    ("cifar10_ispf", "resnet18"): (0.1, 100, (60, 80), 0.05, 200, 5, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), "crop_flip", 0.01),
+    ("cifar100_ispf", ""): (0.1, 100, (60, 80), 0.05, 200, 10, (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761), "crop_flip", 0.001),
+    ("cifar100_multi_ispf", ""): (0.1, 100, (60, 80), 0.05, 200, 10, (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761), "crop_flip", 0.001),
+}  # fmt: skip
+ARCHITECTURE = {("cifar100_ispf", ""): "resnet18", ("cifar100_multi_ispf", ""): "resnet18"}
+STUDENT_STEPS = {"svhn_ispf": 1_000, "cifar10_ispf": 10_000, "cifar100_ispf": 20_000, "cifar100_multi_ispf": 20_000}
+
+# Superclass of each of CIFAR-100's classes, in the order of the class ids (alphabetical), from the official `coarse_labels`.
+SUPERCLASS = (
+    4, 1, 14, 8, 0, 6, 7, 7, 18, 3, 3, 14, 9, 18, 7, 11, 3, 9, 7, 11, 6, 11, 5, 10, 7, 6, 13, 15, 3, 15, 0, 11, 1, 10,
+    12, 14, 16, 9, 11, 5, 5, 19, 8, 8, 15, 13, 14, 17, 18, 10, 16, 4, 17, 4, 2, 0, 17, 4, 18, 17, 10, 3, 2, 12, 12, 16, 12,
+    1, 9, 19, 2, 10, 0, 1, 16, 12, 9, 13, 15, 13, 16, 19, 2, 4, 6, 19, 5, 5, 8, 19, 18, 1, 2, 15, 6, 0, 17, 8, 14, 13,
+)  # fmt: skip
+AQUATIC_MAMMALS, FISH = 0, 1
+
+
+def load(name, variant=""):
+    config = importlib.import_module(f"configs.{name}").get_config(variant)
+    if name == "image_folder_ispf" and config.data.name == "image_folder":
+        config.data.path = "photos.tar"  # the one key that has no default
+    return config
+
+
+@pytest.mark.parametrize("name, variant", [*itertools.product(NAMES, VARIANTS)])
+def test_configuration_validates(name, variant):
+    experiment = make_experiment(load(name, variant))
+    classes = 100 if "cifar100" in name else 10
+    assert experiment.data.classes == classes
+    assert forget_sets(experiment.forget, tuple(map(str, range(classes))))
+    if "resnet18" in variant:
+        assert experiment.model.name == "resnet18"
+    if "smoke" in variant:
+        full = make_experiment(load(name))
+        assert experiment.data.name == "synthetic" and experiment.methods == full.methods and experiment.forget == full.forget
+        assert (experiment.data.image_size, experiment.data.channels) == ((16, 1) if name == "digits_ispf" else (32, 3))
+
+
+@pytest.mark.parametrize("name, variant", PAPER)
+def test_hyper_parameters_are_the_papers(name, variant):
+    e = make_experiment(load(name, variant))
+    t, d = e.train, e.distill
+    found = (t.lr, t.epochs, t.decay_epochs, d.lr, d.epochs, d.loops, e.data.mean, e.data.std, t.augment, d.threshold or 0.1 / e.data.classes)
+    assert found == PAPER[name, variant]
+    assert e.data.name == name.split("_")[0]
+    assert e.model.name == ARCHITECTURE.get((name, variant), variant or "allcnn")
+    assert d.epochs * d.loops * d.student_steps == STUDENT_STEPS[name]
+    assert (t.batch_size, t.momentum, t.weight_decay, t.decay_factor, t.augment_validation) == (256, 0.9, 1e-4, 0.1, False)
+    assert (d.batch_size, d.generator_steps, d.student_steps, d.warmup_epochs) == (256, 1, 10, 2)
+    assert (d.momentum, d.weight_decay, d.lr_final, d.cosine_epochs) == (0.9, 1e-4, 2e-4, 200)
+    assert (d.generator_lr, d.generator_b1, d.generator_b2, e.generator.latent_dim) == (1e-3, 0.5, 0.999, 256)
+    assert (d.weight_adv, d.weight_bn, d.weight_oh, d.weight_balance, d.weight_act) == (1, 1, 1, 1, 0)
+    assert d.thresholded_post_filter is False and e.data.val_fraction == 0.2
+    assert (e.model.width, e.generator.width, e.model.dtype) == (1, 1, "float32")
+
+
+def test_methods_are_those_of_the_papers_tables():
+    table1 = ("dfkd", "blockf", "gkt", "is", "pf", "ispf")
+    assert make_experiment(load("svhn_ispf")).methods == make_experiment(load("cifar10_ispf")).methods == table1
+    assert make_experiment(load("cifar100_ispf")).methods == tuple(m for m in table1 if m != "blockf")
+    assert set(default.ALL_METHODS.split(",")) == set(METHODS)
+
+
+def test_digits_run_is_the_small_one():
+    e = make_experiment(load("digits_ispf"))
+    assert (e.data.name, e.data.image_size, e.data.channels, e.model.width, e.distill.batch_size) == ("digits", 16, 1, 0.25, 128)
+    assert (e.distill.epochs, e.distill.loops, e.distill.generator_steps, e.distill.student_steps, e.distill.lr) == (100, 1, 1, 10, 0.1)
+    assert {"gkt", "ispf"} <= set(e.methods)
+
+
+def test_cifar100_multi_forgets_ten_superclasses_or_two_whole_ones():
+    names = tuple(map(str, range(100)))
+    distributed, shared = forget_sets(make_experiment(load("cifar100_multi_ispf")).forget, names)
+    assert len(distributed) == len(shared) == 10
+    assert len({SUPERCLASS[c] for c in distributed}) == 10
+    assert set(shared) == {c for c in range(100) if SUPERCLASS[c] in (AQUATIC_MAMMALS, FISH)}
+    for word in cifar100_multi_ispf.SETS:
+        (alone,) = forget_sets(make_experiment(load("cifar100_multi_ispf", f"{word},smoke")).forget, names)
+        assert alone == {"distributed": distributed, "shared": shared}[word]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unknown_variant_is_refused_with_the_known_ones(name):
+    with pytest.raises(ValueError, match="'bogus'.*allcnn, resnet18 and smoke"):
+        load(name, "smoke,bogus")
+
+
+def test_default_holds_every_key_once_and_no_other():
+    def keys(config, prefix=""):
+        for key, value in config.items():
+            yield from keys(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key]
+
+    def fields(cls, prefix=""):
+        for field in dataclasses.fields(cls):
+            yield from fields(field.type, f"{prefix}{field.name}.") if dataclasses.is_dataclass(field.type) else [prefix + field.name]
+
+    assert sorted(keys(default.get_config().to_dict())) == sorted(fields(Experiment))
+    for name in NAMES:
+        assert sorted(keys(load(name).to_dict())) == sorted(fields(Experiment)), name

@@ -1,0 +1,362 @@
+"""The main job end to end: all methods on tiny synthetic images, starts that continue, errors that leave everything as it was."""
+
+import hashlib
+import io
+import itertools
+import json
+import shutil
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import default, digits_ispf
+from ispf_jax import data as data_room
+from ispf_jax import pipeline
+from ispf_jax.errors import UserError
+from ispf_jax.methods import METHODS
+from ispf_jax.report.results import RESULT_FIELDS
+from ispf_jax.stages.supervised import SupervisedStage
+from ispf_jax.stages.unlearn import UnlearnStage
+from ispf_jax.telemetry import read_metrics
+
+ALL = default.ALL_METHODS.split(",")
+REFERENCES = ("original", "masked_head", "retrain")
+SETS = ("1", "0,2")
+STUDENT_STEPS, GENERATOR_STEPS, BATCH, WARMUP = 3, 1, 8, 1
+
+
+def tiny(**values):
+    """A pipeline of a second per stage once it is compiled: 5 classes, 8x8 grey images, a handful of filters."""
+    c = default.get_config()
+    c.data.update(name="synthetic", classes=5, image_size=8, channels=1, max_train=100, max_test=50, cache_dir="off")
+    c.model.width = c.generator.width = 0.04
+    c.train.update(epochs=2, batch_size=32, decay_epochs="1", lr=0.05)
+    c.distill.update(epochs=2, loops=2, student_steps=STUDENT_STEPS, warmup_epochs=WARMUP, batch_size=BATCH)
+    c.update(forget="1", methods="ispf", tensorboard=False, progress_seconds=1e9, devices=1)
+    for path, value in values.items():
+        *groups, key = path.split("__")
+        group = c
+        for name in groups:
+            group = group[name]
+        group[key] = value
+    return c
+
+
+def results(workdir):
+    return json.loads((workdir / "results.json").read_text())["rows"]
+
+
+def snapshot(workdir):
+    """{file: digest of its content} of everything below."""
+    return {
+        str(path.relative_to(workdir)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(workdir.rglob("*")) if path.is_file()
+    }
+
+
+def finished(workdir):
+    """{result file: time of change}: what a start that repeats nothing leaves alone."""
+    return {path: path.stat().st_mtime_ns for path in workdir.rglob("result.json")}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A work directory in which every method, both bases and two forget sets have run."""
+    workdir = tmp_path_factory.mktemp("whole")
+    config = tiny(methods=",".join(ALL), base="dfq,zskt", forget="1;0,2")
+    table = pipeline.run(config, str(workdir))
+    return config, workdir, table
+
+
+def test_every_row_is_there_with_its_fields(whole):
+    _, workdir, table = whole
+    rows = results(workdir)
+    found = {(r["method"], r["base"], r["forget"], r["seed"], r["selection"]) for r in rows}
+    expected = {(m, "", f, 0, "best_validation") for m in REFERENCES for f in SETS}
+    expected |= {(m, b, f, 0, s) for m in ALL for b in ("dfq", "zskt") for f in SETS for s in ("last", "best_test_retain")}
+    assert found == expected and len(rows) == len(expected)
+    for row in rows:
+        assert set(RESULT_FIELDS) <= set(row)
+        assert (row["dataset"], row["arch"]) == ("synthetic", "allcnn")
+        assert all(0 <= row[key] <= 100 for key in ("acc_forget", "acc_retain", "acc_overall"))
+        share = len(row["forget"].split(",")) / 5  # test images are balanced
+        assert row["acc_overall"] == pytest.approx(share * row["acc_forget"] + (1 - share) * row["acc_retain"])
+    assert all(method in table for method in (*METHODS, *REFERENCES))
+    header, *lines = (workdir / "results.csv").read_text().splitlines()
+    assert header.split(",")[: len(RESULT_FIELDS)] == list(RESULT_FIELDS) and len(lines) == len(rows)
+
+
+def test_counts_and_what_was_used(whole):
+    _, workdir, _ = whole
+    for row in results(workdir):
+        if row["method"] in REFERENCES:
+            assert (row["student_steps"], row["generator_steps"], row["images_synthesised"]) == (0, 0, 0)
+            assert row["access"] == {"masked_head": "weights only"}.get(row["method"], "training data")
+            continue
+        epoch = row["epoch"]  # warm-up included
+        assert epoch == 3 if row["selection"] == "last" else 2 <= epoch <= 3
+        assert row["student_steps"] == (epoch - WARMUP) * 2 * STUDENT_STEPS
+        assert row["generator_steps"] == epoch * 2 * GENERATOR_STEPS
+        assert row["images_synthesised"] == BATCH * (row["student_steps"] + row["generator_steps"])
+        assert row["access"] == ("weights only" if row["selection"] == "last" else "test images")
+        assert row["train_seconds"] > 0
+
+
+def test_references_have_rows_for_every_forget_set(whole):
+    _, workdir, _ = whole
+    rows = {(r["method"], r["forget"]): r for r in results(workdir) if r["method"] in REFERENCES}
+    assert rows.keys() == set(itertools.product(REFERENCES, SETS))
+    for forget in SETS:
+        assert rows["masked_head", forget]["acc_forget"] == 0
+        assert rows["masked_head", forget]["train_seconds"] == 0
+        assert rows["masked_head", forget]["acc_retain"] >= rows["original", forget]["acc_retain"]
+        assert rows["retrain", forget]["acc_forget"] == 0
+    assert rows["original", "1"]["acc_overall"] == pytest.approx(rows["original", "0,2"]["acc_overall"])
+    assert not (workdir / "original" / "seed0" / "result.json").exists()
+
+
+def test_the_files_of_a_job(whole):
+    _, workdir, _ = whole
+    for base, method, forget in itertools.product(("dfq", "zskt"), ALL, ("1", "0-2")):
+        directory = workdir / "unlearn" / base / method / forget / "seed0"
+        assert {"checkpoints", "metrics.jsonl", "result.json", "samples.png"} <= {p.name for p in directory.iterdir()}
+        records = read_metrics(directory / "metrics.jsonl")
+        assert [r["epoch"] for r in records] == [1, 2, 3]
+        assert "generator/adv" in records[0] and "kept" not in records[0] and len(records[0]["class_counts"]) == 5
+        for r in records[1:]:
+            assert r["forget_samples"] + r["retain_samples"] == pytest.approx(BATCH)
+            assert r["kept"] + r["filtered"] == pytest.approx(BATCH)
+            assert r["entropy"] >= 0 and 0 <= r["teacher_forget_probability"] <= 1 and "test/acc_retain" in r
+            if METHODS[method].keep == "all":
+                assert r["kept"] == BATCH and r["skipped_steps"] == 0
+    for directory in (workdir / "original" / "seed0", workdir / "retrain" / "1" / "seed0", workdir / "retrain" / "0-2" / "seed0"):
+        assert {"checkpoints", "metrics.jsonl", "split.npz"} <= {p.name for p in directory.iterdir()}
+
+
+def test_the_zskt_base_trains_by_the_adversarial_term_alone(whole):
+    _, workdir, _ = whole
+    for base in ("dfq", "zskt"):
+        for r in read_metrics(workdir / "unlearn" / base / "gkt" / "1" / "seed0" / "metrics.jsonl"):
+            alone = r["generator/total"] == pytest.approx(r["generator/adv"], abs=1e-6)
+            assert alone == (base == "zskt")
+
+
+def test_a_second_start_repeats_nothing(whole, monkeypatch):
+    config, workdir, table = whole
+    before, saved = finished(workdir), snapshot(workdir / "unlearn")
+    forbid_training(monkeypatch)
+    assert pipeline.run(config, str(workdir)) == table
+    assert finished(workdir) == before and snapshot(workdir / "unlearn") == saved
+
+
+def forbid_training(monkeypatch):
+    def refuse(self, *args, **kwargs):
+        raise AssertionError(f"{type(self).__name__} was started again")
+
+    monkeypatch.setattr(SupervisedStage, "run", refuse)
+    monkeypatch.setattr(UnlearnStage, "run", refuse)
+
+
+def test_an_extended_start_runs_only_what_is_new(tmp_path, monkeypatch):
+    ran = []
+    for stage in (SupervisedStage, UnlearnStage):
+        def recording(self, title, directory, *args, _run=stage.run, **kwargs):
+            log = directory / "metrics.jsonl"
+            before = log.stat().st_mtime_ns if log.exists() else None
+            saved = _run(self, title, directory, *args, **kwargs)
+            if log.stat().st_mtime_ns != before:
+                ran.append(str(directory.relative_to(tmp_path)))
+            return saved
+
+        monkeypatch.setattr(stage, "run", recording)
+    pipeline.run(tiny(stages="original,unlearn,report"), str(tmp_path))
+    assert ran == ["original/seed0", "unlearn/dfq/ispf/1/seed0"]
+    before, log = finished(tmp_path), (tmp_path / "original" / "seed0" / "metrics.jsonl").read_bytes()
+
+    ran.clear()
+    pipeline.run(tiny(stages="original,unlearn,report", methods="ispf,gkt", forget="1;3,4"), str(tmp_path))
+    assert ran == ["unlearn/dfq/gkt/1/seed0", "unlearn/dfq/ispf/3-4/seed0", "unlearn/dfq/gkt/3-4/seed0"]
+    assert {path: finished(tmp_path)[path] for path in before} == before
+    assert (tmp_path / "original" / "seed0" / "metrics.jsonl").read_bytes() == log
+    assert {(r["method"], r["forget"]) for r in results(tmp_path)} == set(itertools.product(("original", "masked_head", "ispf", "gkt"), ("1", "3,4")))
+
+    # A start with less to do takes nothing away.
+    ran.clear()
+    pipeline.run(tiny(stages="report"), str(tmp_path))
+    assert ran == [] and len(results(tmp_path)) == 2 * 2 + 4 * 2
+
+    # The original's checkpoints were lost, its rows were not: a new method finds a teacher all the same.
+    shutil.rmtree(tmp_path / "original" / "seed0" / "checkpoints")
+    pipeline.run(tiny(stages="original,unlearn,report", methods="pf"), str(tmp_path))
+    assert ran == ["original/seed0", "unlearn/dfq/pf/1/seed0"]
+
+
+def test_without_an_original_the_next_action_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"there is no checkpoint in .*original/seed0/checkpoints"):
+        pipeline.run(tiny(stages="unlearn"), str(tmp_path))
+
+
+def test_only_the_end_is_tested_when_asked(tmp_path, whole):
+    shutil.copytree(whole[1] / "original", tmp_path / "original")
+    pipeline.run(tiny(stages="original,unlearn,report", evaluate__every=0, train__epochs=2), str(tmp_path))
+    assert [r["selection"] for r in results(tmp_path) if r["method"] == "ispf"] == ["last"]
+
+
+# Bad input: one sentence, and everything on disk as it was. A finished work directory is at stake in each.
+
+
+@pytest.fixture
+def started(tmp_path, whole):
+    """A copy of a work directory that holds the original, its rows and one finished student."""
+    _, source, _ = whole
+    workdir = tmp_path / "started"
+    for part in ("original", "unlearn/dfq/ispf/1", "retrain/1"):
+        shutil.copytree(source / part, workdir / part)
+    shutil.copy(source / "config.json", workdir)
+    return workdir
+
+
+def check_refused(config, workdir, parts):
+    before = snapshot(workdir) if workdir.is_dir() else None
+    with pytest.raises(UserError) as caught:
+        pipeline.run(config, str(workdir))
+    message = str(caught.value)
+    assert "\n" not in message and all(str(part) in message for part in parts), message
+    if before is not None:
+        assert snapshot(workdir) == before
+
+
+@pytest.mark.parametrize("values, parts", [
+    ({"methods": "gtk"}, ["config.methods", "'gtk'", "ispf"]),
+    ({"data__name": "mnist"}, ["data.name", "'mnist'", "cifar10", "svhn"]),
+    ({"forget": "5"}, ["config.forget='5'", "0 to 4"]),
+    ({"forget": "0,1,2,3,4"}, ["config.forget", "all 5 classes"]),
+    ({"forget": "1,1"}, ["config.forget='1,1'", "twice"]),
+    ({"forget": "horse"}, ["config.forget='horse'", "class0"]),
+    ({"forget": ""}, ["config.forget=''", "0 to 4"]),
+    ({"devices": 3}, ["config.train.batch_size=32", "3 devices", "multiple of 3"]),
+    ({"devices": 3, "train__batch_size": 33}, ["config.distill.batch_size=8", "3 devices"]),
+    ({"devices": 99}, ["config.devices=99", "this machine has", "0 for all"]),
+    ({"train__lr": 0.06, "distill__loops": 3, "methods": "pf"}, ["started", "distill.loops, train.lr", "another --workdir"]),
+    ({"data__max_train": 3}, ["data.max_train", "3", "5"]),
+    ({"data__mean": "0.1,0.2,0.3"}, ["config.data.mean", "3 numbers", "1 channel"]),
+    ({"data__image_size": -1}, ["config.data.image_size=-1"]),
+])  # fmt: skip
+def test_bad_values_are_refused(started, values, parts):
+    check_refused(tiny(**values), started, parts)
+
+
+def test_other_data_in_the_same_work_directory(started, monkeypatch):
+    load = data_room.load
+
+    def other(*args, **kwargs):
+        return load(*args, **{**kwargs, "seed": 1})
+
+    monkeypatch.setattr(data_room, "load", other)
+    check_refused(tiny(), started, ["data.name='synthetic'", started, "another --workdir"])
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"config": 3}', '{"config": [], "data_fingerprint": ""}', "\x00\xff"])
+def test_a_damaged_config_file(started, content):
+    (started / "config.json").write_bytes(content.encode("latin1"))
+    check_refused(tiny(), started, [started / "config.json", "another --workdir"])
+
+
+def test_a_work_directory_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    check_refused(tiny(), tmp_path / "file", [tmp_path / "file", "--workdir"])
+    check_refused(tiny(), tmp_path / "file" / "below", [tmp_path / "file" / "below", "--workdir"])
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("place", ["original", "original/seed0", "original/seed0/checkpoints"])
+def test_a_file_in_the_place_of_a_stage(tmp_path, place):
+    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / place).write_text("mine")
+    with pytest.raises(UserError, match=place):
+        pipeline.run(tiny(), str(tmp_path))
+    assert (tmp_path / place).read_text() == "mine"
+
+
+def damage(checkpoints):
+    for path in checkpoints.rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:3])
+
+
+def test_damaged_checkpoints_of_the_original(started):
+    damage(started / "original" / "seed0" / "checkpoints")
+    check_refused(tiny(methods="gkt"), started, [started / "original/seed0/checkpoints", "can be read", "move that directory away"])
+    check_refused(tiny(methods="gkt", stages="unlearn"), started, [started / "original/seed0/checkpoints", "can be read"])
+
+
+def test_damaged_checkpoints_of_a_student(started):
+    (started / "unlearn/dfq/ispf/1/seed0/result.json").unlink()
+    damage(started / "unlearn/dfq/ispf/1/seed0/checkpoints")
+    check_refused(tiny(), started, [started / "unlearn/dfq/ispf/1/seed0/checkpoints", "can be read"])
+
+
+def folder(root, sizes, broken=()):
+    """<split>/<class>/<n>.png with squares of the given sizes; names in `broken` hold no image."""
+    for split, label, (number, size) in itertools.product(("train", "test"), ("cat", "dog"), enumerate(sizes)):
+        path = root / split / label / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((size, size), 40 * number, np.uint8)).save(path)
+        if str(path.relative_to(root)) in broken:
+            path.write_bytes(b"no image")
+    return root
+
+
+def archive(root, path, mode):
+    with tarfile.open(path, mode) as tar:
+        tar.add(root, arcname=".")
+    return path
+
+
+def folder_config(path):
+    return tiny(data__name="image_folder", data__path=str(path), data__image_size=0, data__channels=0, data__max_train=0, data__max_test=0, forget="cat")
+
+
+def test_a_missing_data_file(tmp_path):
+    check_refused(folder_config(tmp_path / "none.tar"), tmp_path / "work", ["data.path", tmp_path / "none.tar", "does not exist", ".tar.xz"])
+    missing = tiny(data__name="svhn", data__download=False, data__data_dir=str(tmp_path / "tfds"), data__image_size=0, data__channels=0)
+    check_refused(missing, tmp_path / "work", ["SVHN", "train_32x32.mat", "data.manual_dir", "data.download is off"])
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tar.xz"])
+def test_a_truncated_archive(tmp_path, suffix):
+    mode = "w" if suffix == "tar" else f"w:{suffix[4:]}"
+    path = archive(folder(tmp_path / "images", (8, 8)), tmp_path / f"images.{suffix}", mode)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    check_refused(folder_config(path), tmp_path / "work", [path, "damaged or truncated"])
+
+
+def test_an_image_of_the_wrong_size_or_none_at_all(tmp_path):
+    check_refused(folder_config(folder(tmp_path / "a", (8, 9))), tmp_path / "work", ["/1.png", "9x9", "8x8", "data.resize=True"])
+    broken = folder(tmp_path / "b", (8, 8), broken=("test/dog/1.png",))
+    check_refused(folder_config(broken), tmp_path / "work", ["test/dog/1.png", "cannot be decoded"])
+    memory = io.BytesIO()
+    Image.fromarray(np.zeros((6, 8), np.uint8)).save(memory, "PNG")
+    (folder(tmp_path / "c", (8,)) / "train" / "cat" / "0.png").write_bytes(memory.getvalue())
+    check_refused(folder_config(tmp_path / "c"), tmp_path / "work", ["train/cat/0.png", "8x6", "square"])
+
+
+# The real thing, reduced.
+
+
+def test_handwritten_digits_are_unlearned(tmp_path):
+    c = digits_ispf.get_config()
+    c.data.cache_dir = "off"
+    c.data.image_size = 8  # as they are
+    c.model.width = c.generator.width = 0.125
+    c.train.update(epochs=8, batch_size=64, decay_epochs="6")
+    c.distill.update(batch_size=64, lr=0.2)
+    c.evaluate.every = 0
+    c.update(stages="original,unlearn,report", methods="ispf", tensorboard=False, devices=1)
+    pipeline.run(c, str(tmp_path))
+    rows = {r["method"]: r for r in results(tmp_path)}
+    assert rows["original"]["acc_overall"] > 90 and rows["original"]["acc_forget"] > 80
+    assert rows["masked_head"]["acc_forget"] == 0
+    assert (rows["ispf"]["acc_forget"], rows["ispf"]["access"]) == (0, "weights only")
+    assert rows["ispf"]["acc_retain"] > 70
