@@ -10,6 +10,7 @@ import traceback
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from ispf_jax import interruption
 from ispf_jax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, see configs/.", lock_config=True)
@@ -23,6 +24,7 @@ def main(argv):
         raise UserError(f"{argv[1]!r} is not understood; options are written --config.key=value.")
     if _CONFIG.value is None:
         raise UserError("--config is missing; for a first run use --config=configs/digits_ispf.py.")
+    interruption.listen()
     pipeline.run(_CONFIG.value, _WORKDIR.value or pipeline.default_workdir(config_flags.get_config_filename(flags.FLAGS["config"])))
 
 
@@ -63,6 +65,9 @@ if __name__ == "__main__":
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except interruption.Interrupted as stopped:
+        print(f"{stopped}; the same command continues", file=sys.stderr)
+        sys.exit(interruption.EXIT_CODE)
     except KeyboardInterrupt:
         print("stopped; the same command continues", file=sys.stderr)
         sys.exit(130)

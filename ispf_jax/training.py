@@ -1,5 +1,6 @@
 """Carrying a stage through its epochs: resume, progress, metrics, checkpoints. The stages differ only in what an epoch is."""
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,9 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from ispf_jax import interruption
 from ispf_jax.checkpoint import Saved, Store, to_host
 from ispf_jax.errors import UserError
 from ispf_jax.telemetry import MetricsLog, Progress, open_tensorboard
+
+
+TELL_COMPILATION = 1.0
+"""Seconds of compilation above which the console is told where the time went."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +28,8 @@ class Task:
       directory: where its checkpoints (`checkpoints/`) and metrics (`metrics.jsonl`) go.
       epochs: epochs in all.
       steps_per_epoch: what progress is counted in.
-      prepare: called with the first state if there is an epoch left to run: compiles, so that the timing is free of it.
+      prepare: called with the first state if there is an epoch left to run: compiles, so that the timing is free of it; returns
+        the seconds it took.
       run_epoch: (state, epoch from 0) -> (state, metrics of the epoch as a flat dict); the only part that is timed.
       variables: state -> the network variables that are the result.
       score: (variables, epochs done) -> (metrics, score or None), called after every epoch, outside the timing; the highest
@@ -34,7 +41,7 @@ class Task:
     directory: Path
     epochs: int
     steps_per_epoch: int
-    prepare: Callable[[Any], Any]
+    prepare: Callable[[Any], float]
     run_epoch: Callable[[Any, int], tuple[Any, dict]]
     variables: Callable[[Any], dict]
     score: Callable[[dict, int], tuple[dict, float | None]] | None
@@ -55,6 +62,9 @@ def train(task: Task, state: Any, keeping: Keeping) -> Saved:
 
     Metrics are written before the checkpoint that contains their epoch, so that a start after any interruption finds them without
     gaps, and drops those it is going to write again.
+
+    Raises:
+      interruption.Interrupted: a signal asked to stop; the epoch it came in is finished and saved.
     """
     fresh = task.variables(state)
     begin = Saved(state, fresh, fresh, {"epoch": 0, "seconds": 0.0, "best_epoch": 0, "best_score": None})
@@ -63,7 +73,9 @@ def train(task: Task, state: Any, keeping: Keeping) -> Saved:
         done = saved.meta["epoch"]
         if done == task.epochs:
             return saved
-        task.prepare(saved.state)
+        compiled = task.prepare(saved.state)
+        if compiled > TELL_COMPILATION:
+            print(f"{task.title}: compiled in {compiled:.0f} s, once for all runs like it", file=sys.stderr, flush=True)
         steps = task.steps_per_epoch
         with (
             MetricsLog(task.directory / "metrics.jsonl", keep_epochs=done) as log,
@@ -76,9 +88,12 @@ def train(task: Task, state: Any, keeping: Keeping) -> Saved:
                 log.write(record)
                 board.scalars(epoch + 1, record)
                 progress.update((epoch + 1) * steps, **{name: record[name] for name in task.shown if name in record})
-                if epoch + 1 == task.epochs or time.monotonic() - last_save >= keeping.checkpoint_seconds:
+                stop = interruption.requested()
+                if stop or epoch + 1 == task.epochs or time.monotonic() - last_save >= keeping.checkpoint_seconds:
                     store.save(epoch + 1, saved)
                     last_save = time.monotonic()
+                if stop:
+                    raise interruption.Interrupted(f"{task.title}: saved after epoch {epoch + 1} of {task.epochs}")
         return saved
 
 

@@ -7,6 +7,7 @@ import json
 import shutil
 import tarfile
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,7 +15,9 @@ from PIL import Image
 from configs import default, digits_ispf
 from ispf_jax import data as data_room
 from ispf_jax import pipeline
+from ispf_jax.config import flatten, make_experiment
 from ispf_jax.errors import UserError
+from ispf_jax.files import atomic_write_json
 from ispf_jax.methods import METHODS
 from ispf_jax.report.results import RESULT_FIELDS
 from ispf_jax.stages.supervised import SupervisedStage
@@ -143,22 +146,24 @@ def test_the_zskt_base_trains_by_the_adversarial_term_alone(whole):
 
 
 def test_a_second_start_repeats_nothing(whole, monkeypatch):
-    config, workdir, table = whole
-    before, saved = finished(workdir), snapshot(workdir / "unlearn")
-    forbid_training(monkeypatch)
-    assert pipeline.run(config, str(workdir)) == table
-    assert finished(workdir) == before and snapshot(workdir / "unlearn") == saved
+    config, workdir, _ = whole
+    before, saved = finished(workdir), snapshot(workdir)
 
-
-def forbid_training(monkeypatch):
     def refuse(self, *args, **kwargs):
         raise AssertionError(f"{type(self).__name__} was started again")
 
     monkeypatch.setattr(SupervisedStage, "run", refuse)
     monkeypatch.setattr(UnlearnStage, "run", refuse)
+    again = config.copy_and_resolve_references()
+    again.stages = "original,retrain,unlearn"  # the report is written again at every start
+    pipeline.run(again, str(workdir))
+    assert finished(workdir) == before
+    assert {name: digest for name, digest in snapshot(workdir).items() if name != "config.json"} == {
+        name: digest for name, digest in saved.items() if name != "config.json"
+    }
 
 
-def test_an_extended_start_runs_only_what_is_new(tmp_path, monkeypatch):
+def test_an_extended_start_runs_only_what_is_new(started, monkeypatch):
     ran = []
     for stage in (SupervisedStage, UnlearnStage):
         def recording(self, title, directory, *args, _run=stage.run, **kwargs):
@@ -166,41 +171,38 @@ def test_an_extended_start_runs_only_what_is_new(tmp_path, monkeypatch):
             before = log.stat().st_mtime_ns if log.exists() else None
             saved = _run(self, title, directory, *args, **kwargs)
             if log.stat().st_mtime_ns != before:
-                ran.append(str(directory.relative_to(tmp_path)))
+                ran.append(str(directory.relative_to(started)))
             return saved
 
         monkeypatch.setattr(stage, "run", recording)
-    pipeline.run(tiny(stages="original,unlearn,report"), str(tmp_path))
-    assert ran == ["original/seed0", "unlearn/dfq/ispf/1/seed0"]
-    before, log = finished(tmp_path), (tmp_path / "original" / "seed0" / "metrics.jsonl").read_bytes()
-
-    ran.clear()
-    pipeline.run(tiny(stages="original,unlearn,report", methods="ispf,gkt", forget="1;3,4"), str(tmp_path))
+    stages = "original,unlearn,report"
+    before, log = finished(started), (started / "original" / "seed0" / "metrics.jsonl").read_bytes()
+    pipeline.run(tiny(stages=stages, methods="ispf,gkt", forget="1;3,4"), str(started))
     assert ran == ["unlearn/dfq/gkt/1/seed0", "unlearn/dfq/ispf/3-4/seed0", "unlearn/dfq/gkt/3-4/seed0"]
-    assert {path: finished(tmp_path)[path] for path in before} == before
-    assert (tmp_path / "original" / "seed0" / "metrics.jsonl").read_bytes() == log
-    assert {(r["method"], r["forget"]) for r in results(tmp_path)} == set(itertools.product(("original", "masked_head", "ispf", "gkt"), ("1", "3,4")))
+    assert {path: finished(started)[path] for path in before} == before
+    assert (started / "original" / "seed0" / "metrics.jsonl").read_bytes() == log
+    new = {(r["method"], r["forget"]) for r in results(started) if r["method"] not in REFERENCES}
+    assert new == set(itertools.product(("ispf", "gkt"), ("1", "3,4")))
+    assert {r["forget"] for r in results(started) if r["method"] == "masked_head"} == {"1", "0,2", "3,4"}
 
     # A start with less to do takes nothing away.
     ran.clear()
-    pipeline.run(tiny(stages="report"), str(tmp_path))
-    assert ran == [] and len(results(tmp_path)) == 2 * 2 + 4 * 2
+    rows = results(started)
+    pipeline.run(tiny(stages="report"), str(started))
+    assert ran == [] and results(started) == rows
 
-    # The original's checkpoints were lost, its rows were not: a new method finds a teacher all the same.
-    shutil.rmtree(tmp_path / "original" / "seed0" / "checkpoints")
-    pipeline.run(tiny(stages="original,unlearn,report", methods="pf"), str(tmp_path))
-    assert ran == ["original/seed0", "unlearn/dfq/pf/1/seed0"]
+    # The original's checkpoints were lost, its rows were not: a new job finds a teacher all the same, and the same one.
+    experiment = make_experiment(tiny())
+    teacher = pipeline.Pipeline(experiment, started).teacher(0)
+    shutil.rmtree(started / "original" / "seed0" / "checkpoints")
+    again = pipeline.Pipeline(experiment, started).teacher(0)
+    jax.tree.map(np.testing.assert_array_equal, again, teacher)
+    assert ran == ["original/seed0"]
 
 
 def test_without_an_original_the_next_action_is_named(tmp_path):
     with pytest.raises(UserError, match=r"there is no checkpoint in .*original/seed0/checkpoints"):
         pipeline.run(tiny(stages="unlearn"), str(tmp_path))
-
-
-def test_only_the_end_is_tested_when_asked(tmp_path, whole):
-    shutil.copytree(whole[1] / "original", tmp_path / "original")
-    pipeline.run(tiny(stages="original,unlearn,report", evaluate__every=0, train__epochs=2), str(tmp_path))
-    assert [r["selection"] for r in results(tmp_path) if r["method"] == "ispf"] == ["last"]
 
 
 # Bad input: one sentence, and everything on disk as it was. A finished work directory is at stake in each.
@@ -213,7 +215,8 @@ def started(tmp_path, whole):
     workdir = tmp_path / "started"
     for part in ("original", "unlearn/dfq/ispf/1", "retrain/1"):
         shutil.copytree(source / part, workdir / part)
-    shutil.copy(source / "config.json", workdir)
+    config = json.loads((source / "config.json").read_text())
+    atomic_write_json(workdir / "config.json", {**config, "config": flatten(make_experiment(tiny()))})
     return workdir
 
 
@@ -229,22 +232,29 @@ def check_refused(config, workdir, parts):
 
 @pytest.mark.parametrize("values, parts", [
     ({"methods": "gtk"}, ["config.methods", "'gtk'", "ispf"]),
-    ({"data__name": "mnist"}, ["data.name", "'mnist'", "cifar10", "svhn"]),
     ({"forget": "5"}, ["config.forget='5'", "0 to 4"]),
     ({"forget": "0,1,2,3,4"}, ["config.forget", "all 5 classes"]),
     ({"forget": "1,1"}, ["config.forget='1,1'", "twice"]),
     ({"forget": "horse"}, ["config.forget='horse'", "class0"]),
     ({"forget": ""}, ["config.forget=''", "0 to 4"]),
     ({"devices": 3}, ["config.train.batch_size=32", "3 devices", "multiple of 3"]),
-    ({"devices": 3, "train__batch_size": 33}, ["config.distill.batch_size=8", "3 devices"]),
     ({"devices": 99}, ["config.devices=99", "this machine has", "0 for all"]),
     ({"train__lr": 0.06, "distill__loops": 3, "methods": "pf"}, ["started", "distill.loops, train.lr", "another --workdir"]),
-    ({"data__max_train": 3}, ["data.max_train", "3", "5"]),
-    ({"data__mean": "0.1,0.2,0.3"}, ["config.data.mean", "3 numbers", "1 channel"]),
+    ({"data__name": "digits"}, ["started", "data.name", "another --workdir"]),
     ({"data__image_size": -1}, ["config.data.image_size=-1"]),
 ])  # fmt: skip
-def test_bad_values_are_refused(started, values, parts):
+def test_bad_values_for_a_started_work_directory(started, values, parts):
     check_refused(tiny(**values), started, parts)
+
+
+@pytest.mark.parametrize("values, parts", [
+    ({"data__name": "mnist"}, ["data.name", "'mnist'", "cifar10", "svhn"]),
+    ({"devices": 3, "train__batch_size": 33}, ["config.distill.batch_size=8", "3 devices"]),
+    ({"data__max_train": 3}, ["data.max_train", "3", "5"]),
+    ({"data__mean": "0.1,0.2,0.3"}, ["config.data.mean", "3 numbers", "1 channel"]),
+])  # fmt: skip
+def test_bad_values_for_a_new_work_directory(tmp_path, values, parts):
+    check_refused(tiny(**values), tmp_path, parts)
 
 
 def test_other_data_in_the_same_work_directory(started, monkeypatch):
@@ -270,7 +280,7 @@ def test_a_work_directory_that_cannot_be_written(tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-@pytest.mark.parametrize("place", ["original", "original/seed0", "original/seed0/checkpoints"])
+@pytest.mark.parametrize("place", ["original", "original/seed0/checkpoints"])
 def test_a_file_in_the_place_of_a_stage(tmp_path, place):
     (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / place).write_text("mine")
@@ -285,16 +295,12 @@ def damage(checkpoints):
             path.write_bytes(path.read_bytes()[:3])
 
 
-def test_damaged_checkpoints_of_the_original(started):
-    damage(started / "original" / "seed0" / "checkpoints")
-    check_refused(tiny(methods="gkt"), started, [started / "original/seed0/checkpoints", "can be read", "move that directory away"])
-    check_refused(tiny(methods="gkt", stages="unlearn"), started, [started / "original/seed0/checkpoints", "can be read"])
-
-
-def test_damaged_checkpoints_of_a_student(started):
+@pytest.mark.parametrize("stage", ["original", "unlearn/dfq/ispf/1"])
+def test_damaged_checkpoints(started, stage):
+    """The student's rows are missing, so that it and its teacher are wanted."""
     (started / "unlearn/dfq/ispf/1/seed0/result.json").unlink()
-    damage(started / "unlearn/dfq/ispf/1/seed0/checkpoints")
-    check_refused(tiny(), started, [started / "unlearn/dfq/ispf/1/seed0/checkpoints", "can be read"])
+    damage(started / stage / "seed0" / "checkpoints")
+    check_refused(tiny(), started, [started / stage / "seed0/checkpoints", "can be read", "move that directory away"])
 
 
 def folder(root, sizes, broken=()):
@@ -356,6 +362,7 @@ def test_handwritten_digits_are_unlearned(tmp_path):
     c.update(stages="original,unlearn,report", methods="ispf", tensorboard=False, devices=1)
     pipeline.run(c, str(tmp_path))
     rows = {r["method"]: r for r in results(tmp_path)}
+    assert [r["selection"] for r in results(tmp_path) if r["method"] == "ispf"] == ["last"]  # the test images were not looked at
     assert rows["original"]["acc_overall"] > 90 and rows["original"]["acc_forget"] > 80
     assert rows["masked_head"]["acc_forget"] == 0
     assert (rows["ispf"]["acc_forget"], rows["ispf"]["access"]) == (0, "weights only")

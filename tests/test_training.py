@@ -44,6 +44,7 @@ def toy(directory, epochs=6, stop_at=None, score=True, fail_with=None):
 
     def prepare(state):
         ran.append("prepared")
+        return 0.0
 
     state = {"w": jnp.zeros(3), "key": jax.random.key(1)}
     task = training.Task("toy", directory, epochs, 2, prepare, run_epoch, lambda s: {"w": s["w"]}, measure if score else None, ("loss",))

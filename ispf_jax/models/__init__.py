@@ -1,5 +1,8 @@
 """Networks: the classifiers by name, and the generator."""
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 
 from ispf_jax.models.allcnn import AllCNN
@@ -14,8 +17,9 @@ def build_classifier(name: str, num_classes: int, width: float = 1.0, dtype: str
     return CLASSIFIERS[name](num_classes=num_classes, width=width, dtype=jnp.dtype(dtype))
 
 
+@partial(jax.jit, static_argnums=(0, 2), static_argnames="example_shape")
 def init_variables(module, key, example_shape):
-    """Freshly initialised variables {"params", "batch_stats"} of a module for inputs of `example_shape`."""
+    """Freshly initialised variables {"params", "batch_stats"} of a module for inputs of `example_shape` (a tuple)."""
     return module.init(key, jnp.zeros(example_shape, jnp.float32))
 
 

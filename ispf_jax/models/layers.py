@@ -1,5 +1,7 @@
 """Layers shared by all networks: convolution, batch norm with a mask, PyTorch's default initialisation."""
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -16,7 +18,8 @@ def torch_uniform(fan_in: int):
 
     def init(key, shape, dtype=jnp.float32):
         bound = fan_in**-0.5
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
+        # Drawn flat: XLA's CPU compiler takes twenty times as long over the same numbers in four dimensions.
+        return jax.random.uniform(key, (math.prod(shape),), dtype, -bound, bound).reshape(shape)
 
     return init
 

@@ -1,26 +1,48 @@
-"""Reads run directories, never models or data: tables, figures, `results.json` and `results.csv`."""
+"""Reads run directories, never models or data: numbers, tables, pictures and one page that holds them all."""
 
 import os
 from pathlib import Path
 from typing import Any
 
-from ispf_jax.report.results import load_runs, read_rows, write_results
 from ispf_jax.files import atomic_write_text
-from ispf_jax.report.cells import to_markdown
-from ispf_jax.report.table import summary_table, summary_tables
+from ispf_jax.report import workdir as reading
+from ispf_jax.report.audits import write_audit_csv
+from ispf_jax.report.cells import to_console, to_markdown
+from ispf_jax.report.paper_tables import paper_tables
+from ispf_jax.report.results import write_results
+from ispf_jax.report.table import settings, summary_table, summary_tables
+from ispf_jax.report.verdict import judge
+from ispf_jax.report.verdict_tables import places_table, verdict_table
 
 
 def write_report(workdir: str | os.PathLike, provenance: dict[str, Any] | None = None) -> str:
     """Write everything that the finished runs in `workdir` allow, numbers before pictures; return the table for the console.
 
-    Left are `results.json`, `results.csv`, `tables.md` and the pictures in `figures/`.
+    Left are `results.json`, `results.csv`, `audit.csv` (if there is an audit), `tables.md`, `figures/` and `report/index.html`.
     """
-    from ispf_jax.report import figures  # matplotlib takes a second to import: only when something is drawn
+    contents = reading.read(workdir, provenance)
+    write_results(workdir, contents.rows, provenance)
+    if contents.audits:
+        write_audit_csv(workdir, contents.audits)
+    verdicts = {key: judge(contents, *key) for key in settings([vars(audit) for audit in contents.audits])}
+    atomic_write_text(Path(workdir) / "tables.md", _markdown(contents, verdicts))
 
-    rows, runs, out_dir = read_rows(workdir), load_runs(workdir), Path(workdir) / "figures"
-    write_results(workdir, rows, provenance)
-    atomic_write_text(Path(workdir) / "tables.md", "\n".join(map(to_markdown, summary_tables(rows))))
-    figures.accuracy_bars(rows, out_dir)
-    figures.training_curves(runs, out_dir)
-    figures.loss_curves(runs, out_dir)
-    return summary_table(rows)
+    from ispf_jax.report.figures.style import write  # matplotlib takes a second to import: only when something is drawn
+    from ispf_jax.report.gallery import gallery
+    from ispf_jax.report.page import write_page
+
+    pictures = gallery(contents)
+    write_page(workdir, contents, pictures)
+    write(pictures.all, Path(workdir) / "figures")
+    places = [to_console(table) for verdict in verdicts.values() if (table := places_table(verdict))]
+    return "\n\n".join([summary_table(contents.rows), *places])
+
+
+def _markdown(contents: reading.Contents, verdicts: dict) -> str:
+    """All tables of numbers, and what is missing."""
+    parts = ["# Results", *map(to_markdown, summary_tables(contents.rows))] if contents.rows else ["# Results", "no results yet"]
+    parts += [to_markdown(verdict_table(verdict, f"What is left: {', '.join(key)}")) for key, verdict in verdicts.items()]
+    parts += map(to_markdown, paper_tables(contents))
+    missing = reading.unfinished(contents) + reading.unaudited(contents)
+    parts += ["## Missing", "\n".join(f"- {sentence}" for sentence in missing)] if missing else []
+    return "\n\n".join(parts) + "\n"

@@ -21,14 +21,15 @@ class Measurement:
     """One number about one model.
 
     Attributes:
-      low, high: 95 % interval, None if there is none; n: examples (or steps) it was counted on.
+      value: None where the metric is not defined; the note says why.
+      low, high: 95 % interval, None if there is none; n: examples it was counted on.
       tier: what the number needed, see `names.TIERS`.
       place: (value - retrained) / (original - retrained): 0 like retrained, 1 like the original; None where these do not differ.
     """
 
     model: str
     metric: str
-    value: float
+    value: float | None
     unit: str = ""
     low: float | None = None
     high: float | None = None
@@ -47,7 +48,8 @@ class Audit:
       curves: {"model", "kind", "steps" [K], "accuracy" [K] in percent}, one per model and kind of relearning.
       confusion: {model: per forgotten class, in the order of `forget`, the counts of predicted classes}.
       mean_prediction: {model: probability per class, averaged over forgotten test images}.
-      embedding: {"title", "points" [N, 2], "kind" [N]}.
+      weights: {model: hash of its weights}.
+      embedding: {"title", "points" [N, 2], "kind" [N]}, and "method": what was embedded and how.
       not_run: {"metric", "why"}.
     """
 
@@ -63,6 +65,7 @@ class Audit:
     curves: list[dict[str, Any]] = field(default_factory=list)
     confusion: dict[str, list[list[float]]] = field(default_factory=dict)
     mean_prediction: dict[str, list[float]] = field(default_factory=dict)
+    weights: dict[str, str] = field(default_factory=dict)
     embedding: list[dict[str, Any]] = field(default_factory=list)
     not_run: list[dict[str, str]] = field(default_factory=list)
 
@@ -123,7 +126,7 @@ def write_audit_csv(workdir: str | os.PathLike, audits: Iterable[Audit]) -> Path
 
 def _measurement(entry: dict[str, Any]) -> Measurement:
     known = {f.name for f in fields(Measurement)}
-    return Measurement(**{name: value for name, value in entry.items() if name in known})
+    return Measurement(**{name: value for name, value in entry.items() if name in known})  # TypeError for missing fields
 
 
 def _check(audit: Audit) -> None:
@@ -131,7 +134,7 @@ def _check(audit: Audit) -> None:
     if not isinstance(audit.forget, str) or not isinstance(audit.seed, int):
         raise ValueError("forget must be text and seed a whole number")
     for m in audit.measurements:
-        numbers = [m.value, *(v for v in (m.low, m.high, m.n, m.place) if v is not None)]
+        numbers = [v for v in (m.value, m.low, m.high, m.n, m.place) if v is not None]
         if not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in numbers):
             raise ValueError(f"{m.model} {m.metric}: value, low, high, n and place must be numbers")
     for curve in audit.curves:

@@ -10,11 +10,19 @@ MISSING = "-"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a number lies between retraining (0) and the original (1), with the ends of its interval or range if known."""
+    """Where a number lies between retraining (0) and the original (1), with the ends of its interval or range if known.
+
+    `sure` is False where the 95 % intervals of retrained and original overlap: the metric hardly tells them apart.
+    """
 
     at: float
     low: float | None = None
     high: float | None = None
+    sure: bool = True
+
+    def __str__(self) -> str:
+        """`0.31`, with a question mark if it is not sure."""
+        return f"{self.at:.2f}".replace("-0.00", "0.00") + ("" if self.sure else "?")
 
 
 @dataclass(frozen=True)
@@ -33,9 +41,14 @@ class Cell:
     place: Place | None = None
 
     @property
+    def placed(self) -> str:
+        """The place in words, unless the cell says nothing else."""
+        return f"place {self.place}" if self.place and str(self.place) != self.text else ""
+
+    @property
     def plain(self) -> str:
         """All that the cell says, in one line of text."""
-        parts = [f"place {self.place.at:.2f}" if self.place else "", self.small]
+        parts = [self.placed, self.small]
         said = "; ".join(part for part in parts if part)
         return f"{self.text} ({said})" if said else self.text
 

@@ -3,13 +3,11 @@
 import math
 from collections import defaultdict
 from dataclasses import dataclass
-from statistics import median
-from typing import Sequence
 
 from ispf_jax.report.audits import Measurement
-from ispf_jax.report.averages import RunKey, average, count
-from ispf_jax.report.cells import Cell, Column, Place, Table
-from ispf_jax.report.names import METHOD_NOTES, TIERS, metric, metric_order, model_name, model_order
+from ispf_jax.report.averages import Average, RunKey, average, count
+from ispf_jax.report.cells import Place
+from ispf_jax.report.names import TIERS, metric, metric_order, model_name, model_order
 from ispf_jax.report.results import REFERENCES
 from ispf_jax.report.table import BEST_TEST
 from ispf_jax.report.workdir import Contents
@@ -37,9 +35,18 @@ class Finding:
     place: Place | None
 
     @property
+    def defined(self) -> Runs:
+        """The runs that have a value."""
+        return {run: m for run, m in self.runs.items() if m.value is not None}
+
+    @property
     def text(self) -> str:
-        """The number with its unit."""
-        return number(self.value, self.metric)
+        """The number with its unit, and whether it is a bound only."""
+        if not self.defined:
+            return "undefined"
+        notes = " ".join(m.note for m in self.runs.values()) if len(self.runs) == 1 else ""
+        bound = "\u2264 " if "at most" in notes else "\u2265 " if "at least" in notes or "not reached" in notes else ""
+        return bound + number(self.value, self.metric)
 
     @property
     def small(self) -> str:
@@ -47,7 +54,8 @@ class Finding:
         kind = metric(self.metric)
         if len(self.runs) > 1:
             spread = f"+/- {self.std:.{kind.digits}f}, " if self.std == self.std else ""
-            return f"{spread}{count(self.runs)} runs"
+            undefined = len(self.runs) - len(self.defined)
+            return f"{spread}{count(self.runs)} runs" + (f", {undefined} of them undefined" if undefined else "")
         (only,) = self.runs.values()
         parts = [interval(only), f"n {only.n}" if only.n is not None else ""]
         return ", ".join(part for part in parts if part)
@@ -72,8 +80,8 @@ class Verdict:
         return model_name(model, self.bases)
 
     def residue(self, model: str) -> list[Finding]:
-        """The findings of kind "residue" that have a place, the lowest first; the ends of the scale have no residue of their own."""
-        found = [f for (m, name), f in self.findings.items() if m == model and metric(name).kind == "residue" and f.place]
+        """The findings of kind "residue" with a place between ends that can be told apart, the lowest first."""
+        found = [f for (m, name), f in self.findings.items() if m == model and metric(name).kind == "residue" and f.place and f.place.sure]
         return sorted(found, key=lambda f: f.place.at)
 
     def tier(self, name: str) -> str:
@@ -96,63 +104,10 @@ def judge(contents: Contents, dataset: str, arch: str, forget: set[str] | None =
     return Verdict({key: _finding(*key, pool) for key, runs in pool.items() if runs}, contents.bases)
 
 
-def verdict_table(verdict: Verdict, title: str) -> Table:
-    """Method by metric: the metrics that the first screen shows, each with its place, and the span of all residue first."""
-    shown = [name for name in verdict.metrics if metric(name).verdict]
-    spans = {model: _span(verdict.residue(model)) for model in verdict.models}
-    has_span = any(spans.values())
-    columns = [Column("", words=True)]
-    columns += [Column("Residue", "all that brings it back", "median; least to most")] if has_span else []
-    columns += [Column(metric(name).label, _GROUPS.get(metric(name).kind, "other"), metric(name).unit) for name in shown]
-    rows = []
-    for model in verdict.models:
-        cells = [Cell(verdict.name(model), METHOD_NOTES.get(model, ""))]
-        cells += [spans[model] or Cell()] if has_span else []
-        cells += [_cell(verdict.findings.get((model, name))) for name in shown]
-        rows.append(tuple(cells))
-    notes = ["Place: 0 = like the retrained model, 1 = like the original. Hiding a class leaves it near 1."] if has_span else []
-    if len({count(f.runs) for f in verdict.findings.values()}) > 1:
-        notes.append("Not every number is over the same runs; those of several runs say over how many.")
-    return Table(title, tuple(columns), tuple(rows), tuple(notes))
-
-
-def full_table(verdict: Verdict, title: str) -> Table:
-    """Every metric (lines) of every model (columns), with what it needed and what it asks."""
-    columns = (Column("metric", words=True), Column("needed", words=True), *(Column(verdict.name(model)) for model in verdict.models))
-    rows = []
-    for name in verdict.metrics:
-        kind = metric(name)
-        unit = f" [{kind.unit}]" if kind.unit else ""
-        cells = [_cell(verdict.findings.get((model, name)), unit=False) for model in verdict.models]
-        rows.append((Cell(kind.label + unit, kind.asks), Cell(verdict.tier(name) or "-"), *cells))
-    notes = {f"{verdict.name(f.model)}, {metric(f.metric).label}: {run.note}": None
-             for f in verdict.findings.values() for run in f.runs.values() if run.note}
-    return Table(title, columns, tuple(rows), tuple(notes))
-
-
-def sentences(verdict: Verdict) -> list[tuple[str, str]]:
-    """(model, what its numbers say) for the masked head and every method: arithmetic in words, no judgement."""
-    said = []
-    for model in verdict.models:
-        residue, accuracy = verdict.residue(model), verdict.findings.get((model, "accuracy/forget"))
-        if model in ("original", "retrain") or not (residue or accuracy):
-            continue
-        words = [f"gives the forgotten class to {accuracy.text} of its test images"] if accuracy else []
-        if residue:
-            most, least = residue[-1], residue[0]
-            words.append(
-                f"on {len(residue)} measures of what can be had back it lies between {least.place.at:.2f} ({metric(least.metric).label}) and "
-                f"{most.place.at:.2f} ({metric(most.metric).label}), median {median(f.place.at for f in residue):.2f}"
-            )
-        said.append((verdict.name(model), "; ".join(words) + "."))
-    return said
-
-
-def number(value: float, name: str, unit: bool = True) -> str:
+def number(value: float, name: str) -> str:
     """A value in the digits of its metric; percent with its sign."""
     kind = metric(name)
-    text = f"{value:.{kind.digits}f}"
-    return f"{text} %" if unit and kind.unit == "%" and math.isfinite(value) else text
+    return f"{value:.{kind.digits}f}" + (" %" if kind.unit == "%" and math.isfinite(value) else "")
 
 
 def interval(m: Measurement) -> str:
@@ -161,64 +116,50 @@ def interval(m: Measurement) -> str:
     return "" if m.low is None or m.high is None else f"{m.low:.{digits}f} to {m.high:.{digits}f}"
 
 
-_GROUPS = {"accuracy": "accuracy", "residue": "what can be had back", "closeness": "closeness", "paper": "the paper's", "attack": "attack"}
-
-
-def _cell(finding: Finding | None, unit: bool = True) -> Cell:
-    if finding is None:
-        return Cell()
-    return Cell(number(finding.value, finding.metric, unit), finding.small, place=finding.place)
-
-
-def _span(residue: Sequence[Finding]) -> Cell | None:
-    """Median and range of the places of all residue."""
-    if not residue:
-        return None
-    places = [f.place.at for f in residue]
-    small = f"{places[0]:.2f} to {places[-1]:.2f}, {len(places)} measures"
-    return Cell(f"{median(places):.2f}", small, place=Place(median(places), places[0], places[-1]))
-
-
 def _finding(model: str, name: str, pool: dict[tuple[str, str], Runs]) -> Finding:
     runs = pool[model, name]
-    found = average({run: m.value for run, m in runs.items()})
-    return Finding(model, name, runs, found.mean, found.std, _place(runs, pool, name))
+    found = average({run: m.value for run, m in runs.items() if m.value is not None}) or Average(math.nan, math.nan)
+    return Finding(model, name, runs, found.mean, found.std, _place(runs, pool.get(("original", name), {}), pool.get(("retrain", name), {})))
 
 
-def _place(runs: Runs, pool: dict[tuple[str, str], Runs], name: str) -> Place | None:
+def _place(runs: Runs, original: Runs, retrain: Runs) -> Place | None:
     """The recorded place of a single run; over several, the average distance to retraining in averages of the whole distance.
 
-    The ratio of averages is used because single runs whose ends nearly meet would rule an average of ratios.
+    The ratio of averages is used because single runs whose ends nearly meet would rule an average of ratios. Runs in which the
+    intervals of the two ends overlap count only if there are no others.
     """
-    placed = {run: m for run, m in runs.items() if m.place is not None and math.isfinite(m.place)}
-    if not placed or not metric(name).placed:
+    placed = {run: m for run, m in runs.items() if m.value is not None and m.place is not None and math.isfinite(m.place)}
+    ends = {run: (retrain[run], original[run]) for run in placed if run in original and run in retrain}
+    told = [run for run in placed if run not in ends or not _overlap(*ends[run])]
+    placed = {run: placed[run] for run in told or placed}
+    if not placed:
         return None
-    original, retrain = pool.get(("original", name), {}), pool.get(("retrain", name), {})
     if len(placed) == 1:
         ((run, m),) = placed.items()
-        if m.low is None or m.high is None or run not in original or run not in retrain or original[run].value == retrain[run].value:
-            return Place(m.place)
-        ends = [(v - retrain[run].value) / (original[run].value - retrain[run].value) for v in (m.low, m.high)]
-        return Place(m.place, min(ends), max(ends))
+        if None in (m.low, m.high) or run not in ends or ends[run][0].value == ends[run][1].value:
+            return Place(m.place, sure=bool(told))
+        zero, one = (end.value for end in ends[run])
+        low, high = sorted((v - zero) / (one - zero) for v in (m.low, m.high))
+        return Place(m.place, low, high, bool(told))
     places = [m.place for m in placed.values()]
     at = sum(places) / len(places)
-    whole = average({run: original[run].value - retrain[run].value for run in placed if run in original and run in retrain})
-    if whole and whole.mean and all(run in original and run in retrain for run in placed):
-        at = average({run: m.value - retrain[run].value for run, m in placed.items()}).mean / whole.mean
-    return Place(at, min(places), max(places))
+    if set(placed) <= set(ends):
+        whole = average({run: ends[run][1].value - ends[run][0].value for run in placed}).mean
+        at = average({run: m.value - ends[run][0].value for run, m in placed.items()}).mean / whole if whole else at
+    return Place(at, min(places), max(places), bool(told))
+
+
+def _overlap(a: Measurement, b: Measurement) -> bool:
+    """Whether the intervals of two numbers overlap; numbers without one count as exact."""
+    return None not in (a.low, a.high, b.low, b.high) and a.low <= b.high and b.low <= a.high
 
 
 def _from_rows(contents: Contents, dataset: str, arch: str):
     """(model, metric, run, measurement) of the accuracies in the result rows; these know neither n nor interval."""
     rows = [r for r in contents.rows if (r["dataset"], r["arch"]) == (dataset, arch) and r["selection"] != BEST_TEST]
     for name, field in ACCURACIES.items():
-        ends = {(r["method"], r["forget"], r["seed"]): r[field] for r in rows if r["method"] in ("original", "retrain")}
         for r in rows:
-            if not isinstance(r.get(field), (int, float)):
-                continue
-            run, base = (r["forget"], r["seed"]), "" if r["method"] in REFERENCES else str(r.get("base") or "")
-            original, retrain = (ends.get((end, *run)) for end in ("original", "retrain"))
-            known = isinstance(original, (int, float)) and isinstance(retrain, (int, float)) and original != retrain
-            place = (r[field] - retrain) / (original - retrain) if known and metric(name).placed else None
-            model = r["method"] + (f"/{base}" if base else "")
-            yield model, name, run, Measurement(model, name, r[field], "%", tier="test images", place=place)
+            if isinstance(r.get(field), (int, float)):
+                base = "" if r["method"] in REFERENCES else str(r.get("base") or "")
+                model = r["method"] + (f"/{base}" if base else "")
+                yield model, name, (r["forget"], r["seed"]), Measurement(model, name, r[field], "%", tier="test images")

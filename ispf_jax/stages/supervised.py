@@ -60,7 +60,7 @@ class SupervisedStage:
         train_member = jnp.asarray(train_mask)
 
         def prepare(state):
-            self._program.prepare(state, self._images, self._labels, train_member, jnp.float32(c.lr))
+            return self._program.prepare(state, self._images, self._labels, train_member, jnp.float32(c.lr))
 
         def run_epoch(state, epoch):
             rate = optim.multi_step(epoch, c.lr, c.decay_epochs, c.decay_factor)

@@ -1,6 +1,6 @@
 """A task on which hiding and removing differ, and three small networks: original, retrained without class 1, untrained.
 
-Classes 0 and 1 share a coarse pattern and differ in a faint fine one. Who never sees class 1 has no reason to notice the fine pattern.
+Classes 0 and 1 share a coarse pattern and differ in a faint fine one. Who never sees class 1 has no reason to notice it.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ MEAN = STD = (0.5,)
 
 
 class SmallNet(nn.Module):
-    """Convolutions with batch norm and ReLU, the second and later ones with stride 2, averaging, a linear layer: compiles at once."""
+    """Convolutions with batch norm and ReLU (stride 2 from the second on), averaging, a linear layer: compiles at once."""
 
     filters: tuple[int, ...]
     num_classes: int = 4
@@ -37,7 +37,20 @@ class SmallNet(nn.Module):
 
 
 TINY = SmallNet(filters=(4,))
-CLASSIFIER = SmallNet(filters=(8, 8, 12))
+CLASSIFIER = SmallNet(filters=(8, 8, 8))
+
+
+def fresh(module, seed):
+    """Untrained variables of a network for images [8, 8, 1]: kernels N(0, 2 / fan-in), drawn by NumPy, which compiles nothing."""
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(partial(init_variables, module, example_shape=(1, 8, 8, 1)), jax.random.key(0))
+
+    def draw(path, shape):
+        if path[-1].key == "kernel":
+            return np.float32(rng.normal(0, np.sqrt(2 / np.prod(shape.shape[:-1])), shape.shape))
+        return np.full(shape.shape, path[-1].key in ("scale", "var"), np.float32)
+
+    return jax.tree.map_with_path(draw, shapes)
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,7 +71,7 @@ def make_images(rng, count):
     labels = (np.arange(count) % 4).astype(np.int32)
     y, x = np.mgrid[:8, :8]
     coarse = np.stack([x < 4, x < 4, y < 4, (x < 4) ^ (y < 4)]) * 80.0
-    fine = np.stack([(x + y) % 2 * 1.0, 1 - (x + y) % 2, 0 * x, 0 * x]) * 35.0
+    fine = np.stack([(x + y) % 2 * 1.0, 1 - (x + y) % 2, 0 * x, 0 * x]) * 25.0
     pixels = 60 + coarse[labels] + fine[labels] + rng.normal(0, 40, (count, 8, 8))
     return np.clip(pixels, 0, 255).astype(np.uint8)[..., None], labels
 
@@ -69,7 +82,7 @@ def world():
     (images, labels), (test_images, test_labels) = make_images(rng, 256), make_images(rng, 160)
     setup = SupervisedSetup(CLASSIFIER, optim.sgd(0.9, 1e-4), 64, "none", MEAN, STD)
     epoch = jax.jit(partial(supervised_epoch, setup))
-    untrained = init_variables(CLASSIFIER, jax.random.key(7), (1, 8, 8, 1))
+    untrained = fresh(CLASSIFIER, 7)
 
     def train(member):
         state = TrainState(new_net(untrained, setup.optimizer), jax.random.key(1), jnp.int32(0))

@@ -27,7 +27,8 @@ def test_masked_head_never_predicts_the_class_and_leaves_the_others():
     rng = np.random.default_rng(0)
     original = variables_of(rng.normal(size=(6, 3)), rng.normal(size=3))
     x = rng.normal(size=(500, 6))
-    before, after = (x @ v["params"]["classifier"]["kernel"] + v["params"]["classifier"]["bias"] for v in (original, masked_head(original, MASK)))
+    heads = [variables["params"]["classifier"] for variables in (original, masked_head(original, MASK))]
+    before, after = (x @ head["kernel"] + head["bias"] for head in heads)
     np.testing.assert_array_equal(after.argmax(axis=1), np.where(MASK, -np.inf, before).argmax(axis=1))
 
 
@@ -51,19 +52,19 @@ def test_a_linear_target_is_recovered():
 
 def test_the_optimum_has_zero_gradient_and_the_reported_loss():
     rng = np.random.default_rng(1)
-    features, target = rng.normal(size=(300, 4)), rng.normal(0, 2, (300, 3))
-    fit = retrained_head(variables_of(np.zeros((4, 3)), np.zeros(3)), features, target)
+    features, target = rng.normal(size=(400, 3)), rng.normal(0, 2, (400, 3))
+    fit = retrained_head(variables_of(np.zeros((3, 3)), np.zeros(3)), features, target)
     head = fit.variables["params"]["classifier"]
     p, log_q = softmax(target, axis=-1), log_softmax(features @ head["kernel"] + head["bias"], axis=-1)
     residual = np.exp(log_q) - p
-    np.testing.assert_allclose(features.T @ residual / 300, 0, atol=1e-4)
+    np.testing.assert_allclose(features.T @ residual / 400, 0, atol=1e-4)
     np.testing.assert_allclose(residual.mean(axis=0), 0, atol=1e-4)
     assert fit.loss == pytest.approx(np.mean(np.sum(p * (np.log(p) - log_q), axis=-1)), abs=1e-5)
 
 
 def test_constant_features_leave_the_bias():
-    target = np.log(np.array([[0.5, 0.25, 0.25]] * 8))
-    fit = retrained_head(variables_of(np.ones((2, 3)), np.ones(3)), np.ones((8, 2)), target)
+    target = np.log(np.array([[0.5, 0.25, 0.25]] * 400))
+    fit = retrained_head(variables_of(np.ones((3, 3)), np.ones(3)), np.ones((400, 3)), target)
     head = fit.variables["params"]["classifier"]
     assert np.all(head["kernel"] == 0)
     np.testing.assert_allclose(softmax(head["bias"]), [0.5, 0.25, 0.25], atol=1e-4)

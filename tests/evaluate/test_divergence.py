@@ -31,7 +31,7 @@ def test_divergence_of_degenerate_logits_raises(first, second):
 
 
 def test_parameter_distance_by_hand():
-    model, reference = {"a": np.array([1.0, 2]), "b": {"c": np.array([[3.0]])}}, {"a": np.array([1.0, 0]), "b": {"c": np.array([[0.0]])}}
+    model, reference = ({"a": np.array([1.0, a]), "b": {"c": np.array([[c]])}} for a, c in ((2.0, 3.0), (0.0, 0.0)))
     found = divergence.parameter_distance(model, reference)
     assert found.l2 == pytest.approx(np.sqrt(13)) and found.relative == pytest.approx(np.sqrt(13))
     zero = {"a": np.zeros(2), "b": {"c": np.zeros((1, 1))}}

@@ -9,7 +9,7 @@ from ispf_jax.data.augment import normalise
 from ispf_jax.errors import UserError
 from ispf_jax.evaluate.features import PENULTIMATE, extract, layer_names, linear_cka
 from ispf_jax.models import AllCNN, ResNet18, init_variables
-from tests.evaluate.conftest import CLASSIFIER, MEAN, STD, TINY
+from tests.evaluate.conftest import CLASSIFIER, MEAN, STD, TINY, fresh
 
 
 def test_layers_come_in_network_order():
@@ -35,7 +35,7 @@ def test_features_are_those_of_a_plain_pass(world):
 
 
 def test_a_layers_feature_is_the_rectified_output_averaged():
-    variables = init_variables(TINY, jax.random.key(0), (1, 8, 8, 1))
+    variables = fresh(TINY, 0)
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1)).astype(np.uint8)
     kernel = np.asarray(variables["params"]["conv1"]["kernel"])
     x = np.pad(np.asarray(normalise(images, MEAN, STD)), ((0, 0), (1, 1), (1, 1), (0, 0)))[..., 0]

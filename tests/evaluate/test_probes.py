@@ -72,7 +72,8 @@ def test_nearest_mean_agrees_with_scikit_learn():
 
 
 def head(kernel, bias):
-    return {"params": {"conv": {"kernel": np.ones(2)}, "classifier": {"kernel": np.array(kernel), "bias": np.array(bias)}}, "batch_stats": {}}
+    classifier = {"kernel": np.array(kernel), "bias": np.array(bias)}
+    return {"params": {"conv": {"kernel": np.ones(2)}, "classifier": classifier}, "batch_stats": {}}
 
 
 def test_prototype_head_by_hand():
@@ -88,7 +89,8 @@ def test_prototype_head_by_hand():
 
 
 def test_prototype_head_of_collapsed_features_is_neutral():
-    new = probes.prototype_head(head([[3.0, 9, 0], [0, 9, 5]], [1.0, 9, 2]), np.ones((3, 2)), [0, 1, 2], MASK)["params"]["classifier"]
+    variables = head([[3.0, 9, 0], [0, 9, 5]], [1.0, 9, 2])
+    new = probes.prototype_head(variables, np.ones((3, 2)), [0, 1, 2], MASK)["params"]["classifier"]
     assert np.all(new["kernel"][:, 1] == 0) and new["bias"][1] == pytest.approx((4 + 7) / 2)
 
 

@@ -14,8 +14,7 @@ from ispf_jax.errors import UserError
 from ispf_jax.evaluate import relearn
 from ispf_jax.evaluate.relearn import Reach, RelearnCurve, RelearnSetup
 from ispf_jax.evaluate.sampling import shots
-from ispf_jax.models import init_variables
-from tests.evaluate.conftest import MEAN, STD, TINY, make_images
+from tests.evaluate.conftest import MEAN, STD, TINY, fresh, make_images
 
 SETUP = RelearnSetup(TINY, steps=8, augmentation="none", mean=MEAN, std=STD, batch_size=16, learning_rate=0.2)
 MASK = np.arange(4) == 1
@@ -25,7 +24,7 @@ TEST_IMAGES, TEST_LABELS = make_images(np.random.default_rng(1), 24)
 
 @pytest.fixture(scope="module")
 def variables():
-    return init_variables(TINY, jax.random.key(0), (1, 8, 8, 1))
+    return fresh(TINY, 0)
 
 
 def curve(variables, setup=SETUP, member=np.ones(40, bool), evaluated=TEST_LABELS == 1, **options):
@@ -127,9 +126,10 @@ def test_relearning_sets():
     assert not np.array_equal(few, shots(LABELS, member, 3, seed=2))
 
 
-@pytest.mark.parametrize("arguments", [("all", LABELS, 5), ("shots", LABELS, None), ("some", LABELS, None), ("all", LABELS * 0, None)])
-def test_relearning_sets_that_cannot_be(arguments):
-    data, labels, k = arguments
+@pytest.mark.parametrize(
+    "data, labels, k", [("all", LABELS, 5), ("shots", LABELS, None), ("some", LABELS, None), ("all", LABELS * 0, None)]
+)
+def test_relearning_sets_that_cannot_be(data, labels, k):
     with pytest.raises(UserError):
         relearn.relearn_members(data, labels, np.ones(40, bool), MASK, k=k)
 
@@ -143,8 +143,10 @@ def test_shots_need_enough_images():
 
 @pytest.mark.parametrize(
     "options",
-    [{"member": np.zeros(40, bool)}, {"evaluated": np.zeros(24, bool)}, {"member": np.ones(3, bool)}, {"setup": replace(SETUP, steps=0)},
-     {"setup": replace(SETUP, evaluate_every=3)}],
+    [
+        {"member": np.zeros(40, bool)}, {"evaluated": np.zeros(24, bool)}, {"member": np.ones(3, bool)},
+        {"setup": replace(SETUP, steps=0)}, {"setup": replace(SETUP, evaluate_every=3)},
+    ],
 )
 def test_curves_that_cannot_be(variables, options):
     with pytest.raises(UserError):

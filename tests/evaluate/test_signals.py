@@ -48,7 +48,9 @@ def test_scaled_confidence_is_the_logit_of_the_confidence():
     np.testing.assert_allclose(signals.scaled_confidence([[-1e9, 0.0], [90.0, 0.0]], [0, 0]), [-50.0, 50.0])
 
 
-@pytest.mark.parametrize("logits, labels", [([[np.nan, 0.0]], [0]), ([[1.0, 2.0]], [2]), ([[1.0, 2.0]], [0, 1]), (np.zeros((0, 2)), [])])
+@pytest.mark.parametrize(
+    "logits, labels", [([[np.nan, 0.0]], [0]), ([[1.0, 2.0]], [2]), ([[1.0, 2.0]], [0, 1]), (np.zeros((0, 2)), [])]
+)
 @pytest.mark.parametrize("signal", [signals.confidence, signals.modified_entropy, signals.scaled_confidence])
 def test_degenerate_inputs_raise(signal, logits, labels):
     with pytest.raises(UserError):

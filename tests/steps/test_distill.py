@@ -1,5 +1,6 @@
 """The distillation: what a step does, what it leaves alone, and that scan, loop and any number of devices agree."""
 
+import dataclasses
 import re
 from functools import partial
 
@@ -11,7 +12,9 @@ import scipy.special
 import scipy.stats
 
 from ispf_jax.methods import METHODS, kept_samples, target_logits
-from ispf_jax.steps.distill import student_learning_rate
+from ispf_jax.models import Generator, build_classifier, init_variables
+from ispf_jax.state import DistillState, new_net
+from ispf_jax.steps.distill import generator_step, student_learning_rate, student_step
 from tests.steps import tiny
 from tests.steps.tiny import BATCH, CLASSES, FORGET, WARMUP, networks, noise, request, run_epoch, view
 
@@ -24,8 +27,8 @@ def raw(tree):
     return jax.tree.map(lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x, tree)
 
 
-def assert_close(got, want, rtol=1e-4, of_scale=1e-5):
-    """Leaf by leaf, absolutely in units of the leaf's largest entry (at least 1e-2)."""
+def assert_close(got, want, rtol=1e-4, of_scale=2e-5):
+    """Leaf by leaf, absolutely in units of the leaf's largest entry (at least 1e-2). Measured at most: 3.1e-6."""
 
     def compare(path, a, b):
         scale = max(np.abs(b).max(), 1e-2)
@@ -115,6 +118,24 @@ def test_the_program_contains_only_convolutions_of_the_fast_layout():
     program = tiny.epoch_program("dfq", 1)[0]._compiled.as_text()
     assert set(re.findall(r"dim_labels=(\S+?)[,\s]", program)) == {"b01f_01io->b01f"}
     assert "while(" in program
+
+
+@pytest.mark.parametrize("name", ["allcnn", "resnet18"])
+def test_so_do_the_steps_of_the_real_networks(name):
+    """Of the program before compilation, which would only move layouts."""
+    classifier, generator = build_classifier(name, CLASSES, 0.0625), Generator((8, 8), 3, width=0.0625)
+    s = dataclasses.replace(tiny.SETUP, classifier=classifier, generator=generator)
+
+    def steps(teacher, student, generator, ask, z):
+        nets = new_net(student, s.student_optimizer), new_net(generator, s.generator_optimizer)
+        state = DistillState(*nets, jax.random.key(0), jnp.int32(0))
+        state, _ = generator_step(s, state, teacher, ask, z)
+        return student_step(s, state, teacher, ask, z)
+
+    net = jax.eval_shape(partial(init_variables, classifier, example_shape=(1, 8, 8, 3)), jax.random.key(0))
+    noise_net = jax.eval_shape(partial(init_variables, generator, example_shape=(1, tiny.LATENT)), jax.random.key(0))
+    program = jax.jit(steps).lower(net, net, noise_net, request("gkt"), noise(0)).as_text()
+    assert set(re.findall(r"dim_numbers = (.+?), window", program)) == {"[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"}
 
 
 # What changes nothing
@@ -279,6 +300,6 @@ def test_schedule_starts_after_the_warm_up_and_runs_over_its_own_length():
     np.testing.assert_allclose(rates, [0.05] * WARMUP + want.tolist(), rtol=1e-4)
     state = networks()[1]
     early, late = (tiny.learn(state.replace(epoch=jnp.int32(e)), networks()[0], request("pf"), noise(0))[0] for e in (1, 6))
-    moved = [jax.tree.map(lambda new, old: np.asarray(new - old), run.student.params, state.student.params) for run in (early, late)]
+    moved = [jax.tree.map(jnp.subtract, run.student.params, state.student.params) for run in (early, late)]
     ratio = want[5] / want[0]
     assert_close(moved[1], jax.tree.map(lambda m: ratio * m, moved[0]), rtol=1e-3, of_scale=1e-4)

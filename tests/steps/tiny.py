@@ -13,7 +13,7 @@ import optax
 
 from ispf_jax import optim
 from ispf_jax.methods import METHODS
-from ispf_jax.models import Generator, init_variables
+from ispf_jax.models import init_variables
 from ispf_jax.models.layers import MaskedBatchNorm, conv, dense
 from ispf_jax.parallel import Devices
 from ispf_jax.state import DistillState, new_net
@@ -40,15 +40,26 @@ class TinyNet(nn.Module):
         return dense(features, self.num_classes, name="classifier"), features
 
 
+class TinyGenerator(nn.Module):
+    """Noise [N, LATENT] -> images [N, 8, 8, 3] in [0, 1], likewise."""
+
+    @nn.compact
+    def __call__(self, z, train=False, mask=None, axis=None):
+        x = dense(z, 4 * 4 * 8, name="project").reshape(-1, 4, 4, 8)
+        x = nn.leaky_relu(MaskedBatchNorm(name="bn")(x, train, mask, axis), 0.2)
+        return nn.sigmoid(conv(x.repeat(2, axis=1).repeat(2, axis=2), 3, name="conv"))
+
+
 @cache
 def make_setup(base):
     return DistillSetup(
-        classifier=TinyNet(), generator=Generator((8, 8), 3, width=0.0625), student_optimizer=optim.sgd(0.9, 1e-2),
+        classifier=TinyNet(), generator=TinyGenerator(), student_optimizer=optim.sgd(0.9, 1e-2),
         # Adam divides by the gradient's size. With its eps of 1e-8 a gradient that is zero in exact arithmetic (the bias before
         # the first batch norm) becomes a step of random sign; with 1e-4 rounding stays rounding.
         generator_optimizer=optax.scale_by_adam(0.5, 0.999, eps=1e-4),
         batch_size=BATCH, latent_dim=LATENT, loops=2, generator_steps=1, student_steps=2, warmup_epochs=WARMUP, student_lr=0.05,
-        student_lr_final=2e-4, cosine_epochs=10, generator_lr=1e-2, weights=WEIGHTS[base], mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3),
+        student_lr_final=2e-4, cosine_epochs=10, generator_lr=1e-2, weights=WEIGHTS[base], mean=(0.4, 0.5, 0.6),
+        std=(0.2, 0.25, 0.3),
     )
 
 

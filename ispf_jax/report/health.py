@@ -1,0 +1,110 @@
+"""What the generator made in each run: how many images, of which classes, how many were of use."""
+
+from dataclasses import dataclass
+from typing import Any, Sequence
+
+import numpy as np
+
+from ispf_jax.report.averages import average
+from ispf_jax.report.cells import Column, Table, row
+from ispf_jax.report.names import METHOD_NAMES
+from ispf_jax.report.results import RunLog
+from ispf_jax.report.table import BEST_TEST
+from ispf_jax.report.workdir import Contents
+
+
+@dataclass(frozen=True)
+class Share:
+    """One class: its share among DFKD's images, 0..1, and GKT's accuracy on the others [%] when it is forgotten."""
+
+    number: int
+    share: float
+    accuracy: float
+
+
+def class_shares(run: RunLog) -> np.ndarray | None:
+    """Share of every class, by the teacher's label, among all images of the generator steps; None if it was not recorded."""
+    counts = [r["class_counts"] for r in run.records if isinstance(r.get("class_counts"), list)]
+    if not counts or len({len(c) for c in counts}) > 1:
+        return None
+    total = np.sum(counts, axis=0, dtype=float)
+    return total / total.sum() if total.sum() > 0 else None
+
+
+def synthesis_shares(contents: Contents) -> dict[tuple[str, str, str], list[Share]]:
+    """Points of figure 4 by (data set, network, base): classes that a run of DFKD saw and a run of GKT forgot; two or more.
+
+    DFKD does not depend on the class to be forgotten, so all its runs are averaged.
+    """
+    shares: dict[str, list[np.ndarray]] = {}
+    for run in contents.runs:
+        if run.method == "dfkd" and (share := class_shares(run)) is not None:
+            shares.setdefault(run.base, []).append(share)
+    values: dict[tuple, dict] = {}
+    for r in contents.rows:
+        if r["method"] == "gkt" and r["selection"] != BEST_TEST and str(r["forget"]).isdecimal() and isinstance(r["acc_retain"], (int, float)):
+            values.setdefault((r["dataset"], r["arch"], r["base"]), {}).setdefault(int(r["forget"]), {})[r["forget"], r["seed"]] = r["acc_retain"]
+    found = {}
+    for (dataset, arch, base), classes in values.items():
+        if base in shares and len({s.size for s in shares[base]}) == 1:
+            mean = np.mean(shares[base], axis=0)
+            points = [Share(c, float(mean[c]), average(runs).mean) for c, runs in sorted(classes.items()) if c < mean.size]
+            if len(points) > 1:
+                found[dataset, arch, base] = points
+    return found
+
+
+def health_table(runs: Sequence[RunLog]) -> Table | None:
+    """One line per run; None without runs. Steps counted are student steps, but for the classes, which are of generator steps."""
+    if not runs:
+        return None
+    heads = ("method", "base", "forget", "seed", "images", "learned from", "filtered out", "of forgotten classes", "H per image", "rarest class",
+             "commonest class", "empty steps")
+    duplicates = any(key for run in runs for record in run.records for key in record if "duplicate" in key)
+    columns = [Column(head, words=head in ("method", "base", "forget")) for head in heads] + ([Column("duplicates")] if duplicates else [])
+    lines = []
+    for run in runs:
+        batch = next((r["batch_size"] for r in reversed(run.records) if r.get("batch_size")), None)
+        last, shares = run.records[-1], class_shares(run)
+        steps = (last.get("student_step") or 0) + (last.get("generator_step") or 0)
+        lines.append(row(
+            METHOD_NAMES.get(run.method, run.method), run.base, run.forget, str(run.seed), f"{int(steps * batch):,}" if batch and steps else "-",
+            _share(run, "kept", batch), _share(run, "filtered", batch), _share(run, "forget_samples", batch),
+            _per_image(last.get("entropy"), batch), *([_class(shares, np.argmin), _class(shares, np.argmax)] if shares is not None else ["-", "-"]),
+            _total(run, "skipped_steps"), *([_mean_of(run, "duplicate")] if duplicates else []),
+        ))
+    notes = (
+        "Images: all that were synthesised, those that only the generator learned from included. Learned from, filtered out, of forgotten classes "
+        "(by the teacher's label): shares over all student steps. H: retained-class entropy at the end, in nats.",
+        *(() if duplicates else ("Duplicates among the images were not recorded.",)),
+    )
+    return Table("Generator health", tuple(columns), tuple(lines), notes)
+
+
+def _values(run: RunLog, key: str) -> list[float]:
+    return [r[key] for r in run.records if isinstance(r.get(key), (int, float))]
+
+
+def _share(run: RunLog, key: str, batch: Any) -> str:
+    values = _values(run, key)
+    return f"{100 * np.mean(values) / batch:.1f} %" if values and batch else "-"
+
+
+def _per_image(entropy: Any, batch: Any) -> str:
+    return f"{entropy / batch:.2f}" if isinstance(entropy, (int, float)) and batch else "-"
+
+
+def _class(shares: np.ndarray, which) -> str:
+    index = int(which(shares))
+    return f"{index}: {100 * shares[index]:.1f} %"
+
+
+def _total(run: RunLog, key: str) -> str:
+    values = _values(run, key)
+    return f"{sum(values):.0f}" if values else "-"
+
+
+def _mean_of(run: RunLog, part: str) -> str:
+    """Mean of the first recorded value whose name holds `part`."""
+    values = next((_values(run, key) for record in run.records for key in record if part in key), [])
+    return f"{np.mean(values):.3g}" if values else "-"

@@ -1,0 +1,44 @@
+"""What a module may load: unlearning knows no data, and nothing loads the heavy or optional packages before they are needed."""
+
+import json
+import os
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import ispf_jax
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = ("tensorflow", "torch", "tensorflow_datasets", "tensorboardX", "array_record", "clu")
+
+
+def loaded_by(*modules):
+    """Names of all modules that a fresh process has loaded after importing `modules`."""
+    code = f"import importlib, json, sys\nfor m in {modules!r}: importlib.import_module(m)\nprint(json.dumps(sorted(sys.modules)))"
+    env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def of(packages, loaded):
+    return sorted(name for name in loaded if any(name == p or name.startswith(p + ".") for p in packages))
+
+
+def test_unlearning_loads_neither_data_nor_evaluation():
+    loaded = loaded_by("ispf_jax.stages.unlearn", "ispf_jax.steps.distill")
+    assert "ispf_jax.models.allcnn" in loaded
+    assert of(("ispf_jax.data", "ispf_jax.evaluate", "ispf_jax.pipeline", "sklearn", "PIL", "matplotlib", *HEAVY), loaded) == []
+
+
+def test_the_whole_package_loads_nothing_heavy():
+    names = [m.name for m in pkgutil.walk_packages(ispf_jax.__path__, "ispf_jax.")]
+    assert {"ispf_jax.pipeline", "ispf_jax.data.named", "ispf_jax.stages.supervised"} <= set(names)
+    names.remove("ispf_jax.data.builders")  # itself imported only to download: it is made of tensorflow-datasets
+    assert of(HEAVY, loaded_by(*names)) == []
+
+
+def test_configurations_need_no_jax():
+    loaded = loaded_by("configs.digits_ispf", "configs.cifar100_multi_ispf")
+    assert of(("jax", "ispf_jax", *HEAVY), loaded) == []
