@@ -17,9 +17,12 @@ def build_classifier(name: str, num_classes: int, width: float = 1.0, dtype: str
     return CLASSIFIERS[name](num_classes=num_classes, width=width, dtype=jnp.dtype(dtype))
 
 
-@partial(jax.jit, static_argnums=(0, 2), static_argnames="example_shape")
+@partial(jax.jit, static_argnames=("module", "example_shape"))
 def init_variables(module, key, example_shape):
-    """Freshly initialised variables {"params", "batch_stats"} of a module for inputs of `example_shape` (a tuple)."""
+    """Freshly initialised variables {"params", "batch_stats"} of a module for inputs of `example_shape` (a tuple).
+
+    One compiled program per network: a layer's initialiser by itself would be dispatched again for every trial.
+    """
     return module.init(key, jnp.zeros(example_shape, jnp.float32))
 
 

@@ -140,21 +140,21 @@ def _accuracies(block: Block, number: int, words: str, sets: list[str], kind: st
 
 def _table6(block: Block, sets: list[str]) -> Table:
     """Mean number of distilled samples per step, and A_r, of every set of several classes."""
-    columns, lines, any_compared = [Column("method", words=True)], {}, False
-    methods = [m for m in block.methods if (m, "samples") in block.values]
+    columns, any_compared = [Column("method", words=True)], False
+    lines = {m: [Cell(METHOD_NAMES.get(m, m))] for m in block.methods if (m, "samples") in block.values}
     for forget in sets:
         ids = frozenset(forget_order(forget))
         kind = "shared" if ids == paper.SHARED else "distributed" if ids == paper.DISTRIBUTED else ""
-        part, compared = _lines(block, methods, ["samples", "A_r"], [forget], 6, kind)
-        any_compared |= compared
+        for method, cells in lines.items():
+            part, compared = _line(block, method, ["samples", "A_r"], [forget], 6, kind)
+            cells += part[1:]
+            any_compared |= compared
         columns += [Column(head, group=kind.capitalize() or f"classes {forget}") for head in ("#Sample", "A_r")]
-        for method, cells in zip(methods, part):
-            lines.setdefault(method, [cells[0]]).extend(cells[1:])
     notes = block.notes(any_compared)
     if any(frozenset(forget_order(f)) == paper.DISTRIBUTED for f in sets):
         notes += ("The public text does not say which classes the paper's Distributed set has; this one is a stand-in.",)
     return Table(f"Table 6: {block.title}, samples per step that the student learns from", tuple(columns),
-                 tuple(tuple(lines[m]) for m in methods), notes)
+                 tuple(map(tuple, lines.values())), notes)
 
 
 def _table8(block: Block, sets: list[str]) -> Table:
@@ -184,23 +184,22 @@ def _table9(block: Block, sets: list[str], wide: int = 10) -> list[Table]:
 
 
 def _lines(block: Block, methods, heads, sets, number: int, kind: str = "single") -> tuple[list[tuple[Cell, ...]], bool]:
-    """Lines of methods, and whether any holds a number of the paper. A_r* is compared where it exists, as the paper selects by it."""
-    lines, compared = [], False
-    for method in methods:
-        if not any(block.over(method, head, sets) for head in heads):
-            continue
-        runs = [run for run in block.values.get((method, "A_r"), block.values.get((method, "A_r*"), {})) if run[0] in sets]
-        cells = [Cell(METHOD_NAMES.get(method, method), count(runs) if runs else "")]
-        for head in heads:
-            starred = head == "A_r" and block.over(method, "A_r*", sets) and "A_r*" in heads
-            theirs = None if starred else _printed(number, block, method, head.rstrip("*"), kind)
-            ours = block.over(method, head, sets)
-            if head == "A_r*" and ours is None:
-                theirs = None
-            compared |= theirs is not None
-            cells.append(_cell(ours, theirs, head))
-        lines.append(tuple(cells))
-    return lines, compared
+    """Lines of the methods that have any of the numbers, and whether a line holds a number of the paper."""
+    found = [_line(block, m, heads, sets, number, kind) for m in methods if any(block.over(m, head, sets) for head in heads)]
+    return [line for line, _ in found], any(compared for _, compared in found)
+
+
+def _line(block: Block, method: str, heads, sets, number: int, kind: str) -> tuple[tuple[Cell, ...], bool]:
+    """One line; A_r* is compared with the paper where it exists, as the paper selects by it, else A_r."""
+    runs = [run for run in block.values.get((method, "A_r"), block.values.get((method, "A_r*"), {})) if run[0] in sets]
+    cells, compared = [Cell(METHOD_NAMES.get(method, method), count(runs) if runs else "")], False
+    for head in heads:
+        ours = block.over(method, head, sets)
+        starred = head == "A_r" and "A_r*" in heads and block.over(method, "A_r*", sets)
+        theirs = None if starred or (head == "A_r*" and ours is None) else _printed(number, block, method, head.rstrip("*"), kind)
+        compared |= theirs is not None
+        cells.append(_cell(ours, theirs, head))
+    return tuple(cells), compared
 
 
 def _printed(number: int, block: Block, method: str, head: str, kind: str) -> paper.Printed | None:

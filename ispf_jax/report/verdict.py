@@ -55,7 +55,9 @@ class Finding:
         if len(self.runs) > 1:
             spread = f"+/- {self.std:.{kind.digits}f}, " if self.std == self.std else ""
             undefined = len(self.runs) - len(self.defined)
-            return f"{spread}{count(self.runs)} runs" + (f", {undefined} of them undefined" if undefined else "")
+            grid = count(self.runs).partition(" (")[0]
+            missing = f"{len(self.runs)} of " if "(" in count(self.runs) else ""
+            return f"{spread}{missing}{grid} runs" + (f", {undefined} of them undefined" if undefined else "")
         (only,) = self.runs.values()
         parts = [interval(only), f"n {only.n}" if only.n is not None else ""]
         return ", ".join(part for part in parts if part)

@@ -96,17 +96,20 @@ def unfinished(contents: Contents) -> list[str]:
 
 
 def unaudited(contents: Contents) -> list[str]:
-    """Runs with a result that no audit looked at, as sentences."""
-    audited = {(model, *audit.key) for audit in contents.audits for model in audit.models}
-    missing: dict[str, list[RunKey]] = {}
+    """Trials without an audit, and models that the audit of their trial left out, as sentences."""
+    if not contents.audits:
+        none = "No audit has been run: what is left of the forgotten classes was not measured. Add audit to config.stages."
+        return [none] if contents.rows else []
+    audited = {audit.key: audit.models for audit in contents.audits}
+    trials = dict.fromkeys(sorted(((row["forget"], row["seed"]) for row in contents.rows), key=lambda run: (forget_order(run[0]), run[1])))
+    without = [run for run in trials if run not in audited]
+    said = [f"{len(without)} of {len(trials)} trials without an audit ({_runs(without, contents)})."] if without else []
+    left_out: dict[str, dict[RunKey, None]] = {}
     for row in contents.rows:
-        model = row["method"] + (f"/{_base(row)}" if _base(row) else "")
-        run = (row["forget"], row["seed"])
-        if (model, *run) not in audited and run not in missing.setdefault(model, []):
-            missing[model].append(run)
-    if contents.rows and not contents.audits:
-        return ["No audit has been run: what is left of the forgotten classes was not measured. Add audit to config.stages."]
-    return [f"{model_name(model, contents.bases)}: not audited for {_runs(runs, contents)}." for model, runs in missing.items() if runs]
+        model, run = row["method"] + (f"/{_base(row)}" if _base(row) else ""), (row["forget"], row["seed"])
+        if run in audited and model not in audited[run]:
+            left_out.setdefault(model, {})[run] = None
+    return said + [f"{model_name(m, contents.bases)}: left out of the audit of {_runs(list(runs), contents)}." for m, runs in left_out.items()]
 
 
 def _expected(contents: Contents) -> list[RunKey]:

@@ -35,7 +35,6 @@ class SupervisedStage:
         self._setup = SupervisedSetup(
             classifier, optim.sgd(c.momentum, c.weight_decay), c.batch_size, c.augment, experiment.data.mean, experiment.data.std
         )
-        self._init = jax.jit(partial(init_variables, classifier, example_shape=(1, *images.shape[1:])))
         self._program = devices.compile(partial(supervised_epoch, self._setup), donate=1)
         self._evaluator = Evaluator(
             classifier, experiment.data.mean, experiment.data.std, experiment.evaluate.batch_size,
@@ -56,7 +55,8 @@ class SupervisedStage:
         train_mask, val_mask = train_val_split(member, self._val_fraction, split_seed)
         _keep_split(directory, train_mask, val_mask)
 
-        state = TrainState(new_net(self._init(init_key), self._setup.optimizer), run_key, jnp.int32(0))
+        variables = init_variables(self._classifier, init_key, (1, *self._images.shape[1:]))
+        state = TrainState(new_net(variables, self._setup.optimizer), run_key, jnp.int32(0))
         train_member = jnp.asarray(train_mask)
 
         def prepare(state):

@@ -58,12 +58,9 @@ class UnlearnStage:
 
     def __init__(self, experiment: Experiment, base: str, classifier, image_shape, devices, keeping: Keeping):
         self.setup = distill_setup(experiment, base, classifier, image_shape)
-        self._config, self._keeping = experiment.distill, keeping
+        self._config, self._image_shape, self._keeping = experiment.distill, tuple(image_shape), keeping
         self._program = devices.compile(partial(distill_epoch, self.setup), donate=1)
         self._sample = jax.jit(self._images)
-        s = self.setup
-        self._init_student = jax.jit(partial(init_variables, s.classifier, example_shape=(1, *image_shape)))
-        self._init_generator = jax.jit(partial(init_variables, s.generator, example_shape=(1, s.latent_dim)))
 
     @property
     def epochs(self) -> int:
@@ -78,7 +75,9 @@ class UnlearnStage:
     def fresh_state(self, seed: int) -> DistillState:
         """Freshly initialised student and generator; all methods of a trial start from the same."""
         student_key, generator_key, run_key = jax.random.split(random_stream(seed, "unlearn"), 3)
-        s, student, generator = self.setup, self._init_student(student_key), self._init_generator(generator_key)
+        s = self.setup
+        student = init_variables(s.classifier, student_key, (1, *self._image_shape))
+        generator = init_variables(s.generator, generator_key, (1, s.latent_dim))
         return DistillState(
             new_net(student, s.student_optimizer), new_net(generator, s.generator_optimizer), run_key, jnp.int32(0)
         )

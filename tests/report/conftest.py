@@ -1,10 +1,80 @@
-"""Made-up rows and logs with which the report's tests work."""
+"""Made-up rows, logs and audits with which the report's tests work."""
 
 import json
 
+import numpy as np
 import pytest
 
+from ispf_jax.report.audits import parse_audit
+from ispf_jax.report.figures import image_grid
 from ispf_jax.report.results import RunLog
+
+MODELS = ("original", "masked_head", "retrained_head", "retrain", "gkt/dfq", "ispf/dfq")
+VALUES = {  # metric: (unit, tier, one value per model)
+    "accuracy/forget": ("%", "test images", (97.3, 0.0, 0.0, 0.0, 0.0, 0.0)),
+    "accuracy/retain": ("%", "test images", (99.1, 99.4, 99.4, 98.5, 95.0, 97.8)),
+    "mia1": ("%", "training data", (0.0, 100.0, 100.0, 100.0, 75.0, 100.0)),
+    "mia2": ("F1 x 100", "training data", (67.7, 65.1, 65.1, 61.0, 20.2, 39.5)),
+    "probe/bn3": ("%", "training data", (89.2, 89.2, 89.2, 91.9, 89.2, 94.6)),
+    "probe/penultimate": ("%", "training data", (97.0, 97.0, 97.0, 37.0, 40.0, 52.0)),
+    "probe_shots1/penultimate": ("%", "training data", (90.0, 90.0, 90.0, 20.0, 30.0, 34.0)),
+    "probe_shots5/penultimate": ("%", "training data", (95.0, 95.0, 95.0, 35.0, 36.0, 50.0)),
+    "prototype/20": ("%", "training data", (97.3, 97.3, 97.3, 67.6, 64.9, 83.8)),
+    "relearn/all": ("%", "training data", (95.5, 65.2, 67.0, 0.0, 7.2, 0.0)),
+    "relearn_steps/all": ("", "training data", (1, 26, 35, 50, 50, 50)),
+    "cka_original/penultimate": ("", "test images", (1.0, 1.0, 1.0, 0.776, 0.741, 0.797)),
+    "kl_retrain": ("nats", "retrained models", (3.386, 0.37, 0.329, 0.0, 1.283, 0.849)),
+    "l2_original": ("ratio", "weights only", (0.0, 0.084, 0.124, 0.867, 1.024, 0.969)),
+    "ain": ("ratio", "retrained models", (0.02, 0.52, 0.7, None, None, 1.1)),
+}
+"""The audit that `make_audit` makes; numbers are those of a real one on the digits, or near them."""
+
+UNPLACED = ("accuracy", "mia1", "relearn_steps", "ain")
+
+
+@pytest.fixture
+def make_audit_json():
+    """A function that makes the content of one `audit.json`; `models` chooses a subset, `shift` is added to all students."""
+
+    def make(forget="3", seed=0, models=MODELS, shift=0.0, classes=10, **fields):
+        measurements = []
+        for metric, (unit, tier, values) in VALUES.items():
+            of = dict(zip(MODELS, values))
+            of = {m: v if v is None or "/" not in m else v + shift for m, v in of.items()}
+            for model in models:
+                value, place = of[model], None
+                if value is not None and not metric.startswith(UNPLACED) and "retrain" in models:
+                    place = (value - of["retrain"]) / (of["original"] - of["retrain"])
+                wilson = metric.startswith(("probe/", "accuracy"))
+                note = "undefined" if value is None else "to 92.4 %; not reached, this is the cap" if value == 50 else ""
+                measurements.append({
+                    "model": model, "metric": metric, "value": value, "unit": unit, "n": 37, "tier": tier, "place": place, "note": note,
+                    "low": max(value - 8.5, 0) if wilson else None, "high": min(value + 8.5, 100) if wilson else None,
+                })
+        rng = np.random.default_rng(seed)
+        forgotten = forget.split(",")
+        kinds = ["real forgotten", "real retained", "synthetic forgotten", "synthetic filtered", "synthetic kept"]
+        return {
+            "format": 1, "forget": forget, "forget_names": forgotten, "seed": seed, "dataset": "digits", "arch": "allcnn",
+            "class_names": [str(c) for c in range(classes)], "settings": {"shots": [1, 5], "relearn_steps": 50}, "models": list(models),
+            "measurements": measurements,
+            "curves": [{"model": m, "kind": f"relearn/{kind}", "steps": list(range(9)), "accuracy": [min(100, 9 * i * (j + 1)) for i in range(9)]}
+                       for j, m in enumerate(models) for kind in ("all", "shots5")],
+            "confusion": {m: rng.integers(0, 30, (len(forgotten), classes)).tolist() for m in models},
+            "mean_prediction": {m: rng.dirichlet(np.ones(classes)).tolist() for m in models},
+            "weights": {m: f"{seed}{i}c0ffee" for i, m in enumerate(models)},
+            "embedding": [{"title": m, "method": "t-SNE of the features", "points": rng.normal(size=(50, 2)).tolist(), "kind": kinds * 10}
+                          for m in models if "/" in m],
+            "not_run": [{"metric": "lira", "why": "audit.lira_shadows=0; set it to 16 or more"}],
+        } | fields
+
+    return make
+
+
+@pytest.fixture
+def make_audit(make_audit_json):
+    """The same as an `Audit`."""
+    return lambda *args, **fields: parse_audit(json.dumps(make_audit_json(*args, **fields)))
 
 
 @pytest.fixture
@@ -29,18 +99,45 @@ def make_run():
         records = []
         for epoch in range(1, epochs + 1):
             record = {"epoch": epoch, "student_step": 10 * (epoch - 1), "generator_step": epoch, "seconds": 1.5 * epoch,
-                      "generator/total": 5.0 / epoch, "generator/adv": -0.1 * epoch, "class_counts": [1, 2]}
+                      "generator/total": 5.0 / epoch, "generator/adv": -0.1 * epoch, "class_counts": [1, 2, 5], "batch_size": 128}
             if base == "dfq":
                 record["generator/bn"] = 9.0 / epoch
             if epoch > 1:
                 record |= {"student/loss": 1.0 / epoch, "kept": 100, "filtered": 28 - epoch, "forget_samples": 20.0, "retain_samples": 108.0,
-                           "entropy": 60.0 + epoch}
+                           "entropy": 60.0 + epoch, "teacher_forget_probability": 0.25, "skipped_steps": 1}
             if epoch % 2 == 0:
                 record |= {"test/acc_retain": 90.0 + epoch, "test/acc_forget": 0.0}
             records.append(record)
         return RunLog(method, base, forget, seed, records)
 
     return make
+
+
+@pytest.fixture
+def put_audit(tmp_path, make_audit_json):
+    """A function that writes one `audit.json` below `tmp_path`; takes what `make_audit_json` takes."""
+
+    def put(forget="3", seed=0, **fields):
+        path = tmp_path / "audit" / forget.replace(",", "-") / f"seed{seed}" / "audit.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(make_audit_json(forget, seed, **fields)))
+        return path
+
+    return put
+
+
+@pytest.fixture
+def put_run(tmp_path, make_run):
+    """A function that writes the log of one run, and its grid of samples, below `tmp_path`."""
+
+    def put(method, base="dfq", forget="3", seed=0, epochs=6):
+        folder = tmp_path / "unlearn" / base / method / forget.replace(",", "-") / f"seed{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        records = make_run(method, base, forget, seed, epochs).records
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        image_grid(np.zeros((4, 8, 8, 1), np.uint8), folder / "samples.png")
+
+    return put
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def test_order_is_that_of_the_methods_and_counts_numbers_as_numbers(tmp_path, ma
     shuffled = random.Random(0).sample(rows, len(rows))
     write_results(tmp_path, shuffled)
     written = json.loads((tmp_path / "results.json").read_text())["rows"]
-    assert [row["method"] for row in written[:: len(written) // 11]] == list(METHODS)
+    assert [row["method"] for row in written[:: len(written) // len(METHODS)]] == list(METHODS)
     assert [row["forget"] for row in written[:18:6]] == ["1,7", "2", "10"]
     assert [row["seed"] for row in written[:6:2]] == [0, 1, 10]
     first = [(tmp_path / name).read_bytes() for name in ("results.json", "results.csv")]
@@ -85,4 +85,7 @@ def test_report_of_a_half_finished_work_directory(tmp_path, make_row, put_rows):
     table = write_report(tmp_path, {"command": "x"})
     assert "original" in table and "99.00" in table
     assert {p.name for p in tmp_path.iterdir() if p.is_file()} == {"results.json", "results.csv", "tables.md"}
-    assert {p.stem for p in (tmp_path / "figures").iterdir()} == {"accuracy_digits_allcnn", "training_dfq_3_seed0", "losses_dfq_ispf_3_seed0"}
+    assert {p.stem for p in (tmp_path / "figures").iterdir()} == {
+        "accuracy_digits_allcnn", "training_dfq_3_seed0", "losses_dfq_ispf_3_seed0",
+    }
+    assert (tmp_path / "report" / "index.html").exists()

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from ispf_jax.report.table import markdown_table, summarise, summary_table, write_tables
+from ispf_jax.report.cells import to_markdown
+from ispf_jax.report.table import summarise, summary_table, summary_tables
 
 
 def lines_of(table):
@@ -78,15 +79,15 @@ def test_columns_of_the_console_table_line_up(make_row):
     assert all(line[:end].endswith("9.50 +/- 0.50") for line in body)
 
 
-def test_markdown_holds_the_same_cells(tmp_path, make_row):
+def test_markdown_holds_the_same_cells(make_row):
     rows = [make_row("ispf", acc_retain=95.0), make_row("ispf", selection="best_test_retain", acc_retain=96.0)]
-    table = [[c.strip() for c in line.strip("|").split("|")] for line in markdown_table(rows).splitlines() if line.startswith("|")]
+    (text,) = map(to_markdown, summary_tables(rows))
+    table = [[c.strip() for c in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    assert text.startswith("## digits, allcnn\n")
     assert table[0][5:8] == ["overall", "forget\\*", "retain\\*"]
     assert set(table[1]) == {"---", "---:"} and {len(line) for line in table} == {10}
     assert table[2] == ["ispf", "dfq", "1 x 1", "0.00", "95.00", "81.00", "0.00", "96.00", "10", "1000"]
-    assert write_tables(tmp_path, rows).read_text() == "# Results\n\n" + markdown_table(rows)
 
 
-def test_no_rows(tmp_path):
-    assert summary_table([]) == "no results yet"
-    assert write_tables(tmp_path, []).read_text() == "# Results\n\nno results yet\n"
+def test_no_rows():
+    assert summary_table([]) == "no results yet" and summary_tables([]) == []

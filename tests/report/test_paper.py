@@ -1,0 +1,100 @@
+"""The paper's numbers against values typed by hand, and its tables beside ours."""
+
+import pytest
+
+from ispf_jax.report.paper import DISTRIBUTED, SHARED, Printed, counterpart, printed, printed_class
+from ispf_jax.report.paper_tables import paper_tables
+from ispf_jax.report.workdir import Contents
+
+
+@pytest.mark.parametrize("where, number", [
+    ((1, "svhn", "allcnn", "ispf", "A_r"), (92.68, 0.13)), ((1, "cifar10", "allcnn", "gkt", "AIN"), (1.44, None)),
+    ((1, "svhn", "resnet18", "blockf", "MIA-I"), (51.35, None)), ((2, "cifar100", "resnet18", "gkt", "A_r", "multi"), (49.86, 3.01)),
+    ((6, "cifar100", "resnet18", "is", "samples", "shared"), (166.0, None)), ((7, "svhn", "resnet18", "ispf", "A_r"), (85.67, 0.65)),
+    ((8, "svhn", "resnet18", "pd_is", "MIA-II"), (7.62, None)), ((1, "svhn", "allcnn", "original", "A_f"), (93.86, None)),
+])
+def test_printed_numbers(where, number):
+    assert printed(*where) == Printed(*number)
+
+
+def test_table_9_is_complete_and_its_means_are_those_of_table_1():
+    assert printed_class("svhn", "allcnn", "blockf", "A_r", 0) == Printed(92.71, 0.21)
+    for dataset, arch, method in (("cifar10", "allcnn", "ispf"), ("cifar10", "resnet18", "gkt"), ("svhn", "resnet18", "pf")):
+        mean = sum(printed_class(dataset, arch, method, "A_r", c).mean for c in range(10)) / 10
+        assert mean == pytest.approx(printed(1, dataset, arch, method, "A_r").mean, abs=0.006)
+    assert printed(1, "digits", "allcnn", "ispf", "A_r") is None and printed_class(None, "allcnn", "ispf", "A_r", 1) is None
+    assert len(SHARED) == len(DISTRIBUTED) == 10
+
+
+def test_what_is_comparable():
+    assert counterpart("svhn", {}) == ("svhn", []) and counterpart("digits", {}) == (None, [])
+    name, reasons = counterpart("image_folder", {"data.path": "/somewhere/cifar10-jpeg.tar", "model.width": 0.5}, "a note")
+    assert name == "cifar10" and len(reasons) == 3 and "JPEG" in reasons[0] and "/somewhere" not in " ".join(reasons)
+    assert counterpart("cifar100", {"data.max_train": 500})[1] == ["only 500 training images were used"]
+    assert counterpart("image_folder", {"data.path": "cats"}) == (None, [])
+
+
+def tables(rows, **contents):
+    return {table.title.partition(":")[0]: table for table in paper_tables(Contents(rows=rows, **contents))}
+
+
+def line(table, method):
+    (cells,) = [cells for cells in table.rows if cells[0].text == method]
+    return dict(zip([c.name for c in table.columns], cells))
+
+
+def test_table_1_compares_the_papers_selection_with_the_paper(make_row, make_audit):
+    at = dict(dataset="svhn", forget="7")
+    rows = [make_row("original", **at, acc_overall=93.0), make_row("retrain", **at, acc_retain=94.0), make_row("ispf", **at, acc_retain=90.0),
+            make_row("ispf", **at, acc_retain=92.0, selection="best_test_retain"), make_row("gkt", **at, acc_retain=80.0)]
+    (table,) = tables(rows, audits=[make_audit("7", dataset="svhn")]).values()
+    ispf = line(table, "ISPF")
+    assert (ispf["A_r"].text, ispf["A_r"].small) == ("90.00", "") and ispf["A_r*"].plain == "92.00 (paper 92.68 +/- 0.13, -0.68)"
+    assert ispf["A_r*"].mark == "near" and line(table, "GKT")["A_r"].mark == "above" and line(table, "Retrained")["A_f"].mark == "near"
+    assert ispf["MIA-II"].plain == "39.50 (paper 34.54, +4.96)" and ispf["AIN"].mark == "above"
+    assert line(table, "GKT")["AIN"].plain == "- (paper 1.30)"
+    assert line(table, "Original")["A_f"].plain == "93.00 (paper 93.86, -0.86)"
+    assert not any("Not comparable" in note for note in table.notes) and any("AIN is a bound" in note for note in table.notes)
+
+
+def test_data_that_is_not_the_papers_has_no_numbers_beside_it(make_row):
+    (table,) = tables([make_row("ispf")]).values()
+    assert line(table, "ISPF")["A_r"].plain == "90.00" and table.notes[0].startswith("The paper has no numbers for digits")
+    beside = tables([make_row("ispf", dataset="cifar10")], config={"model.width": 0.25})["Table 1"]
+    assert "paper 86.02" in line(beside, "ISPF")["A_r"].plain and any("0.25 times the paper's width" in note for note in beside.notes)
+
+
+def test_tables_2_and_6_for_several_classes(make_row, make_run):
+    shared = ",".join(map(str, sorted(SHARED)))
+    at = dict(dataset="cifar100", arch="resnet18")
+    rows = [make_row("gkt", **at, forget=shared, acc_retain=56.0), make_row("gkt", **at, forget="0", acc_retain=60.0)]
+    found = paper_tables(Contents(rows=rows, runs=[make_run("gkt", forget=shared)]))
+    single, multi, six = found
+    assert "single classes" in single.title and line(single, "GKT")["A_r"].plain == "60.00 (paper 59.65 +/- 0.37, +0.35)"
+    assert line(multi, "GKT")["A_r"].plain == "56.00 (paper 49.86 +/- 3.01, +6.14)"
+    assert line(six, "GKT")["Shared: #Sample"].plain == "100.00 (paper 101.00, -1.00)"
+    assert line(six, "GKT")["Shared: A_r"].plain == "56.00 (paper 56.04 +/- 1.02, -0.04)"
+
+
+def test_table_6_of_a_half_finished_sweep(make_row, make_run):
+    rows = [make_row("gkt", forget="1,2", acc_retain=56.0), make_row("ispf", forget="3,4", acc_retain=60.0)]
+    six = tables(rows, runs=[make_run("gkt", forget="1,2"), make_run("ispf", forget="3,4")])["Table 6"]
+    assert [c.text for c in six.rows[0]] == ["GKT", "100.00", "56.00", "-", "-"] and [c.text for c in six.rows[1]] == ["ISPF", "-", "-", "100.00", "60.00"]
+
+
+def test_tables_7_8_and_9(make_row):
+    at = dict(dataset="svhn", arch="allcnn")
+    rows = [make_row(m, base=b, forget=f, **at, acc_retain=80.0 + int(f)) for m, b in (("pd", "dfq"), ("pf", "dfq"), ("gkt", "zskt")) for f in "12"]
+    found = tables(rows)
+    assert list(found) == ["Table 1", "Table 8", "Table 9", "Table 7"]
+    assert line(found["Table 7"], "GKT")["A_r"].plain == "81.50 (paper 20.49 +/- 0.44, +61.01)"
+    assert line(found["Table 8"], "PD")["A_r"].plain == "81.50 (paper 86.58 +/- 0.61, -5.08)"
+    assert "paper 91.15" in line(found["Table 8"], "PF")["A_r"].plain  # printed in table 1
+    theirs = printed_class("svhn", "allcnn", "pf", "A_r", 2)
+    assert line(found["Table 9"], "PF")["forgotten class: 2"].plain == f"82.00 (paper {theirs.text()}, {82 - theirs.mean:+.2f})"
+
+
+def test_table_9_is_cut_into_tens(make_row):
+    rows = [make_row("gkt", forget=str(c), dataset="cifar100", arch="resnet18") for c in range(23)]
+    nines = [table for table in paper_tables(Contents(rows=rows)) if table.title.startswith("Table 9")]
+    assert [len(table.columns) - 2 for table in nines] == [10, 10, 3]

@@ -1,0 +1,100 @@
+"""Findings, places and what the verdict's tables say, against numbers worked out by hand."""
+
+import pytest
+
+from ispf_jax.report.names import metric, metric_order, model_name, model_order
+from ispf_jax.report.verdict import judge
+from ispf_jax.report.verdict_tables import full_table, places_table, sentences, verdict_table
+from ispf_jax.report.workdir import Contents
+
+
+def cell(table, row, column):
+    (line,) = [cells for cells in table.rows if cells[0].text == row]
+    (index,) = [i for i, head in enumerate(table.columns) if head.label == column]
+    return line[index]
+
+
+def test_a_single_run_shows_its_own_numbers(make_audit):
+    verdict = judge(Contents(audits=[make_audit()]), "digits", "allcnn")
+    found = verdict.findings["ispf/dfq", "probe/penultimate"]
+    assert (found.text, found.small) == ("52.0 %", "43.5 to 60.5, n 37")
+    assert found.place.at == pytest.approx(0.25)  # (52 - 37) / (97 - 37)
+    assert (found.place.low, found.place.high) == pytest.approx((6.5 / 60, 23.5 / 60)) and found.place.sure
+    assert verdict.tier("l2_original") == "weights only" and verdict.tier("kl_retrain") == "retrained models"
+
+
+def test_ends_that_cannot_be_told_apart_are_marked_and_left_out_of_the_residue(make_audit):
+    verdict = judge(Contents(audits=[make_audit()]), "digits", "allcnn")
+    early = verdict.findings["ispf/dfq", "probe/bn3"]  # 89.2 and 91.9, each -+ 8.5
+    assert not early.place.sure and str(early.place) == "-1.00?"
+    assert [f.metric for f in verdict.residue("ispf/dfq")] == [
+        "relearn/all", "probe_shots1/penultimate", "probe/penultimate", "probe_shots5/penultimate", "prototype/20",
+    ]
+
+
+def test_several_runs_average_over_sets_then_seeds(make_audit):
+    audits = [make_audit("1", 0), make_audit("2", 0, shift=6.0), make_audit("1", 1, shift=12.0)]
+    found = judge(Contents(audits=audits), "digits", "allcnn").findings["ispf/dfq", "probe/penultimate"]
+    assert found.value == pytest.approx(((52 + 58) / 2 + 64) / 2) and found.std == pytest.approx(4.5)
+    assert found.place.at == pytest.approx((59.5 - 37) / 60)
+    assert (found.place.low, found.place.high) == pytest.approx((0.25, 27 / 60))
+    assert found.small == "+/- 4.5, 3 of 2 x 2 runs"
+    only = judge(Contents(audits=audits), "digits", "allcnn", {"2"})
+    assert only.findings["ispf/dfq", "probe/penultimate"].value == 58.0
+
+
+def test_undefined_numbers_and_bounds_are_named(make_audit):
+    verdict = judge(Contents(audits=[make_audit()]), "digits", "allcnn")
+    assert verdict.findings["gkt/dfq", "ain"].text == "undefined"
+    assert verdict.findings["ispf/dfq", "relearn_steps/all"].text == "\u2265 50"
+    both = judge(Contents(audits=[make_audit("1"), make_audit("2", models=("original", "retrain"))]), "digits", "allcnn")
+    assert "2 of them undefined" in both.findings["retrain", "ain"].small
+
+
+def test_the_verdict_has_a_line_per_model_and_a_place_per_number(make_audit):
+    table = verdict_table(judge(Contents(audits=[make_audit()]), "digits", "allcnn"), "x")
+    assert [cells[0].text for cells in table.rows] == ["Original", "Masked head", "Re-trained head", "Retrained", "GKT", "ISPF"]
+    assert cell(table, "Masked head", "Prototype").place.at == 1.0 and cell(table, "Retrained", "Prototype").place.at == 0.0
+    assert cell(table, "ISPF", "Forgotten").plain == "0.0 % (0.0 to 8.5, n 37)"
+    assert cell(table, "ISPF", "Residue").plain == "0.25 (0.00 to 0.55, 5 measures)"
+    assert [c.label for c in table.columns if c.label.startswith("Probe,")] == ["Probe, 5 per class"]  # one of the family
+    assert cell(table, "ISPF", "KL to retrained").plain == "0.849 (place 0.25; n 37)"
+
+
+def test_without_an_audit_the_rows_give_the_accuracies(make_row):
+    rows = [make_row("original", acc_forget=97.0), make_row("ispf", acc_retain=91.5), make_row("ispf", selection="best_test_retain", acc_retain=99.0)]
+    verdict = judge(Contents(rows=rows), "digits", "allcnn")
+    table = verdict_table(verdict, "x")
+    assert cell(table, "ISPF", "Retained").plain == "91.5 %" and [c.label for c in table.columns] == ["", "Forgotten", "Retained"]
+    assert places_table(verdict) is None
+    assert sentences(verdict) == [("ISPF", "calls 0.0 % of the forgotten test images by their class.")]
+
+
+def test_an_audit_of_a_subset_of_models(make_audit):
+    verdict = judge(Contents(audits=[make_audit(models=("original", "ispf/dfq"))]), "digits", "allcnn")
+    assert verdict.models == ["original", "ispf/dfq"] and not verdict.residue("ispf/dfq")
+    assert "Residue" not in [c.label for c in verdict_table(verdict, "x").columns]
+
+
+def test_the_full_table_has_all_metrics_and_says_shared_n_once(make_audit):
+    table = full_table(judge(Contents(audits=[make_audit()]), "digits", "allcnn"), "x")
+    assert len(table.rows) == 15
+    (line,) = [cells for cells in table.rows if cells[0].text == "KL to retrained [nats]"]
+    assert line[1].plain == "retrained models (n 37)" and line[-1].plain == "0.849 (place 0.25)"
+    assert any("Steps to relearn, all (Retrained, GKT, ISPF): to 92.4 %" in note for note in table.notes)
+
+
+def test_console_gets_places_alone(make_audit):
+    table = places_table(judge(Contents(audits=[make_audit()]), "digits", "allcnn"))
+    assert cell(table, "ISPF", "prototype").plain == "0.55" and cell(table, "Masked head", "prototype").plain == "1.00"
+
+
+def test_names_of_metrics_and_models():
+    assert metric("probe/bn3").label == "Linear probe, bn3" and metric("probe/bn3").kind == "layers"
+    assert metric("probe/penultimate").label == "Linear probe" and metric("relearn/shots7").label == "Relearn, 7 per class"
+    assert metric("lira/tpr0.1").label == "LiRA TPR at 0.1 %" and metric("new/thing").label == "new/thing"
+    names = ["new", "mia1", "relearn/shots20", "relearn/shots5", "probe/bn10", "probe/penultimate", "probe/bn2", "accuracy/forget"]
+    assert sorted(names, key=metric_order) == ["accuracy/forget", "probe/bn2", "probe/bn10", "probe/penultimate", "relearn/shots5",
+                                               "relearn/shots20", "mia1", "new"]
+    assert sorted(["gkt/zskt", "is/dfq", "retrain", "gkt/dfq", "original"], key=model_order) == ["original", "retrain", "gkt/dfq", "is/dfq", "gkt/zskt"]
+    assert model_name("pd_is/dfq", bases=True) == "PD+IS (dfq)" and model_name("own/dfq") == "own"
