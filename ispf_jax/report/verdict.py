@@ -18,6 +18,10 @@ ACCURACIES = {"accuracy/forget": "acc_forget", "accuracy/retain": "acc_retain", 
 Runs = dict[RunKey, Measurement]
 
 
+_BOUNDS = {"at most": "\u2264", "at least": "\u2265", "not reached": "\u2265"}
+"""Words in a note that make the number a bound."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """One metric of one model over all its runs.
@@ -44,9 +48,8 @@ class Finding:
         """The number with its unit, and whether it is a bound only."""
         if not self.defined:
             return "undefined"
-        notes = " ".join(m.note for m in self.runs.values()) if len(self.runs) == 1 else ""
-        bound = "\u2264 " if "at most" in notes else "\u2265 " if "at least" in notes or "not reached" in notes else ""
-        return bound + number(self.value, self.metric)
+        bounds = {sign for m in self.defined.values() for words, sign in _BOUNDS.items() if words in m.note}
+        return ("".join(bounds) + " " if len(bounds) == 1 else "") + number(self.value, self.metric) + (" of bounds" if len(bounds) > 1 else "")
 
     @property
     def small(self) -> str:

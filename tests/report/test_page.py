@@ -79,12 +79,20 @@ def fill(tmp_path, make_row, put_rows, put_audit, put_run):
     return tmp_path
 
 
-def page_of(folder, provenance=None):
-    contents = workdir.read(folder, provenance)
-    return check(render(contents, gallery(contents)))
+@pytest.fixture
+def page_of(monkeypatch):
+    """A function that renders the page of a work directory, with a blank for every drawn panel: drawing is what takes time."""
+    monkeypatch.setattr("ispf_jax.report.page.panel_svgs", lambda picture: [b"<svg/>"] * len(picture.panels))
+
+    def make(folder, provenance=None):
+        contents = workdir.read(folder, provenance)
+        return check(render(contents, gallery(contents)))
+
+    return make
 
 
-def test_a_finished_work_directory(fill, capsys):
+def test_a_finished_work_directory(fill, monkeypatch):
+    monkeypatch.setattr("ispf_jax.report.gallery.training.loss_curves", lambda runs: [])  # many panels, tested elsewhere
     provenance = {"command": "launch <me> & co", "versions": {"jax": "9.9"}, "config": CONFIG | {"forget": "3"}}
     console = write_report(fill, provenance)
     page = check((fill / "report" / "index.html").read_text())
@@ -100,7 +108,7 @@ def test_a_finished_work_directory(fill, capsys):
     assert (fill / "audit.csv").exists() and (fill / "figures" / "relearn_3_seed0.png").exists()
 
 
-def test_every_measurement_is_on_the_page(fill, make_audit):
+def test_every_measurement_is_on_the_page(fill, make_audit, page_of):
     page = page_of(fill)
     from ispf_jax.report.verdict import number
 
@@ -109,7 +117,7 @@ def test_every_measurement_is_on_the_page(fill, make_audit):
             assert number(m.value, m.metric).removesuffix(" %") in page.said
 
 
-def test_a_half_finished_sweep_says_what_is_missing(fill, put_run, make_row, put_rows):
+def test_a_half_finished_sweep_says_what_is_missing(fill, put_run, make_row, put_rows, page_of):
     config = {"config": CONFIG, "class_names": ["zero", "one", "two", "cat", *map(str, range(4, 10))]}
     (fill / "config.json").write_text(json.dumps(config))
     put_run("ispf", forget="7", epochs=3)
@@ -121,36 +129,36 @@ def test_a_half_finished_sweep_says_what_is_missing(fill, put_run, make_row, put
     assert "2 sets: 3 (cat); 7" in page.said
 
 
-def test_without_an_audit(fill):
+def test_without_an_audit(fill, page_of):
     (fill / "audit/3/seed0/audit.json").unlink()
     page = page_of(fill)
     assert "No audit has been run" in page.said and "Add audit to config.stages" in page.said and "0 of 1 trials" in page.said
 
 
-def test_a_model_that_the_audit_left_out_is_named(fill, put_audit):
+def test_a_model_that_the_audit_left_out_is_named(fill, put_audit, page_of):
     put_audit(models=("original", "masked_head", "retrain", "ispf/dfq"))
     assert "GKT: left out of the audit of class 3, seed 0." in page_of(fill).said
 
 
-def test_a_damaged_audit_is_named(fill):
+def test_a_damaged_audit_is_named(fill, page_of):
     (fill / "audit/3/seed0/audit.json").write_text('{"format": 1')
     page = page_of(fill)
     assert "audit/3/seed0/audit.json.damaged is damaged and was set aside." in page.said
     assert str(fill) not in page.said
 
 
-def test_an_empty_work_directory(tmp_path):
+def test_an_empty_work_directory(tmp_path, page_of):
     assert "There are no results yet." in page_of(tmp_path).said
     assert write_report(tmp_path) == "no results yet" and "no results yet" in (tmp_path / "tables.md").read_text()
 
 
-def test_an_audit_without_rows(tmp_path, put_audit):
+def test_an_audit_without_rows(tmp_path, put_audit, page_of):
     put_audit(models=("original", "ispf/dfq"))
     page = page_of(tmp_path)
     assert "52.0 %" in page.said and "What is left of class 3?" in page.said
 
 
-def test_many_forget_sets_and_seeds(tmp_path, make_row, put_rows, put_audit, monkeypatch):
+def test_many_forget_sets_and_seeds(tmp_path, make_row, put_rows, put_audit, monkeypatch, page_of):
     monkeypatch.setattr("ispf_jax.report.page.SHOWN", 1)
     for forget in ("0", "1", "2,5"):
         for seed in (0, 1):
@@ -162,7 +170,7 @@ def test_many_forget_sets_and_seeds(tmp_path, make_row, put_rows, put_audit, mon
     assert "5 more pictures" in page.said and [i for i in page.ids if i.startswith("closeness")] == ["closeness_0_seed0"]
 
 
-def test_names_cannot_break_the_page(tmp_path, put_audit, make_row, put_rows):
+def test_names_cannot_break_the_page(tmp_path, put_audit, make_row, put_rows, page_of):
     put_audit(class_names=["<b>", "</table>", "&", "<script>"] + list("456789"), forget_names=["<script>"])
     put_rows("unlearn/dfq/ispf/3/seed0", [make_row("<img src=x>", dataset="digits")])
     page = page_of(tmp_path)
