@@ -13,5 +13,5 @@ def get_config(variant: str = "") -> ConfigDict:
     c.train.update(epochs=20, batch_size=128, lr=0.05, decay_epochs="15")
     c.distill.update(epochs=100, loops=1, batch_size=128, lr=0.1)
     c.evaluate.every = 5
-    c.audit.update(relearn_batch=64, relearn_steps=120)
+    c.audit.update(relearn_batch=64, relearn_steps=80)
     return default.vary(c, variant)
