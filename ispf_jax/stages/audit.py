@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ispf_jax import interruption
 from ispf_jax.config import AUDIT_METRICS
 from ispf_jax.evaluate import measure
 from ispf_jax.evaluate.inputs import forget_mask as checked_mask
@@ -47,6 +48,8 @@ def audit(
       subjects: "original" must be among them; "retrain" gives the other end of the scale and the gold of the anamnesis index.
       embeddings: two-dimensional pictures of real and synthetic features, passed through.
       header: what identifies the audit (forget set, seed, data, architecture), passed through.
+    Raises:
+      interruption.Interrupted: a signal asked to stop; the model measured when it came is saved.
     """
     directory.mkdir(parents=True, exist_ok=True)
     settings = dataclasses.asdict(context.config)
@@ -63,6 +66,8 @@ def audit(
             print(f"audit {header['forget']} seed {header['seed']}: {subject.name} in "
                   f"{format_duration(time.perf_counter() - began)}", file=sys.stderr, flush=True)  # fmt: skip
         parts[subject.name] = part
+        if interruption.requested():
+            raise interruption.Interrupted(f"audit {header['forget']} seed {header['seed']}: saved after {subject.name}")
 
     names = [s.name for s in subjects]
     content = {"format": FORMAT, **header, "settings": settings, "models": names, "measurements": []}
