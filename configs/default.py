@@ -7,6 +7,7 @@ command line: `--config.methods=gkt,ispf --config.forget="0;1;2"`.
 
 from ml_collections import ConfigDict
 
+WITH_AUDIT = "original,retrain,unlearn,audit,report"
 ALL_METHODS = "dfkd,blockf,gkt,is,pf,ispf,pd,pd_is"
 
 
@@ -20,7 +21,11 @@ def get_config(variant: str = "") -> ConfigDict:
     c.base = "dfq"  # base of the data-free distillation: dfq or zskt, or both as "dfq,zskt"
     c.forget = "3"  # sets of classes to forget, ids or names: "3"; "1,7" (one set of two); "0;1;2" (three sets); "each" (every class by itself)
     c.seeds = "0"  # one trial per seed: own original, own retrained model, own student
-    c.devices = 0  # devices one run is spread over; 0: all of this machine
+    c.devices = 0  # devices of this machine (of each machine, if there are several) to use; 0: all
+    c.spread = "batch"  # what is spread over them: "batch" (every run over all of them) or "jobs" (every device takes runs of its own: for sweeps)
+    c.dry_run = False  # only print the jobs, their steps and an estimate of the time
+    c.deterministic = False  # the same bits from run to run on GPUs too, slower; CPUs always give them
+    c.parts = ConfigDict()  # sub-experiments {name: {keys that differ}}, each in a directory of its own; see `sweep`
 
     c.data = ConfigDict()
     c.data.name = "digits"  # digits, image_folder, svhn, cifar10, cifar100 or synthetic
@@ -112,8 +117,31 @@ def get_config(variant: str = "") -> ConfigDict:
     c.checkpoint_seconds = 60.0  # time between two checkpoints of a running stage; every stage is saved at its end in any case
     c.progress_seconds = 10.0  # time between two lines of progress where the output is no terminal
     c.tensorboard = True  # write event files if tensorboardX is installed (extra "tensorboard")
-    c.compilation_cache = ""  # directory in which JAX keeps compiled programs for the next start; empty: none
+    c.compilation_cache = "auto"  # directory in which JAX keeps compiled programs for the next start; "auto": in ~/.cache/ispf_jax; "off": none
     return vary(c, variant)
+
+
+def sweep(parts: dict[str, ConfigDict], variant: str = "", **common) -> ConfigDict:
+    """One configuration out of several: what all `parts` share can be set once, what differs is set per part.
+
+    Keys in which a part differs from the first are changed on the command line as `--config.parts.<name>.<key>`, all others as `--config.<key>`.
+
+    Args:
+      variant: as of the parts; `smoke` leaves one class and one trial of the sweep.
+      common: keys to set in all parts, such as `methods` or `forget`.
+    """
+    if "smoke" in variant.split(","):
+        common |= {"forget": "3", "seeds": "0"}
+    for config in parts.values():
+        config.update(common)
+    c = next(iter(parts.values())).copy_and_resolve_references()
+    c.parts = ConfigDict({name: _difference(config.to_dict(), c.to_dict()) for name, config in parts.items()})
+    return c
+
+
+def _difference(config: dict, base: dict) -> dict:
+    """The nested keys of `config` whose values are others than in `base`."""
+    return {k: _difference(v, base[k]) if isinstance(v, dict) else v for k, v in config.items() if v != base[k]}
 
 
 def vary(c: ConfigDict, variant: str) -> ConfigDict:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from ispf_jax.errors import UserError
+from ispf_jax.errors import StorageError, UserError
 from ispf_jax.files import ensure_writable
 
 KEPT_STEPS = 2
@@ -38,6 +38,12 @@ class Store:
             preservation_policy=ocp.checkpoint_managers.LatestN(KEPT_STEPS),
             enable_async_checkpointing=False,
             cleanup_tmp_directories=True,
+            # Every store belongs to one process, whatever the others of a run do: without this Orbax waits for all of them.
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                primary_host=jax.process_index(), active_processes={jax.process_index()},
+                barrier_sync_key_prefix=f"process{jax.process_index()}",
+            ) if jax.process_count() > 1 else ocp.options.MultiprocessingOptions(),
+            create=jax.process_count() == 1,  # the directory is there already, and Orbax refuses to make it for one of several
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
         self._damaged: list[int] = []
@@ -56,7 +62,7 @@ class Store:
                 self._manager.delete(self._damaged.pop())
             self._manager.save(step, args=ocp.args.Composite(**arrays, meta=ocp.args.JsonSave(saved.meta)))
         except (OSError, ValueError) as error:
-            raise UserError(
+            raise StorageError(
                 f"cannot save checkpoint {step} in {self.directory} ({_first_line(error)}); free space or make it writable, "
                 "then start the same command again: it continues from the checkpoint before."
             ) from error

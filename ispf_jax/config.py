@@ -19,6 +19,7 @@ AUGMENTATIONS = ("none", "crop_flip")
 AUDIT_METRICS = ("accuracy", "mia1", "mia2", "relearn", "features", "divergence", "lira")
 MIA1_PROTOCOLS = ("salun", "unsc")
 DTYPES = ("float32", "bfloat16")
+SPREADS = ("batch", "jobs")
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,9 @@ class Experiment:
     forget: str
     seeds: tuple[int, ...]
     devices: int
+    spread: str
+    dry_run: bool
+    deterministic: bool
     data: DataConfig
     model: ModelConfig
     generator: GeneratorConfig
@@ -139,7 +143,7 @@ class Experiment:
 
 
 FREE_KEYS = (
-    "stages", "methods", "base", "forget", "seeds", "devices", "checkpoint_seconds", "progress_seconds", "tensorboard",
+    "stages", "methods", "base", "forget", "seeds", "devices", "spread", "dry_run", "deterministic", "checkpoint_seconds", "progress_seconds", "tensorboard",
     "compilation_cache", "evaluate.batch_size", "audit", "data.path", "data.data_dir", "data.manual_dir", "data.download", "data.cache_dir",
 )  # fmt: skip
 """Keys that may differ between two starts in one work directory: they change what is run or kept, never what a run computes."""
@@ -148,15 +152,44 @@ FREE_KEYS = (
 def make_experiment(config: Any) -> Experiment:
     """Check a ConfigDict (or plain nested dict) and turn it into an `Experiment`; raises UserError naming the key."""
     raw = config.to_dict() if hasattr(config, "to_dict") else dict(config)
-    experiment = _build(Experiment, raw, "")
+    experiment = _build(Experiment, {key: value for key, value in raw.items() if key != "parts"}, "")
     _validate(experiment)
     return experiment
 
 
+def make_experiments(config: Any) -> dict[str, Experiment]:
+    """All experiments of a configuration by name: one named "", or one for each of its `parts`.
+
+    A part holds only what it changes. Raises UserError naming the part and the key.
+    """
+    raw = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    parts = raw.get("parts") or {}
+    if not parts:
+        return {"": make_experiment(raw)}
+    for name in parts:
+        if not all(c.isalnum() or c in "_-" for c in name):
+            raise UserError(f"config.parts.{name} is no name of a part; use letters, digits, '_' and '-': it becomes a directory.")
+    experiments = {}
+    for name, changes in parts.items():
+        try:
+            experiments[name] = make_experiment(_merged(raw, changes))
+        except UserError as error:
+            raise UserError(f"part {name!r}: {error}") from error
+    return experiments
+
+
+def _merged(config, changes):
+    """`config` with the nested `changes`."""
+    both = {key: _merged(config.get(key, {}), value) if isinstance(value, dict) else value for key, value in changes.items()}
+    return {**config, **both}
+
+
 def override_problem(path: str, text: str) -> str:
     """What is wrong with `--config.<path>=<text>` by itself, in a sentence; "" if the key exists and the text has its type."""
-    kind, prefix = Experiment, ""
-    for name in path.split("."):
+    kind, prefix, names = Experiment, "", path.split(".")
+    if names[0] == "parts":  # which parts there are, the parser knows
+        names = names[2:]
+    for name in names:
         fields = {f.name: f.type for f in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else {}
         if name not in fields:
             return _unknown(prefix + name, fields)
@@ -282,6 +315,7 @@ def _validate(e: Experiment):
         ("train.augment", e.train.augment, AUGMENTATIONS),
         ("data.channels", e.data.channels, (0, 1, 3)),
         ("audit.mia1_protocol", e.audit.mia1_protocol, MIA1_PROTOCOLS),
+        ("spread", e.spread, SPREADS),
     ):
         if value not in allowed:
             raise UserError(f"config.{key}={value!r} is unknown; allowed are {', '.join(map(str, allowed))}.")

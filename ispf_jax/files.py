@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ispf_jax.errors import UserError
+from ispf_jax.errors import StorageError
 
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
@@ -18,7 +18,7 @@ def ensure_writable(directory: str | os.PathLike) -> Path:
     A file is really created and removed again: permission bits alone say nothing about read-only mounts or full quotas.
 
     Raises:
-      UserError: if the directory cannot be created or written.
+      StorageError: if the directory cannot be created or written.
     """
     directory = Path(directory)
     try:
@@ -27,7 +27,7 @@ def ensure_writable(directory: str | os.PathLike) -> Path:
             probe.write(b"x")
             probe.flush()
     except OSError as error:
-        raise UserError(
+        raise StorageError(
             f"cannot write in the directory {directory} ({_reason(error)}); make it writable or name another one with --workdir"
         ) from error
     return directory
@@ -37,7 +37,7 @@ def atomic_write_bytes(path: str | os.PathLike, data: bytes) -> Path:
     """Write `data` to `path` by way of a temporary file beside it, so that the old content stays until the new is complete.
 
     Raises:
-      UserError: if the file cannot be written (no directory, no permission, disk full); the old content is untouched.
+      StorageError: if the file cannot be written (no directory, no permission, disk full); the old content is untouched.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -48,7 +48,7 @@ def atomic_write_bytes(path: str | os.PathLike, data: bytes) -> Path:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"cannot write {path} ({_reason(error)}); free space or make its directory writable") from error
+        raise StorageError(f"cannot write {path} ({_reason(error)}); free space or make its directory writable") from error
     finally:
         try:
             temporary.unlink(missing_ok=True)

@@ -24,6 +24,11 @@ def requested() -> bool:
     return bool(_requested)
 
 
+def request():
+    """Ask all threads of this process to stop, as a signal would."""
+    _requested.append(0)
+
+
 def _request(number, frame):
     if number == signal.SIGINT and _requested:
         raise KeyboardInterrupt

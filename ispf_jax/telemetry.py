@@ -25,7 +25,7 @@ RATE_WINDOW = 30.0
 class Progress:
     """Progress of one stage with rate, time left and the last scalars: a live bar on a terminal, else plain lines.
 
-    Plain lines come when the stage begins, then at most every `every` seconds, and when it ends::
+    Plain lines (also on a terminal without `live`: several bars at once would overwrite each other) come when the stage begins, then at most every `every` seconds, and when it ends::
 
         unlearn ispf forget 3 seed 0 | 120/1000 steps 12% | 8.3 steps/s | 0:15 elapsed, 1:46 left | loss 0.123 kept 0.98
 
@@ -35,18 +35,19 @@ class Progress:
 
     def __init__(
         self, title: str, total: int, unit: str = "steps", done: int = 0, enabled: bool = True, *, every: float = 10.0,
-        stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic,
+        live: bool = True, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic,
     ):
         self.title, self.total, self.unit, self.done, self.enabled = title, total, unit, done, enabled
         self._every, self._clock, self._stream = every, clock, stream or sys.stderr
         self._scalars: dict[str, Any] = {}
         self._updates: collections.deque[tuple[float, int]] = collections.deque()  # (time in seconds, steps done)
         self._printed: tuple[float, int] | None = None  # the same of the last plain line
+        self._live = live
         self._bar = self._task = None
 
     def __enter__(self) -> "Progress":
         self._start = (self._clock(), self.done)
-        if self.enabled and _is_terminal(self._stream):
+        if self.enabled and self._live and _is_terminal(self._stream):
             console = rich.console.Console(file=self._stream)
             whole = rich.table.Column(no_wrap=True, min_width=min(len(self.title), console.width // 2))
             self._bar = rich.progress.Progress(

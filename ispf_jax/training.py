@@ -1,8 +1,10 @@
 """Carrying a stage through its epochs: resume, progress, metrics, checkpoints. The stages differ only in what an epoch is."""
 
+import logging
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,9 @@ import jax
 import numpy as np
 
 from ispf_jax import interruption
-from ispf_jax.checkpoint import Saved, Store, to_host
+from ispf_jax.checkpoint import Saved, Store, from_host, to_host
 from ispf_jax.errors import UserError
+from ispf_jax.parallel import Devices
 from ispf_jax.telemetry import MetricsLog, Progress, open_tensorboard
 
 
@@ -35,6 +38,7 @@ class Task:
       score: (variables, epochs done) -> (metrics, score or None), called after every epoch, outside the timing; the highest
         score (the first, if equal) makes `best`. None: nothing is selected.
       shown: names of metrics that the progress line shows.
+      warn: (record of an epoch) -> {kind: sentence}, what the user should know at once; every kind is told when it first appears.
     """
 
     title: str
@@ -46,18 +50,20 @@ class Task:
     variables: Callable[[Any], dict]
     score: Callable[[dict, int], tuple[dict, float | None]] | None
     shown: tuple[str, ...]
+    warn: Callable[[dict], dict[str, str]] = lambda record: {}
 
 
 @dataclass(frozen=True)
 class Keeping:
-    """How often a running task is saved and shown."""
+    """How often a running task is saved and shown; `live`: as a bar that moves, where the console is a terminal."""
 
     checkpoint_seconds: float
     progress_seconds: float
     tensorboard: bool
+    live: bool = True
 
 
-def train(task: Task, state: Any, keeping: Keeping) -> Saved:
+def train(task: Task, state: Any, keeping: Keeping, devices: Devices) -> Saved:
     """Run a task from `state`, or from its last checkpoint, to its end; returns the final state, result and selection.
 
     Metrics are written before the checkpoint that contains their epoch, so that a start after any interruption finds them without
@@ -68,33 +74,47 @@ def train(task: Task, state: Any, keeping: Keeping) -> Saved:
     """
     fresh = task.variables(state)
     begin = Saved(state, fresh, fresh, {"epoch": 0, "seconds": 0.0, "best_epoch": 0, "best_score": None})
-    with Store(task.directory / "checkpoints") as store:
-        saved = store.restore(begin) or begin
+    leads = devices.leads
+    with Store(task.directory / "checkpoints") if leads else nullcontext() as store:
+        found = devices.share(lambda: _on_host(store.restore(begin)))
+        saved = found._replace(state=from_host(found.state, begin.state)) if found else begin
         done = saved.meta["epoch"]
         if done == task.epochs:
             return saved
         compiled = task.prepare(saved.state)
         if compiled > TELL_COMPILATION:
             print(f"{task.title}: compiled in {compiled:.0f} s, once for all runs like it", file=sys.stderr, flush=True)
-        steps = task.steps_per_epoch
+        steps, told = task.steps_per_epoch, set()
         with (
-            MetricsLog(task.directory / "metrics.jsonl", keep_epochs=done) as log,
-            open_tensorboard(task.directory / "tensorboard", keeping.tensorboard, purge_step=done + 1) as board,
-            Progress(task.title, task.epochs * steps, done=done * steps, every=keeping.progress_seconds) as progress,
+            MetricsLog(task.directory / "metrics.jsonl", keep_epochs=done, enabled=leads) as log,
+            open_tensorboard(task.directory / "tensorboard", keeping.tensorboard and leads, purge_step=done + 1) as board,
+            Progress(task.title, task.epochs * steps, done=done * steps, enabled=leads, every=keeping.progress_seconds, live=keeping.live) as progress,
         ):
             last_save = time.monotonic()
             for epoch in range(done, task.epochs):
                 saved, record = _epoch(task, saved, epoch)
-                log.write(record)
+                devices.share(lambda: log.write(record))
                 board.scalars(epoch + 1, record)
                 progress.update((epoch + 1) * steps, **{name: record[name] for name in task.shown if name in record})
-                stop = interruption.requested()
-                if stop or epoch + 1 == task.epochs or time.monotonic() - last_save >= keeping.checkpoint_seconds:
-                    store.save(epoch + 1, saved)
+                for kind, sentence in task.warn(record).items():
+                    if leads and kind not in told:
+                        told.add(kind)
+                        logging.warning("%s: %s in epoch %d", task.title, sentence, epoch + 1)
+                stop = devices.any(interruption.requested())
+                due = stop or epoch + 1 == task.epochs or time.monotonic() - last_save >= keeping.checkpoint_seconds
+                if devices.share(lambda: due):
+                    host = saved._replace(state=to_host(saved.state))
+                    _check_weights(task, host, epoch + 1)
+                    devices.share(lambda: store.save(epoch + 1, host))
                     last_save = time.monotonic()
                 if stop:
                     raise interruption.Interrupted(f"{task.title}: saved after epoch {epoch + 1} of {task.epochs}")
         return saved
+
+
+def _on_host(saved):
+    """What can travel between processes: keys as raw words."""
+    return saved and saved._replace(state=to_host(saved.state))
 
 
 def _epoch(task, saved, epoch):
@@ -121,7 +141,18 @@ def _epoch(task, saved, epoch):
 def _check_finite(task, metrics, epoch):
     bad = [name for name, value in metrics.items() if not np.all(np.isfinite(value))]
     if bad:
-        raise UserError(
-            f"{task.title}: {', '.join(bad)} became {metrics[bad[0]]} in epoch {epoch}; the last good state is kept in "
-            f"{task.directory / 'checkpoints'}; lower the learning rate (config.train.lr or config.distill.lr) and use a new --workdir."
-        )
+        raise _diverged(task, f"{', '.join(bad)} became {metrics[bad[0]]}", epoch)
+
+
+def _check_weights(task, saved, epoch):
+    """What is saved must be good: the last step of an epoch may have spoilt weights that no loss has seen yet."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(saved.state):
+        if np.issubdtype(leaf.dtype, np.floating) and not np.all(np.isfinite(leaf)):
+            raise _diverged(task, f"the weights (state{jax.tree_util.keystr(path)}) became {leaf[~np.isfinite(leaf)][0]}", epoch)
+
+
+def _diverged(task, what, epoch):
+    return UserError(
+        f"{task.title}: {what} in epoch {epoch}; the last good state is kept in {task.directory / 'checkpoints'}; "
+        "lower the learning rate (config.train.lr or config.distill.lr) and use a new --workdir."
+    )

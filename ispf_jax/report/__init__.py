@@ -38,11 +38,29 @@ def write_report(workdir: str | os.PathLike, provenance: dict[str, Any] | None =
     return "\n\n".join([summary_table(contents.rows), *places])
 
 
+def write_combined(workdir: str | os.PathLike, parts: list[str]) -> None:
+    """The parts of a sweep side by side: `results.json`, `results.csv` and `tables.md` of all, which name every part's own page."""
+    found = [reading.read(Path(workdir) / part) for part in parts]
+    contents = reading.Contents(
+        rows=[row for c in found for row in c.rows], audits=[audit for c in found for audit in c.audits],
+        class_names=found[0].class_names,
+    )  # fmt: skip
+    write_results(workdir, contents.rows, {part: c.provenance | {"config": c.config} for part, c in zip(parts, found)})
+    verdicts = {key: judge(contents, *key) for key in settings([vars(audit) for audit in contents.audits])}
+    pages = "\n".join(f"- [{part}]({part}/report/index.html)" for part in parts)
+    missing = [f"{part}: {sentence}" for part, c in zip(parts, found) for sentence in reading.unfinished(c)]
+    text = _tables(contents, verdicts, missing)
+    atomic_write_text(Path(workdir) / "tables.md", f"{text}\n## Pages of the parts\n\n{pages}\n")
+
+
 def _markdown(contents: reading.Contents, verdicts: dict) -> str:
+    return _tables(contents, verdicts, reading.unfinished(contents) + reading.unaudited(contents))
+
+
+def _tables(contents: reading.Contents, verdicts: dict, missing: list[str]) -> str:
     """All tables of numbers, and what is missing."""
     parts = ["# Results", *map(to_markdown, summary_tables(contents.rows))] if contents.rows else ["# Results", "no results yet"]
     parts += [to_markdown(verdict_table(verdict, f"What is left: {', '.join(key)}")) for key, verdict in verdicts.items()]
     parts += map(to_markdown, paper_tables(contents))
-    missing = reading.unfinished(contents) + reading.unaudited(contents)
     parts += ["## Missing", "\n".join(f"- {sentence}" for sentence in missing)] if missing else []
     return "\n\n".join(parts) + "\n"

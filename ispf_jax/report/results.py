@@ -81,6 +81,17 @@ def read_rows(workdir: str | os.PathLike) -> list[Row]:
     return sorted(rows, key=row_order)
 
 
+def complete_rows(path: Path) -> bool:
+    """Whether a `result.json` is there and whole; a damaged one is set aside."""
+    try:
+        return bool(_parse_rows(path.read_text(encoding="utf-8")))
+    except OSError:
+        return False
+    except ValueError as error:
+        set_aside(path, error)
+        return False
+
+
 def set_aside(path: Path, error: Exception) -> None:
     """Rename a damaged file, so that what it should hold is made again at the next start, and say so."""
     logging.warning("%s is damaged (%s); renamed to %s.damaged and left out of the results", path, error, path.name)

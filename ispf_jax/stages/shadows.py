@@ -7,10 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
+from ispf_jax.config import AuditConfig
 from ispf_jax.evaluate import lira, measure, sampling, shadow, signals
 from ispf_jax.stages.supervised import SupervisedStage
 
 SEED = 0
+
+
+def train_shadow(directory: Path, supervised: SupervisedStage, config: AuditConfig, images: int, attack: str, k: int):
+    """Train (or restore) shadow model `k` of an attack, "mia2" or "lira"; returns what training saved."""
+    half, place = _halves(config, images, attack)[k], directory / attack / f"shadow{k}"
+    return supervised.run(f"shadow model {k + 1} ({attack})", place, SEED, f"shadow {attack} {k}", half)
 
 
 def train_attackers(directory: Path, supervised: SupervisedStage, context: measure.Context) -> measure.Attackers:
@@ -18,28 +25,32 @@ def train_attackers(directory: Path, supervised: SupervisedStage, context: measu
     c, images = context.config, len(context.train)
     attacker = statistic = member = None
     if c.shadows and "mia2" in c.metrics:
-        halves = shadow.shadow_members(images, c.shadows, SEED)
-        seen, logits = _shadows(directory / "mia2", supervised, context, halves)
+        halves = _halves(c, images, "mia2")
+        seen, logits = _shadows(directory, supervised, context, "mia2", len(halves))
         outside = [sampling.draw(np.flatnonzero(~half), int(s.sum()), [SEED, k]) for k, (half, s) in enumerate(zip(halves, seen))]
         inside = [np.flatnonzero(s) for s in seen]
         rows = [np.concatenate(pair) for pair in zip(inside, outside)]
         truth = np.concatenate([np.repeat([True, False], [len(i), len(o)]) for i, o in zip(inside, outside)])
         attacker = shadow.train_attacker(signals.sorted_softmax(np.concatenate([x[r] for x, r in zip(logits, rows)])), truth, SEED)
     if c.lira_shadows and "lira" in c.metrics:
-        halves = lira.lira_members(images, c.lira_shadows, SEED)
-        member, logits = _shadows(directory / "lira", supervised, context, halves)
+        member, logits = _shadows(directory, supervised, context, "lira", c.lira_shadows)
         statistic = np.stack([signals.scaled_confidence(x, context.train.labels) for x in logits])
     return measure.Attackers(attacker, statistic, member)
 
 
-def _shadows(directory, supervised, context, halves):
+def _halves(config, images, attack):
+    """Bool [K, M]: the half of the training images that each shadow model of an attack is given."""
+    if attack == "mia2":
+        return shadow.shadow_members(images, config.shadows, SEED)
+    return lira.lira_members(images, config.lira_shadows, SEED)
+
+
+def _shadows(directory, supervised, context, attack, count):
     """(bool [K, M] images each shadow was really trained on, its half less its validation split; logits [K, M, C])."""
     seen, logits = [], []
-    for k, half in enumerate(halves):
-        place = directory / f"shadow{k}"
-        title = f"shadow model {k + 1} of {len(halves)} ({directory.name})"
-        saved = supervised.run(title, place, SEED, f"shadow {directory.name} {k}", half)
-        with np.load(place / "split.npz") as split:
+    for k in range(count):
+        saved = train_shadow(directory, supervised, context.config, len(context.train), attack, k)
+        with np.load(directory / attack / f"shadow{k}" / "split.npz") as split:
             seen.append(split["train"])
         logits.append(context.logits(saved.best, context.train.images))
     return np.stack(seen), logits

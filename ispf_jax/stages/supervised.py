@@ -1,7 +1,6 @@
 """The original and the retrained classifier: supervised training with selection on a validation split."""
 
 import io
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -30,12 +29,12 @@ class SupervisedStage:
     def __init__(self, experiment: Experiment, classifier, devices, images, labels, keeping: Keeping):
         c = experiment.train
         self._config, self._val_fraction = c, experiment.data.val_fraction
-        self._classifier, self._keeping = classifier, keeping
+        self._classifier, self._devices, self._keeping = classifier, devices, keeping
         self._images, self._labels = images, labels
         self._setup = SupervisedSetup(
             classifier, optim.sgd(c.momentum, c.weight_decay), c.batch_size, c.augment, experiment.data.mean, experiment.data.std
         )
-        self._program = devices.compile(partial(supervised_epoch, self._setup), donate=1)
+        self._program = devices.compile(supervised_epoch, self._setup, donate=1)
         self._evaluator = Evaluator(
             classifier, experiment.data.mean, experiment.data.std, experiment.evaluate.batch_size,
             c.augment if c.augment_validation else "none",
@@ -53,7 +52,7 @@ class SupervisedStage:
         split_key, init_key, run_key, val_key = jax.random.split(random_stream(seed, stream), 4)
         split_seed = int(jax.random.bits(split_key, dtype=jnp.uint32))
         train_mask, val_mask = train_val_split(member, self._val_fraction, split_seed)
-        _keep_split(directory, train_mask, val_mask)
+        self._devices.share(lambda: _keep_split(directory, train_mask, val_mask))
 
         variables = init_variables(self._classifier, init_key, (1, *self._images.shape[1:]))
         state = TrainState(new_net(variables, self._setup.optimizer), run_key, jnp.int32(0))
@@ -76,12 +75,10 @@ class SupervisedStage:
         steps = -(-int(train_mask.sum()) // c.batch_size)
         shown = ("train/loss", "train/accuracy", "validation/accuracy")
         task = Task(title, directory, c.epochs, steps, prepare, run_epoch, lambda s: s.net.variables, score, shown)
-        return train(task, state, self._keeping)
+        return train(task, state, self._keeping, self._devices)
 
 
 def _keep_split(directory, train_mask, val_mask):
-    path = ensure_writable(directory) / "split.npz"
-    if not path.exists():
-        content = io.BytesIO()
-        np.savez(content, train=train_mask, validation=val_mask)
-        atomic_write_bytes(path, content.getvalue())
+    content = io.BytesIO()
+    np.savez(content, train=train_mask, validation=val_mask)
+    atomic_write_bytes(ensure_writable(directory) / "split.npz", content.getvalue())

@@ -6,7 +6,6 @@ flows back into training.
 """
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -21,6 +20,12 @@ from ispf_jax.models import Generator, init_variables
 from ispf_jax.state import DistillState, new_net, random_stream
 from ispf_jax.steps.distill import DistillSetup, LossWeights, distill_epoch, student_learning_rate, unlearning
 from ispf_jax.training import Keeping, Task, train
+
+ALIKE = 1e-3
+"""Mean standard deviation of a pixel over a batch, of a range of 1, below which images count as alike; 8-bit steps are 0.004."""
+
+ONE_CLASS = 0.99
+"""Share of one class among an epoch's synthetic images above which the generator counts as collapsed to it."""
 
 _MEANS = ("student/loss", "kept", "forget_samples", "retain_samples", "entropy", "teacher_forget_probability")
 
@@ -58,8 +63,9 @@ class UnlearnStage:
 
     def __init__(self, experiment: Experiment, base: str, classifier, image_shape, devices, keeping: Keeping):
         self.setup = distill_setup(experiment, base, classifier, image_shape)
-        self._config, self._image_shape, self._keeping = experiment.distill, tuple(image_shape), keeping
-        self._program = devices.compile(partial(distill_epoch, self.setup), donate=1)
+        self._config, self._image_shape = experiment.distill, tuple(image_shape)
+        self._devices, self._keeping = devices, keeping
+        self._program = devices.compile(distill_epoch, self.setup, donate=1)
         self._sample = jax.jit(self._images)
 
     @property
@@ -100,9 +106,9 @@ class UnlearnStage:
         shown = ("student/loss", "kept", "generator/total", "test/acc_retain", "test/acc_forget")
         task = Task(
             title, directory, self.epochs, steps, lambda st: self._program.prepare(st, teacher, request), run_epoch,
-            lambda st: st.student.variables, observe, shown,
+            lambda st: st.student.variables, observe, shown, self._collapse,
         )  # fmt: skip
-        return train(task, state, self._keeping)
+        return train(task, state, self._keeping, self._devices)
 
     def restore(self, directory: Path, seed: int) -> Saved | None:
         """The last checkpoint of a run of this stage, None if there is none."""
@@ -118,6 +124,19 @@ class UnlearnStage:
     def _images(self, generator, noise):
         images = self.setup.generator.apply(generator, noise)
         return jnp.round(255 * images).astype(jnp.uint8)
+
+    def _collapse(self, record) -> dict[str, str]:
+        """Signs in an epoch's record that the generator has collapsed: {kind: sentence with the number}."""
+        signs, counts = {}, record["class_counts"]
+        if record["generator/spread"] < ALIKE:
+            signs["alike"] = f"all synthetic images are alike (standard deviation over a batch {record['generator/spread']:.2g} of 1)"
+        if counts.max() > ONE_CLASS * counts.sum():
+            share = 100 * counts.max() / counts.sum()
+            signs["class"] = f"{share:.1f} % of the synthetic images are of one class, {int(counts.argmax())}, in the teacher's eyes"
+        if record.get("skipped_steps"):
+            steps = self.setup.loops * self.setup.student_steps
+            signs["filtered"] = f"in {record['skipped_steps']:.0f} of {steps} steps every image was filtered out and the student learned nothing"
+        return signs
 
     def _epoch_record(self, epoch, generator, student):
         """Means over the epoch's steps, and cumulative counts."""

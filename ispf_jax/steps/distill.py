@@ -110,7 +110,8 @@ def generator_step(setup: DistillSetup, state: DistillState, teacher, request: U
       teacher: variables of the original model.
       noise: [N, latent_dim], this device's share of the batch.
     Returns:
-      (state, metrics): generator loss terms by name and the teacher's labels of the batch, counted [C].
+      (state, metrics): generator loss terms by name; the teacher's labels of the batch, counted [C]; `generator/spread`, the
+      standard deviation over the batch of a pixel in [0, 1], mean over pixels: 0 when all images are alike.
     """
     weights, total = setup.weights, setup.batch_size
 
@@ -131,15 +132,15 @@ def generator_step(setup: DistillSetup, state: DistillState, teacher, request: U
             distance = objectives.moment_matching(teacher["batch_stats"], moments[MOMENTS])
             terms["bn"] = replicated_share(distance, axis)
         loss = sum(getattr(weights, name) * term for name, term in terms.items() if getattr(weights, name))
-        return loss, (terms, batch_stats, t)
+        return loss, (terms, batch_stats, t, lax.stop_gradient(images))
 
-    (loss, (terms, batch_stats, t)), gradient = value_and_global_grad(loss_share, state.generator.params, axis)
+    (loss, (terms, batch_stats, t, images)), gradient = value_and_global_grad(loss_share, state.generator.params, axis)
     params, opt_state = optim.apply(
         setup.generator_optimizer, setup.generator_lr, gradient, state.generator.opt_state, state.generator.params
     )
     generator = state.generator.replace(params=params, batch_stats=batch_stats, opt_state=opt_state)
     metrics = {f"generator/{name}": psum(term, axis) for name, term in terms.items()}
-    metrics |= {"generator/total": loss, "class_counts": psum(_label_counts(t), axis)}
+    metrics |= {"generator/total": loss, "class_counts": psum(_label_counts(t), axis), "generator/spread": _spread(setup, images, axis)}
     return state.replace(generator=generator), metrics
 
 
@@ -219,6 +220,12 @@ def distill_epoch(setup: DistillSetup, state: DistillState, teacher, request: Un
     state, metrics = lax.scan(loop, state, jax.random.split(epoch_key, setup.loops))
     flat = jax.tree.map(lambda m: m.reshape(-1, *m.shape[2:]), metrics)
     return state.replace(epoch=state.epoch + 1), *flat
+
+
+def _spread(setup, images, axis):
+    mean = psum(jnp.sum(images, axis=0), axis) / setup.batch_size
+    variance = psum(jnp.sum(jnp.square(images - mean), axis=0), axis) / setup.batch_size
+    return jnp.mean(jnp.sqrt(variance) * jnp.array(setup.std))
 
 
 def _label_counts(logits):

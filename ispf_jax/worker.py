@@ -1,0 +1,180 @@
+"""Does the jobs of one experiment on its devices: models, data and compiled programs are made once and used by all of them."""
+
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ispf_jax.checkpoint import Saved, Store
+from ispf_jax.config import Experiment
+from ispf_jax.data import ImageData
+from ispf_jax.errors import UserError
+from ispf_jax.evaluate.accuracy import Evaluator, accuracies
+from ispf_jax.files import atomic_write_json, ensure_writable
+from ispf_jax.jobs import ForgetSets, Job, joined, rows_directory, shown
+from ispf_jax.models import build_classifier, init_variables
+from ispf_jax.parallel import Devices
+from ispf_jax.stages.supervised import SupervisedStage
+from ispf_jax.stages.unlearn import UnlearnStage
+from ispf_jax.training import Keeping
+
+_ACCESS = {"original": "training data", "masked_head": "weights only", "retrain": "training data"}
+
+
+class Worker:
+    """One set of devices with everything that jobs on it share; two workers share nothing but files.
+
+    Args:
+      live: whether this worker has the console for itself.
+    """
+
+    def __init__(self, experiment: Experiment, workdir: Path, data: ImageData, sets: ForgetSets, devices: Devices, live: bool = True):
+        self.e, self.workdir, self.data, self.forget_sets, self.devices = experiment, workdir, data, sets, devices
+        with jax.default_device(devices.local[0]):
+            self._build(Keeping(experiment.checkpoint_seconds, experiment.progress_seconds, experiment.tensorboard, live))
+
+    def _build(self, keeping):
+        e, data = self.e, self.data
+        self.classifier = build_classifier(e.model.name, data.num_classes, e.model.width, e.model.dtype)
+        self._teachers: dict[int, dict] = {}
+        self.images, self.labels = self.devices.replicate((data.train.images, data.train.labels))
+        self.test_images, self.test_labels = self.devices.replicate((data.test.images, data.test.labels))
+        self.evaluator = Evaluator(self.classifier, e.data.mean, e.data.std, min(e.evaluate.batch_size, len(data.test)))
+        self.supervised = SupervisedStage(e, self.classifier, self.devices, self.images, self.labels, keeping)
+        self.unlearners = {
+            base: UnlearnStage(e, base, self.classifier, data.image_shape, self.devices, keeping) for base in e.base
+        }
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes the results."""
+        return self.devices.leads
+
+    def do(self, job: Job):
+        """Do one job, from its last checkpoint if there is one, and leave its results in `job.place`."""
+        with jax.default_device(self.devices.local[0]):
+            getattr(self, job.kind)(job)
+
+    def batch_of(self, job: Job) -> str:
+        """The keys, with their values, that decide how much memory a job needs."""
+        keys = {"unlearn": ("distill.batch_size", "evaluate.batch_size"), "audit": ("evaluate.batch_size", "audit.relearn_batch")}
+        values = {"distill.batch_size": self.e.distill.batch_size, "evaluate.batch_size": self.e.evaluate.batch_size,
+                  "train.batch_size": self.e.train.batch_size, "audit.relearn_batch": self.e.audit.relearn_batch}  # fmt: skip
+        return " and ".join(f"config.{key}={values[key]}" for key in keys.get(job.kind, ("train.batch_size", "evaluate.batch_size")))
+
+    def original(self, job: Job):
+        """The original of a trial, with rows for it and its masked head for every forget set."""
+        directory, saved = self.workdir / job.place, self._trained_original(job.seed)
+        for forget in self.forget_sets:
+            rows = []
+            for method in ("original", "masked_head"):
+                hidden = self._mask(forget) if method == "masked_head" else None
+                rows.append(self._row(method, "", forget, job.seed, "best_validation", saved.best, saved, hidden=hidden))
+            self._keep_rows(rows_directory(directory, forget), rows)
+
+    def retrain(self, job: Job):
+        """The reference of a trial: trained from scratch without the images of forgotten classes."""
+        retained = ~np.isin(self.data.train.labels, job.forget)
+        directory = self.workdir / job.place
+        saved = self.supervised.run(str(job), directory, job.seed, f"retrain {joined(job.forget)}", retained)
+        self._keep_rows(directory, [self._row("retrain", "", job.forget, job.seed, "best_validation", saved.best, saved)])
+
+    def unlearn(self, job: Job):
+        """One unlearned student, with a row for its last epoch and one for its best epoch on test images."""
+        from ispf_jax.report.figures import image_grid
+
+        directory, stage, forget = self.workdir / job.place, self.unlearners[job.base], job.forget
+        teacher = self.devices.replicate(self.teacher(job.seed))
+        observe = self._observer(stage, job.method, forget) if self.e.evaluate.every else None
+        saved = stage.run(str(job), directory, job.seed, job.method, forget, teacher, observe)
+        rows = [self._row(job.method, job.base, forget, job.seed, "last", saved.last, saved, stage)]
+        if saved.meta["best_score"] is not None:
+            rows.append(self._row(job.method, job.base, forget, job.seed, "best_test_retain", saved.best, saved, stage))
+        images = stage.sample_images(saved.state, job.seed)
+        self.devices.share(lambda: image_grid(images, directory / "samples.png"))
+        self._keep_rows(directory, rows)
+
+    def shadow(self, job: Job):
+        """One shadow model of the audit's attacks."""
+        from ispf_jax.stages.shadows import train_shadow
+
+        train_shadow(self.workdir / "shadows", self.supervised, self.e.audit, len(self.data.train), job.method, job.seed)
+
+    def audit(self, job: Job):
+        """Measure everything there is for a trial and forget set: references, baselines and all finished students."""
+        from ispf_jax.stages.audit import audit
+        from ispf_jax.stages.audit_subjects import collect
+
+        header = {
+            "forget": shown(job.forget), "forget_names": [self.data.class_names[c] for c in job.forget], "seed": job.seed,
+            "dataset": self.e.data.name, "arch": self.e.model.name, "class_names": list(self.data.class_names),
+        }  # fmt: skip
+        audit(self.workdir / job.place, *collect(self, job.seed, job.forget), header)
+
+    def original_directory(self, seed: int) -> Path:
+        return self.workdir / Job("original", seed).place
+
+    def retrain_directory(self, seed: int, forget: tuple[int, ...]) -> Path:
+        return self.workdir / Job("retrain", seed, forget).place
+
+    def unlearn_directory(self, seed: int, forget: tuple[int, ...], base: str, method: str) -> Path:
+        return self.workdir / Job("unlearn", seed, forget, base, method).place
+
+    def teacher(self, seed: int) -> dict:
+        """Variables of the selected original of a trial; UserError if it is neither there nor among the stages."""
+        if seed not in self._teachers:
+            self._teachers = {seed: self._read_teacher(seed)}  # one is enough: the jobs of a seed follow one another
+        return self._teachers[seed]
+
+    def _read_teacher(self, seed):
+        if "original" in self.e.stages:  # there already, unless its checkpoints were removed or damaged
+            return self._trained_original(seed).best
+        variables, meta = self.devices.share(lambda: self.load(self.original_directory(seed), "best"))
+        if meta["epoch"] < self.e.train.epochs:
+            raise UserError(f"the original of seed {seed} is not finished; add original to config.stages.")
+        return variables
+
+    def load(self, directory: Path, which: str) -> tuple[dict, dict]:
+        """(classifier variables `last` or `best`, meta) of a stage's directory."""
+        shapes = jax.eval_shape(partial(init_variables, self.classifier, example_shape=(1, *self.data.image_shape)), jax.random.key(0))
+        template = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
+        with Store(directory / "checkpoints") as store:
+            return store.variables(which, template)
+
+    def _trained_original(self, seed):
+        everything = np.ones(len(self.data.train), bool)
+        return self.supervised.run(f"original seed {seed}", self.original_directory(seed), seed, "original", everything)
+
+    def _observer(self, stage, method, forget):
+        every = self.e.evaluate.every
+
+        def observe(variables, epoch):
+            after_warmup = epoch - stage.setup.warmup_epochs
+            if after_warmup < 1 or after_warmup % every and epoch != stage.epochs:
+                return {}, None
+            a = accuracies(self.evaluator.confusion(variables, self.test_images, self.test_labels), forget)
+            measured = {"test/acc_forget": a.forget, "test/acc_retain": a.retain, "test/acc_overall": a.overall}
+            return measured, a.overall if method == "dfkd" else a.retain  # as the authors' program selects
+
+        return observe
+
+    def _row(self, method, base, forget, seed, selection, variables, saved: Saved, stage=None, hidden=None) -> dict:
+        a = accuracies(self.evaluator.confusion(variables, self.test_images, self.test_labels, hidden=hidden), forget)
+        epoch = saved.meta["epoch"] if selection == "last" else saved.meta["best_epoch"]
+        student_steps, generator_steps = stage.steps(epoch) if stage else (0, 0)
+        return {
+            "method": method, "base": base, "dataset": self.e.data.name, "arch": self.e.model.name, "forget": shown(forget),
+            "seed": seed, "selection": selection, "acc_forget": a.forget, "acc_retain": a.retain, "acc_overall": a.overall,
+            "train_seconds": 0.0 if method == "masked_head" else saved.meta["seconds"],
+            "student_steps": student_steps, "generator_steps": generator_steps,
+            "images_synthesised": (student_steps + generator_steps) * (stage.setup.batch_size if stage else 0),
+            "epoch": epoch, "access": _ACCESS.get(method, "weights only" if selection == "last" else "test images"),
+        }  # fmt: skip
+
+    def _mask(self, forget):
+        return jnp.zeros(self.data.num_classes).at[jnp.array(forget)].set(1.0)
+
+    def _keep_rows(self, directory, rows):
+        self.devices.share(lambda: atomic_write_json(ensure_writable(directory) / "result.json", rows))
