@@ -1,5 +1,7 @@
 """python launch.py --config=configs/digits_ispf.py [--workdir=DIR] [--config.key=value ...]
 
+On several machines, the same command on each with --coordinator=HOST:PORT --processes=N --process=I, or --distributed under SLURM.
+
 Trains the original classifier, retrains it without the forgotten classes, unlearns them without data, and reports. Intentionally short:
 the story is in ispf_jax/pipeline.py.
 """
@@ -15,15 +17,23 @@ from ispf_jax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, see configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of all results; default runs/<name of the configuration>.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, if several processes run together; give it to each.")
+_PROCESSES = flags.DEFINE_integer("processes", 0, "How many processes run together.", lower_bound=0)
+_PROCESS = flags.DEFINE_integer("process", -1, "Which of them this one is, from 0.")
+_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Several processes that the cluster's environment knows (SLURM, Open MPI, Kubernetes).")
 
 
 def main(argv):
-    from ispf_jax import pipeline  # takes seconds to import: wrong flags are told at once
+    from ispf_jax import parallel, pipeline  # takes seconds to import: wrong flags are told at once
 
     if len(argv) > 1:
         raise UserError(f"{argv[1]!r} is not understood; options are written --config.key=value.")
     if _CONFIG.value is None:
         raise UserError("--config is missing; for a first run use --config=configs/digits_ispf.py.")
+    if _COORDINATOR.value and not 0 <= _PROCESS.value < _PROCESSES.value:
+        raise UserError(f"--process={_PROCESS.value} must be from 0 to {_PROCESSES.value - 1}: one less than --processes={_PROCESSES.value}.")
+    if _COORDINATOR.value or _DISTRIBUTED.value:
+        parallel.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     interruption.listen()
     pipeline.run(_CONFIG.value, _WORKDIR.value or pipeline.default_workdir(config_flags.get_config_filename(flags.FLAGS["config"])))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ispf_jax import interruption
 from ispf_jax.errors import StorageError, UserError
-from ispf_jax.files import atomic_write_text
+from ispf_jax.files import atomic_write_text, ensure_writable
 from ispf_jax.jobs import Job
 
 POLL = 0.2
@@ -154,7 +154,7 @@ def _explain(error, job, worker) -> str:
         return f"out of memory with {worker.batch_of(job)}; set it to half, or use a smaller config.model.width."
     path = worker.workdir / job.place / "error.txt"
     if worker.leads:
-        atomic_write_text(path, "".join(traceback.format_exception(error)))
+        atomic_write_text(ensure_writable(path.parent) / path.name, "".join(traceback.format_exception(error)))
     return f"{type(error).__name__}: {line} (the traceback is in {path})"
 
 

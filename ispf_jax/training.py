@@ -1,6 +1,5 @@
 """Carrying a stage through its epochs: resume, progress, metrics, checkpoints. The stages differ only in what an epoch is."""
 
-import logging
 import sys
 import time
 from collections.abc import Callable
@@ -99,7 +98,7 @@ def train(task: Task, state: Any, keeping: Keeping, devices: Devices) -> Saved:
                 for kind, sentence in task.warn(record).items():
                     if leads and kind not in told:
                         told.add(kind)
-                        logging.warning("%s: %s in epoch %d", task.title, sentence, epoch + 1)
+                        print(f"warning: {task.title}: in epoch {epoch + 1} {sentence}", file=sys.stderr, flush=True)
                 stop = devices.any(interruption.requested())
                 due = stop or epoch + 1 == task.epochs or time.monotonic() - last_save >= keeping.checkpoint_seconds
                 if devices.share(lambda: due):

@@ -16,6 +16,7 @@ from ispf_jax.files import atomic_write_json, ensure_writable
 from ispf_jax.jobs import ForgetSets, Job, joined, rows_directory, shown
 from ispf_jax.models import build_classifier, init_variables
 from ispf_jax.parallel import Devices
+from ispf_jax.report.results import complete_rows
 from ispf_jax.stages.supervised import SupervisedStage
 from ispf_jax.stages.unlearn import UnlearnStage
 from ispf_jax.training import Keeping
@@ -68,6 +69,8 @@ class Worker:
         """The original of a trial, with rows for it and its masked head for every forget set."""
         directory, saved = self.workdir / job.place, self._trained_original(job.seed)
         for forget in self.forget_sets:
+            if self.devices.share(lambda: complete_rows(rows_directory(directory, forget) / "result.json")):
+                continue  # of an earlier start with fewer forget sets
             rows = []
             for method in ("original", "masked_head"):
                 hidden = self._mask(forget) if method == "masked_head" else None

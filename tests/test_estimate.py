@@ -8,6 +8,7 @@ from ispf_jax import data as data_room
 from ispf_jax import estimate, pipeline
 from ispf_jax.config import make_experiment
 from ispf_jax.data import ArrayDataset, ImageData
+from ispf_jax.jobs import Job
 from ispf_jax.models import build_classifier
 
 # Multiply-adds of AllCNN at width 1 on 32x32 colour images: positions * kernel^2 * filters in * filters out, layer by layer.
@@ -26,18 +27,22 @@ def test_forward_flops_are_those_counted_by_hand(batch):
     assert flops == pytest.approx(2 * ALLCNN_MACS * batch, rel=0.1)
 
 
-def test_work_grows_with_what_is_asked_for():
-    def total(sets=1, **keys):
-        config = svhn_ispf.get_config()
-        config.update(keys)
-        return estimate.total_flops(make_experiment(config), build_classifier("allcnn", 10, 0.1), (32, 32, 3), 1000, sets)
-
-    original, retrain, gkt = (total(stages=s, methods="gkt") for s in ("original", "retrain", "unlearn"))
-    assert original == retrain > 0 and gkt > 0
-    assert total(stages="original,retrain,unlearn,report", methods="gkt,ispf") == pytest.approx(original + retrain + 2 * gkt)
-    assert total(stages="original,retrain,unlearn", methods="gkt", sets=3) == pytest.approx(original + 3 * (retrain + gkt))
-    assert total(stages="unlearn", methods="gkt", base="dfq,zskt", seeds="0,1") == pytest.approx(4 * gkt)
-    assert total(stages="report") == 0
+def test_the_work_of_every_kind_of_job():
+    """Passes of the classifier (1 each) and the generator (100 each) over images, counted by hand."""
+    config = svhn_ispf.get_config()
+    config.train.update(epochs=3, batch_size=100)
+    config.distill.update(epochs=5, loops=2, generator_steps=1, student_steps=4, warmup_epochs=1, batch_size=10)
+    config.audit.update(relearn_steps=7, relearn_batch=5, shots="1")
+    config.methods, config.base = "gkt,ispf", "dfq"
+    cost = estimate.Costs(make_experiment(config), 1.0, 100.0, np.array([500, 300, 200]))
+    original, retrain, shadow = Job("original", 0), Job("retrain", 0, (1,)), Job("shadow", 0, method="mia2")
+    unlearn, audit = Job("unlearn", 0, (1,), "dfq", "gkt"), Job("audit", 0, (1,))
+    assert [cost.steps(j) for j in (original, retrain, shadow, unlearn, audit)] == [3 * 8, 3 * 6, 3 * 4, 40, 0]
+    assert cost.flops(original) == pytest.approx(3 * (3 * 800 + 200))
+    assert cost.flops(retrain) == pytest.approx(3 * (3 * 560 + 140))
+    assert cost.flops(shadow) == pytest.approx(3 * (3 * 400 + 100))
+    assert cost.flops(unlearn) == pytest.approx(400 * (100 + 4) + 120 * (300 + 4))
+    assert cost.flops(audit) == pytest.approx((4 + 2) * 4 * 7 * 5 * 3)
 
 
 def test_the_machines_rate_is_measured():
@@ -56,7 +61,8 @@ def announced(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(data_room, "load", lambda *_, **__: data)
         monkeypatch.setattr(estimate, "matmul_rate", lambda: 1e11)
         config.devices = 1
-        pipeline.Pipeline(make_experiment(config), tmp_path).announce()
+        run = pipeline.Run(make_experiment(config), tmp_path)
+        run.announce(run.jobs)
         return capsys.readouterr().err
 
     return announce

@@ -11,7 +11,7 @@ import pytest
 from ispf_jax import interruption, training
 from ispf_jax.telemetry import read_metrics
 from tests.test_launch import DIGITS, ROOT
-from tests.test_training import RARELY, assert_same, toy
+from tests.test_training import ONE, RARELY, assert_same, toy
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def listening(monkeypatch):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_the_epoch_it_comes_in(number, listening, tmp_path):
-    undisturbed = training.train(*toy(tmp_path / "a")[:2], RARELY)
+    undisturbed = training.train(*toy(tmp_path / "a")[:2], RARELY, ONE)
     task, state, ran = toy(tmp_path / "b")
 
     def run_epoch(state, epoch):
@@ -35,12 +35,12 @@ def test_a_signal_saves_the_epoch_it_comes_in(number, listening, tmp_path):
         return task.run_epoch(state, epoch)
 
     with pytest.raises(interruption.Interrupted, match="after epoch 4 of 6"):
-        training.train(dataclasses.replace(task, run_epoch=run_epoch), state, RARELY)
+        training.train(dataclasses.replace(task, run_epoch=run_epoch), state, RARELY, ONE)
     assert ran == ["prepared", 0, 1, 2, 3]
     interruption._requested.clear()
 
     task, state, ran = toy(tmp_path / "b")
-    assert_same(training.train(task, state, RARELY).state, undisturbed.state)
+    assert_same(training.train(task, state, RARELY, ONE).state, undisturbed.state)
     assert ran == ["prepared", 4, 5]
     assert [r["epoch"] for r in read_metrics(tmp_path / "b" / "metrics.jsonl")] == [1, 2, 3, 4, 5, 6]
 

@@ -97,8 +97,10 @@ def program(monkeypatch):
     """launch.py as a module with flags of its own."""
     values = flags.FlagValues()
     monkeypatch.setattr(flags, "FLAGS", values)
-    define_string, define_config = flags.DEFINE_string, library.DEFINE_config_file
-    monkeypatch.setattr(flags, "DEFINE_string", lambda *args: define_string(*args, flag_values=values))
+    for name in ("DEFINE_string", "DEFINE_integer", "DEFINE_bool"):
+        define = getattr(flags, name)
+        monkeypatch.setattr(flags, name, lambda *args, _define=define, **named: _define(*args, **named, flag_values=values))
+    define_config = library.DEFINE_config_file
     monkeypatch.setattr(library, "DEFINE_config_file", lambda *args, **named: define_config(*args, **named, flag_values=values))
     monkeypatch.setattr(library.config_flags, "FLAGS", values)
     spec = importlib.util.spec_from_file_location("launch_under_test", ROOT / "launch.py")

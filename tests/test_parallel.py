@@ -1,4 +1,4 @@
-"""One device and four: the helpers, and that programs compile once."""
+"""One device and several: the helpers, and that programs compile once."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from ispf_jax import parallel
 from ispf_jax.errors import UserError
 from ispf_jax.parallel import Devices, Program, local_slice, psum, replicated_share, value_and_global_grad
 
-COUNTS = [1, 2, 4]
+COUNTS = [1, 2, 8]
 
 
 def devices(count):
@@ -19,14 +19,14 @@ def devices(count):
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_sums_shares_and_slices(count):
-    def program(x, axis):
+    def program(_, x, axis):
         mine = local_slice(x, axis)
         assert mine.shape == (8 // count, 3)
         shares = psum(replicated_share(jnp.float32(5), axis), axis)
         return {"total": psum({"sum": jnp.sum(mine, axis=0)}, axis)["sum"], "share": shares, "rows": _gather(mine, axis)}
 
     x = np.random.default_rng(0).standard_normal((8, 3)).astype(np.float32)
-    got = devices(count).compile(program)(x)
+    got = devices(count).compile(program, None)(x)
     np.testing.assert_allclose(got["total"], x.sum(0), rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(got["share"], 5, rtol=1e-6)
     np.testing.assert_array_equal(got["rows"], x)
@@ -42,7 +42,7 @@ def test_gradient_of_a_mean_of_squares(count):
     rng = np.random.default_rng(0)
     x, y, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((8, 3), (8,), (3,)))
 
-    def program(w, x, y, axis):
+    def program(_, w, x, y, axis):
         x, y = local_slice(x, axis), local_slice(y, axis)
 
         def loss_share(w):
@@ -55,7 +55,7 @@ def test_gradient_of_a_mean_of_squares(count):
         (loss, local), gradient = value_and_global_grad(loss_share, w, axis)
         return loss, psum(local, axis), gradient
 
-    loss, residual, gradient = devices(count).compile(program)(w, x, y)
+    loss, residual, gradient = devices(count).compile(program, None)(w, x, y)
     x, y, w = (a.astype(np.float64) for a in (x, y, w))
     r, m = x @ w - y, (x @ w).mean()
     np.testing.assert_allclose(loss, (r**2).mean() + w @ w + m**2, rtol=1e-5)
@@ -64,23 +64,23 @@ def test_gradient_of_a_mean_of_squares(count):
 
 
 def test_auxiliary_outputs_stay_local():
-    def program(x, axis):
+    def program(_, x, axis):
         mine = local_slice(x, axis)
         (_, aux), _ = value_and_global_grad(lambda w: (jnp.sum(w * mine), jnp.sum(mine, keepdims=True)), jnp.ones(()), axis)
         return _gather(aux, axis)
 
-    np.testing.assert_array_equal(devices(4).compile(program)(jnp.arange(8.0)), [1, 5, 9, 13])
+    np.testing.assert_array_equal(devices(4).compile(program, None)(jnp.arange(8.0)), [1, 5, 9, 13])
 
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_a_program_is_compiled_once_and_refuses_other_shapes(count):
     traces = []
 
-    def body(x, scale, axis):
+    def body(_, x, scale, axis):
         traces.append(axis)
         return psum(jnp.sum(local_slice(x, axis)), axis) * scale
 
-    program = devices(count).compile(body)
+    program = devices(count).compile(body, None)
     assert program.prepare(jnp.ones(8), jnp.float32(2)) > 0
     assert program.prepare(jnp.ones(8), jnp.float32(3)) == 0
     assert [float(program(jnp.ones(8), jnp.float32(s))) for s in (1, 2, 3)] == [8, 16, 24]
@@ -98,11 +98,11 @@ def test_a_program_compiles_at_its_first_call():
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_donated_arguments_are_used_up_and_outputs_feed_the_next_call(count):
-    def add(state, x, axis):
+    def add(_, state, x, axis):
         total = psum(jnp.sum(local_slice(x, axis)), axis)
         return jax.tree.map(lambda s: s + total, state)
 
-    program = devices(count).compile(add, donate=1)
+    program = devices(count).compile(add, None, donate=1)
     state, x = devices(count).replicate({"a": np.zeros(3, np.float32)}), jnp.ones(8)
     first = program(state, x)
     second = program(first, x)
@@ -124,11 +124,20 @@ def test_axis_and_count():
 
 
 def test_devices_by_number():
-    assert parallel.local_devices(0).count == 4 == len(jax.local_devices())
-    assert parallel.local_devices(2).devices == tuple(jax.local_devices()[:2])
-    for wrong in (5, -1):
-        with pytest.raises(UserError, match=rf"config.devices={wrong}, but this machine has 4"):
-            parallel.local_devices(wrong)
+    (everything,) = parallel.chosen_devices(0, "batch")
+    assert everything.count == 8 == len(jax.local_devices()) and not everything.crew and everything.leads
+    assert parallel.chosen_devices(2, "batch")[0].devices == tuple(jax.local_devices()[:2])
+    assert [d.devices for d in parallel.chosen_devices(3, "jobs")] == [(d,) for d in jax.local_devices()[:3]]
+    for wrong in (9, -1):
+        with pytest.raises(UserError, match=rf"config.devices={wrong}, but this machine has 8"):
+            parallel.chosen_devices(wrong, "batch")
+
+
+def test_alone_nothing_is_shared():
+    (one,) = parallel.chosen_devices(1, "batch")
+    assert one.share(lambda: {"a": 1}) == {"a": 1} and one.any(True) and not one.any(False)
+    with pytest.raises(UserError, match="mine"):
+        one.share(lambda: (_ for _ in ()).throw(UserError("mine")))
 
 
 def test_a_batch_that_does_not_divide_is_refused():

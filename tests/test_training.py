@@ -13,12 +13,13 @@ from ispf_jax.checkpoint import Store
 from ispf_jax.config import make_experiment
 from ispf_jax.errors import UserError
 from ispf_jax.models import build_classifier
-from ispf_jax.parallel import local_devices
+from ispf_jax.parallel import chosen_devices
 from ispf_jax.stages.supervised import SupervisedStage
 from ispf_jax.stages.unlearn import UnlearnStage
 from ispf_jax.telemetry import read_metrics
 
 KEEPING = training.Keeping(checkpoint_seconds=0.0, progress_seconds=1e9, tensorboard=False)
+(ONE,) = chosen_devices(1, "batch")
 RARELY = training.Keeping(checkpoint_seconds=1e9, progress_seconds=1e9, tensorboard=False)
 SCORES = (0.0, 3.0, 1.0, 3.0, 2.0, 0.5)  # best after epoch 2; the first of equals counts
 
@@ -69,7 +70,7 @@ def without_time(records):
 
 def test_a_task_runs_to_its_end_and_keeps_the_first_best(tmp_path):
     task, state, ran = toy(tmp_path)
-    saved = training.train(task, state, KEEPING)
+    saved = training.train(task, state, KEEPING, ONE)
     assert ran == ["prepared", *range(6)]
     assert (saved.meta["epoch"], saved.meta["best_epoch"], saved.meta["best_score"]) == (6, 2, 3.0)
     records = read_metrics(tmp_path / "metrics.jsonl")
@@ -81,17 +82,17 @@ def test_a_task_runs_to_its_end_and_keeps_the_first_best(tmp_path):
 
 def test_without_a_score_best_is_the_last(tmp_path):
     task, state, _ = toy(tmp_path, score=False)
-    saved = training.train(task, state, KEEPING)
+    saved = training.train(task, state, KEEPING, ONE)
     assert_same(saved.best, saved.last)
     assert saved.meta["best_score"] is None
 
 
 def test_a_finished_task_runs_and_compiles_nothing(tmp_path):
     task, state, _ = toy(tmp_path)
-    first = training.train(task, state, KEEPING)
+    first = training.train(task, state, KEEPING, ONE)
     before = (tmp_path / "metrics.jsonl").stat().st_mtime_ns
     task, state, ran = toy(tmp_path)
-    assert_same_saved(training.train(task, state, KEEPING), first)
+    assert_same_saved(training.train(task, state, KEEPING, ONE), first)
     assert ran == [] and (tmp_path / "metrics.jsonl").stat().st_mtime_ns == before
 
 
@@ -99,12 +100,12 @@ def test_a_finished_task_runs_and_compiles_nothing(tmp_path):
 @pytest.mark.parametrize("keeping", [KEEPING, RARELY], ids=["every epoch saved", "only the end saved"])
 def test_an_interrupted_task_ends_bit_by_bit_as_an_undisturbed_one(tmp_path, stop_at, keeping):
     task, state, _ = toy(tmp_path / "whole")
-    whole = training.train(task, state, KEEPING)
+    whole = training.train(task, state, KEEPING, ONE)
     task, state, _ = toy(tmp_path / "cut", stop_at=stop_at)
     with pytest.raises(Interrupted):
-        training.train(task, state, keeping)
+        training.train(task, state, keeping, ONE)
     task, state, ran = toy(tmp_path / "cut")
-    again = training.train(task, state, keeping)
+    again = training.train(task, state, keeping, ONE)
     assert ran == ["prepared", *range(stop_at if keeping is KEEPING else 0, 6)]
     assert_same_saved(again, whole)
     logs = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("whole", "cut")]
@@ -119,33 +120,33 @@ def test_a_log_that_is_ahead_of_the_checkpoint_is_cut_back(tmp_path):
     """The process ended between writing an epoch's record and saving its checkpoint, in the middle of a line."""
     task, state, _ = toy(tmp_path, stop_at=3)
     with pytest.raises(Interrupted):
-        training.train(task, state, KEEPING)
+        training.train(task, state, KEEPING, ONE)
     with open(tmp_path / "metrics.jsonl", "a") as log:
         log.write(json.dumps({"epoch": 4, "loss": 99.0}) + "\n" + '{"epoch": 5, "lo')
     task, state, _ = toy(tmp_path)
-    training.train(task, state, KEEPING)
+    training.train(task, state, KEEPING, ONE)
     records = read_metrics(tmp_path / "metrics.jsonl")
     assert [r["epoch"] for r in records] == [1, 2, 3, 4, 5, 6] and records[3]["loss"] != 99.0
 
 
 def test_damage_in_the_last_checkpoint_costs_only_the_epochs_after_the_one_before(tmp_path):
     task, state, _ = toy(tmp_path)
-    whole = training.train(task, state, KEEPING)
+    whole = training.train(task, state, KEEPING, ONE)
     for path in (tmp_path / "checkpoints" / "6").rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
     task, state, ran = toy(tmp_path)
-    assert_same_saved(training.train(task, state, KEEPING), whole)
+    assert_same_saved(training.train(task, state, KEEPING, ONE), whole)
     assert ran == ["prepared", 5]
     task, state, ran = toy(tmp_path)
-    assert_same_saved(training.train(task, state, KEEPING), whole)
+    assert_same_saved(training.train(task, state, KEEPING, ONE), whole)
     assert ran == []
 
 
 def test_numbers_that_are_not_finite_stop_the_run_and_keep_the_last_good_state(tmp_path):
     task, state, _ = toy(tmp_path, fail_with=4)
     with pytest.raises(UserError, match=r"toy: loss became nan in epoch 5; .*checkpoints.*lower the learning rate"):
-        training.train(task, state, KEEPING)
+        training.train(task, state, KEEPING, ONE)
     with Store(tmp_path / "checkpoints") as store:
         assert store.variables("last", {"w": jnp.zeros(3)})[1]["epoch"] == 4
     assert [r["epoch"] for r in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
@@ -189,7 +190,7 @@ def test_supervised_stage_goes_on_bit_by_bit(tmp_path, experiment, classifier, m
     rng = np.random.default_rng(0)
     labels = np.arange(60, dtype=np.int32) % 3
     images = np.clip(80 * labels[:, None, None, None] + rng.normal(0, 40, (60, 8, 8, 1)), 0, 255).astype(np.uint8)
-    devices = local_devices(1)
+    devices = ONE
     stage = SupervisedStage(experiment, classifier, devices, jnp.asarray(images), jnp.asarray(labels), KEEPING)
     member = np.ones(60, bool)
 
@@ -215,7 +216,7 @@ def test_supervised_stage_goes_on_bit_by_bit(tmp_path, experiment, classifier, m
 
 
 def test_unlearning_stage_goes_on_bit_by_bit(tmp_path, experiment, classifier, monkeypatch):
-    stage = UnlearnStage(experiment, "dfq", classifier, (8, 8, 1), local_devices(1), KEEPING)
+    stage = UnlearnStage(experiment, "dfq", classifier, (8, 8, 1), ONE, KEEPING)
     teacher = stage.fresh_state(5).student.variables
 
     def observe(variables, epoch):

@@ -135,7 +135,7 @@ class UnlearnStage:
             signs["class"] = f"{share:.1f} % of the synthetic images are of one class, {int(counts.argmax())}, in the teacher's eyes"
         if record.get("skipped_steps"):
             steps = self.setup.loops * self.setup.student_steps
-            signs["filtered"] = f"in {record['skipped_steps']:.0f} of {steps} steps every image was filtered out and the student learned nothing"
+            signs["filtered"] = f"{record['skipped_steps']:.0f} of {steps} steps had every image filtered out: the student learned nothing in them"
         return signs
 
     def _epoch_record(self, epoch, generator, student):

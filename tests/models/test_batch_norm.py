@@ -161,7 +161,7 @@ def test_half_precision_computes_in_single():
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), new, want_new)
 
 
-def loss_over_devices(variables, images, weight, mask, axis):
+def loss_over_devices(_, variables, images, weight, mask, axis):
     """Masked loss of scaled inputs; differentiated by the scale of the inputs, so the gradient runs through the statistics."""
     local = [local_slice(a, axis) for a in (images, weight, mask)]
 
@@ -180,7 +180,7 @@ def loss_over_devices(variables, images, weight, mask, axis):
 
 @pytest.fixture(scope="module")
 def programs():
-    return [Devices(tuple(jax.devices()[:count])).compile(loss_over_devices) for count in (1, 4)]
+    return [Devices(tuple(jax.devices()[:count])).compile(loss_over_devices, None) for count in (1, 4)]
 
 
 # Two rows per device.

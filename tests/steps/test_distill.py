@@ -68,18 +68,18 @@ def test_an_epoch_is_the_loop_over_its_steps(method):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("base", ["dfq", "zskt"])
-def test_four_devices_are_one(base, method):
+def test_eight_devices_are_one(base, method):
     state, ask = networks()[1], request(method)
-    assert_close(run_epoch(state, ask, base, 4), run_epoch(state, ask, base, 1))
+    assert_close(run_epoch(state, ask, base, 8), run_epoch(state, ask, base, 1))
 
 
 @pytest.mark.parametrize("method", ["gkt", "is"])
 def test_the_filters_above_are_uneven_and_leave_devices_empty(method):
-    """Of the four samples of a device sometimes none is kept while another device keeps several."""
+    """Of the two samples of a device sometimes none is kept while another device keeps both."""
     ask = request(method)
-    layouts = [kept_by(ask, *step)[0].reshape(4, 4).sum(1) for step in tiny.python_loop(networks()[1], ask)[3]]
+    layouts = [kept_by(ask, *step)[0].reshape(8, 2).sum(1) for step in tiny.python_loop(networks()[1], ask)[3]]
     assert any(layout.min() == 0 and layout.max() >= 2 for layout in layouts)
-    metrics = run_epoch(networks()[1], ask, count=4)[2]
+    metrics = run_epoch(networks()[1], ask, count=8)[2]
     np.testing.assert_array_equal(metrics["kept"], np.sum(layouts, axis=1))
 
 
@@ -145,7 +145,7 @@ def test_an_empty_filtered_batch_changes_nothing_in_the_student():
     state = run_epoch(networks()[1], request("gkt"))[0]  # with momentum that would move the weights on
     momentum = jax.tree.leaves(state.student.opt_state)
     assert max(np.abs(m).max() for m in momentum) > 0
-    for count in (1, 4):
+    for count in (1, 8):
         new, _, metrics = run_epoch(state, request("gkt", threshold=0.0), count=count)
         identical(new.student, state.student)
         assert differs(new.generator.params, state.generator.params)

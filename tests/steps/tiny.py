@@ -123,11 +123,11 @@ def epoch_program(base, count):
     """(state, teacher, request) -> (state, generator metrics, student metrics), and the list that grows when it is traced."""
     traces = []
 
-    def epoch(state, teacher, request, axis):
+    def epoch(setup, state, teacher, request, axis):
         traces.append(axis)
-        return distill_epoch(make_setup(base), state, teacher, request, axis)
+        return distill_epoch(setup, state, teacher, request, axis)
 
-    return Devices(tuple(jax.devices()[:count])).compile(epoch), traces
+    return Devices(tuple(jax.devices()[:count])).compile(epoch, make_setup(base)), traces
 
 
 def run_epoch(state, request, base="dfq", count=1):
