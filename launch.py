@@ -1,6 +1,7 @@
 """python launch.py --config=configs/digits_ispf.py [--workdir=DIR] [--config.key=value ...]
 
-On several machines, the same command on each with --coordinator=HOST:PORT --processes=N --process=I, or --distributed under SLURM.
+On several machines, the same command on each: with --coordinator=HOST:PORT --processes=N --process=I (or --distributed under SLURM)
+they share every run, with --config.spread=jobs and nothing more they share out the jobs.
 
 Trains the original classifier, retrains it without the forgotten classes, unlearns them without data, and reports. Intentionally short:
 the story is in ispf_jax/pipeline.py.
@@ -32,6 +33,8 @@ def main(argv):
         raise UserError("--config is missing; for a first run use --config=configs/digits_ispf.py.")
     if _COORDINATOR.value and not 0 <= _PROCESS.value < _PROCESSES.value:
         raise UserError(f"--process={_PROCESS.value} must be from 0 to {_PROCESSES.value - 1}: one less than --processes={_PROCESSES.value}.")
+    if (_COORDINATOR.value or _DISTRIBUTED.value) and _CONFIG.value.spread == "jobs":
+        raise UserError("--config.spread=jobs needs neither --coordinator nor --distributed: start the same command as often as you like.")
     if _COORDINATOR.value or _DISTRIBUTED.value:
         parallel.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     interruption.listen()

@@ -38,10 +38,9 @@ class Store:
             preservation_policy=ocp.checkpoint_managers.LatestN(KEPT_STEPS),
             enable_async_checkpointing=False,
             cleanup_tmp_directories=True,
-            # Every store belongs to one process, whatever the others of a run do: without this Orbax waits for all of them.
+            # A store belongs to process 0 of its run alone: without this Orbax waits for the others.
             multiprocessing_options=ocp.options.MultiprocessingOptions(
-                primary_host=jax.process_index(), active_processes={jax.process_index()},
-                barrier_sync_key_prefix=f"process{jax.process_index()}",
+                primary_host=0, active_processes={0}, barrier_sync_key_prefix="process0",
             ) if jax.process_count() > 1 else ocp.options.MultiprocessingOptions(),
             create=jax.process_count() == 1,  # the directory is there already, and Orbax refuses to make it for one of several
         )

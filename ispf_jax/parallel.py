@@ -234,11 +234,6 @@ def join(coordinator: str = "", processes: int = 0, process: int = -1):
         ) from error
 
 
-def run_token() -> str:
-    """A name that is the same in all processes of this run, and another one in every run."""
-    return str(int(multihost_utils.broadcast_one_to_all(np.array(time.time_ns() // 1000 % 2**31, np.int32))))
-
-
 def _packed(make):
     try:
         return pickle.dumps((make(), None))

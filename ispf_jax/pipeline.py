@@ -24,8 +24,8 @@ from ispf_jax.errors import UserError
 from ispf_jax.estimate import costs, device_seconds
 from ispf_jax.files import atomic_write_json, ensure_writable
 from ispf_jax.jobs import Job, finished, jobs
-from ispf_jax.lock import exclusive
-from ispf_jax.parallel import Devices, chosen_devices, run_token
+from ispf_jax.lock import locked
+from ispf_jax.parallel import Devices, chosen_devices
 from ispf_jax.plan import plan, table
 from ispf_jax.report import write_combined, write_report
 from ispf_jax.telemetry import format_duration
@@ -52,7 +52,7 @@ def run(config, workdir: str) -> str:
     if first.dry_run:
         return _print("\n\n".join(_plan(name, e, Path(workdir) / name) for name, e in experiments.items()))
     began, tables, failed, total = time.perf_counter(), [], {}, 0
-    with exclusive(workdir) if jax.process_index() == 0 else nullcontext():
+    with locked(workdir, shared=first.spread == "jobs") if jax.process_index() == 0 else nullcontext():
         for name, e in experiments.items():
             run_ = Run(e, ensure_writable(Path(workdir) / name))
             failures, count = run_.work()
@@ -65,7 +65,8 @@ def run(config, workdir: str) -> str:
     _print("\n\n".join(tables))
     if failed:
         raise UserError(sweep.failure_text(failed, total))
-    print(f"finished in {format_duration(time.perf_counter() - began)}; results are in {workdir}", file=sys.stderr)
+    if jax.process_index() == 0:
+        print(f"finished in {format_duration(time.perf_counter() - began)}; results are in {workdir}", file=sys.stderr)
     return "\n\n".join(tables)
 
 
@@ -104,12 +105,8 @@ class Run:
         if not todo:
             return {}, 0
         self.announce(todo)
-        several = jax.process_count() > 1 and not crew.crew
-        board = None
-        if several:
-            board = self.workdir / ".board" / run_token()
-            board.mkdir(parents=True, exist_ok=True)
-        return sweep.work(sweep.Board(todo, board), self.workers()), len(todo)
+        board = self.workdir / ".board" if self.e.spread == "jobs" else None
+        return sweep.work(sweep.Board(todo, board, lambda job: finished(job, self.workdir, self.forget_sets)), self.workers()), len(todo)
 
     def announce(self, todo: list[Job]):
         """On a CPU, say before a long run about how long it will take."""
@@ -181,8 +178,7 @@ def _prepare_jax(e: Experiment):
 def _plan(name, e, workdir):
     data = load_data(e)
     sets = forget_sets(e.forget, data.class_names)
-    workers = len(_devices(e)) * (jax.process_count() if e.spread == "jobs" else 1)
-    return (f"{name}\n" if name else "") + table(plan(jobs(e, sets), workdir, sets, costs(e, data)), workers)
+    return (f"{name}\n" if name else "") + table(plan(jobs(e, sets), workdir, sets, costs(e, data)), len(_devices(e)))
 
 
 def _print(text):

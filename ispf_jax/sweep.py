@@ -1,13 +1,16 @@
 """Going through jobs: in order on one worker, side by side on several devices and in several processes; a failure costs its own job.
 
-Processes that share a sweep agree by files: whoever creates a job's file in the board's directory first does the job.
+Processes that share a sweep need nothing but its work directory: whoever holds the lock of a job's file does the job, and the
+system releases it however a process ends. So processes may join and leave at any time.
 """
 
+import fcntl
 import os
 import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,18 +24,21 @@ POLL = 0.2
 
 
 class Board:
-    """Which jobs are open, taken, done or failed; one for all workers of this process.
+    """Which jobs are open, taken, done or failed; one for all workers of a process.
 
     Args:
-      directory: shared by all processes of the sweep and new for every run; None if there is one process only.
+      directory: where processes tell each other; None if this one has the jobs to itself.
+      finished: whether a job's results are there, which another process may have left.
     """
 
-    def __init__(self, jobs: list[Job], directory: Path | None = None):
-        self.jobs, self._directory = jobs, directory
+    def __init__(self, jobs: list[Job], directory: Path | None = None, finished: Callable[[Job], bool] = lambda job: False):
+        self.jobs, self._finished = jobs, finished
+        self._directory = directory and ensure_writable(directory)
+        self._began = time.time() - 0.1  # file systems' clocks tick coarsely
         self._open = list(jobs)
         self._failed: dict[Job, str] = {}
         self._done: set[Job] = set()
-        self._mine: set[Job] = set()
+        self._held: dict[Job, int] = {}
         self._lock = threading.Lock()
         self._needs = {job: [other for other in jobs if job.needs(other)] for job in jobs}
 
@@ -40,7 +46,6 @@ class Board:
         """The next job whose needs are met; waits for one; None when nothing is left to take."""
         while not interruption.requested():
             with self._lock:
-                self._look()
                 for job in list(self._open):
                     broken = next((n for n in self._needs[job] if n in self._failed), None)
                     if broken and job.kind != "audit":  # an audit looks at whatever there is
@@ -56,53 +61,50 @@ class Board:
     def settle(self, job: Job, error: str = ""):
         """The job is done, or failed with an error."""
         with self._lock:
+            if self._directory:
+                atomic_write_text(self._file(job, "settled"), error)
             self._settle(job, error)
 
-    def wait(self) -> dict[Job, str]:
-        """Wait until all jobs, also those of other processes, are settled (or a stop was requested); the failed ones with their errors."""
-        while not interruption.requested():
-            with self._lock:
-                self._look()
-                if len(self._done) + len(self._failed) == len(self.jobs):
-                    break
-            time.sleep(POLL)
+    def release(self, job: Job):
+        """The job was stopped; another process may go on with it."""
+        with self._lock:
+            os.close(self._held.pop(job)) if job in self._held else None
+
+    def failed(self) -> dict[Job, str]:
+        """The failed jobs with their errors, in the order of the jobs."""
         return {job: self._failed[job] for job in self.jobs if job in self._failed}
 
     def _settle(self, job, error):
-        if job in self._open:
-            self._open.remove(job)
+        self._open = [other for other in self._open if other != job]
         if error:
             self._failed[job] = error
         else:
             self._done.add(job)
-        if self._directory:
-            atomic_write_text(self._file(job, "settled"), error)
+        if job in self._held:
+            os.close(self._held.pop(job))
 
     def _claim(self, job):
+        """Take the job if no other process has it or has settled it since this one began."""
         if not self._directory:
             return True
+        file = os.open(self._file(job, "lock"), os.O_CREAT | os.O_RDWR, 0o666)
         try:
-            os.close(os.open(self._file(job, "taken"), os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        except FileExistsError:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
             return False
-        self._mine.add(job)
+        self._held[job] = file
+        settled = self._file(job, "settled")
+        if settled.exists() and settled.stat().st_mtime >= self._began:
+            self._settle(job, settled.read_text(encoding="utf-8"))
+            return False
+        if self._finished(job):
+            self._settle(job, "")
+            return False
         return True
 
-    def _look(self):
-        """Take over what other processes have settled."""
-        for job in self.jobs if self._directory else ():
-            if job not in self._done and job not in self._failed and job not in self._mine:
-                path = self._file(job, "settled")
-                if path.exists():
-                    error = path.read_text(encoding="utf-8")
-                    self._open = [other for other in self._open if other != job]
-                    if error:
-                        self._failed[job] = error
-                    else:
-                        self._done.add(job)
-
-    def _file(self, job, state):
-        return self._directory / f"{'_'.join(job.place.parts)}.{state}"
+    def _file(self, job, kind):
+        return self._directory / f"{'_'.join(job.place.parts)}.{kind}"
 
 
 def work(board: Board, workers: list) -> dict[Job, str]:
@@ -121,23 +123,21 @@ def work(board: Board, workers: list) -> dict[Job, str]:
             turns = [pool.submit(_take_turns, board, worker, threaded=True) for worker in workers]
         for turn in turns:
             turn.result()
-    failed = board.wait()
     if interruption.requested():
         raise interruption.Interrupted("stopped between two jobs")
-    return failed
+    return board.failed()
 
 
 def _take_turns(board, worker, threaded=False):
     while (job := board.take()) is not None:
         try:
             worker.do(job)
-        except StorageError:
-            if threaded:
+        except (StorageError, interruption.Interrupted, KeyboardInterrupt) as error:
+            board.release(job)
+            if threaded and isinstance(error, StorageError):
                 interruption.request()
             raise
         except Exception as error:  # noqa: BLE001 - a bug in one job must not take the others down
-            if isinstance(error, interruption.Interrupted):
-                raise
             text = _explain(error, job, worker)
             print(f"failed: {job}: {text}", file=sys.stderr, flush=True)
             board.settle(job, text)

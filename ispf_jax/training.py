@@ -80,6 +80,8 @@ def train(task: Task, state: Any, keeping: Keeping, devices: Devices) -> Saved:
         done = saved.meta["epoch"]
         if done == task.epochs:
             return saved
+        if devices.crew:  # each of its arrays once, in place: pmap gives donated arrays away while it moves them
+            saved = saved._replace(state=devices.replicate(saved.state))
         compiled = task.prepare(saved.state)
         if compiled > TELL_COMPILATION:
             print(f"{task.title}: compiled in {compiled:.0f} s, once for all runs like it", file=sys.stderr, flush=True)

@@ -1,6 +1,7 @@
 """Jobs and the board they are taken from: order, failures, several workers, several processes; and whole sweeps on tiny images."""
 
 import json
+import os
 import threading
 
 import jax
@@ -92,13 +93,16 @@ def test_several_workers_share_the_jobs_and_wait_for_what_they_need(tmp_path):
 
 
 def test_two_processes_share_the_jobs_through_files(tmp_path):
-    """Two boards with one directory, as two processes have them."""
+    """Two boards with one directory, as two processes have them; that RETRAIN is done already, only the disk knows."""
     order = [A, B, RETRAIN, ISPF, GKT, OTHER]
     workers = [Recorder(tmp_path, {B: UserError("b")}), Recorder(tmp_path, {B: UserError("b")})]
+    (tmp_path / "unlearn_dfq_gkt_1_seed0.settled").write_text("a failure of last week")
+    os.utime(tmp_path / "unlearn_dfq_gkt_1_seed0.settled", (0, 0))
+    boards = [sweep.Board(order, tmp_path, lambda job: job == RETRAIN) for _ in workers]
     outcomes = [None, None]
 
     def process(i):
-        outcomes[i] = sweep.work(sweep.Board(order, tmp_path), [workers[i]])
+        outcomes[i] = sweep.work(boards[i], [workers[i]])
 
     threads = [threading.Thread(target=process, args=(i,)) for i in (0, 1)]
     for thread in threads:
@@ -106,8 +110,15 @@ def test_two_processes_share_the_jobs_through_files(tmp_path):
     for thread in threads:
         thread.join(60)
     did = workers[0].did + workers[1].did
-    assert sorted(map(str, did)) == sorted(map(str, set(order) - {OTHER}))
+    assert sorted(map(str, did)) == sorted(map(str, set(order) - {OTHER, RETRAIN}))
     assert outcomes[0] == outcomes[1] == {B: "b", OTHER: "not run, because original seed 1 failed"}
+
+
+def test_a_job_of_a_process_that_died_is_taken_by_another(tmp_path):
+    mine, other = sweep.Board([A], tmp_path), sweep.Board([A], tmp_path)
+    assert mine.take() == A and not other._claim(A)
+    os.close(mine._held[A])  # as the system does at the end of a process
+    assert other.take() == A
 
 
 def test_a_stop_is_honoured_between_jobs(tmp_path, monkeypatch):
