@@ -170,7 +170,7 @@ def _prepare_jax(e: Experiment):
     if e.compilation_cache != "off":
         directory = Path("~/.cache/ispf_jax/compiled" if e.compilation_cache == "auto" else e.compilation_cache).expanduser()
         jax.config.update("jax_compilation_cache_dir", str(directory))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if e.deterministic:
         os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
 
