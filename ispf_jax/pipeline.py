@@ -33,6 +33,7 @@ from ispf_jax.evaluate.accuracy import Evaluator, accuracies
 from ispf_jax.files import atomic_write_json, ensure_writable
 from ispf_jax.models import build_classifier, init_variables
 from ispf_jax.parallel import local_devices
+from ispf_jax.provenance import journalled, weights_digest
 from ispf_jax.report import write_report
 from ispf_jax.stages.supervised import SupervisedStage
 from ispf_jax.stages.unlearn import UnlearnStage
@@ -112,6 +113,7 @@ class Pipeline:
                 if "audit" in self.e.stages:
                     self.audit(seed, forget)
 
+    @journalled("original")
     def original(self, seed: int):
         """The original of a trial, with rows for it and its masked head for every forget set."""
         directory = self.original_directory(seed)
@@ -126,6 +128,7 @@ class Pipeline:
                 rows.append(self._row(method, "", forget, seed, "best_validation", saved.best, saved, hidden=hidden))
             atomic_write_json(ensure_writable(directory / "rows" / _joined(forget)) / "result.json", rows)
 
+    @journalled("retrain")
     def retrain(self, seed: int, forget: tuple[int, ...]):
         """The reference of a trial: trained from scratch without the images of forgotten classes."""
         directory = self.retrain_directory(seed, forget)
@@ -137,6 +140,7 @@ class Pipeline:
         row = self._row("retrain", "", forget, seed, "best_validation", saved.best, saved)
         atomic_write_json(directory / "result.json", [row])
 
+    @journalled("unlearn")
     def unlearn(self, seed: int, forget: tuple[int, ...], base: str, method: str):
         """One unlearned student, with a row for its last epoch and one for its best epoch on test images."""
         from ispf_jax.report.figures import image_grid
@@ -154,6 +158,7 @@ class Pipeline:
         image_grid(stage.sample_images(saved.state, seed), directory / "samples.png")
         atomic_write_json(directory / "result.json", rows)
 
+    @journalled("audit")
     def audit(self, seed: int, forget: tuple[int, ...]):
         """Measure everything there is for a trial and forget set: references, baselines and all finished students."""
         from ispf_jax.stages.audit import audit
@@ -249,6 +254,8 @@ class Pipeline:
             "train_seconds": 0.0 if method == "masked_head" else saved.meta["seconds"],
             "student_steps": student_steps, "generator_steps": generator_steps,
             "images_synthesised": (student_steps + generator_steps) * (stage.setup.batch_size if stage else 0),
+            "weights": "" if method == "masked_head" else weights_digest(variables),
+            "teacher": weights_digest(self.teacher(seed) if stage else variables) if stage or method == "masked_head" else "",
             "epoch": epoch, "access": _ACCESS.get(method, "weights only" if selection == "last" else "test images"),
         }  # fmt: skip
 

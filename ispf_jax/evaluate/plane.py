@@ -2,6 +2,7 @@
 
 import numpy as np
 from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits
 
 from ispf_jax.errors import UserError
 from ispf_jax.evaluate import inputs
@@ -19,7 +20,9 @@ def plane(features, seed: int) -> np.ndarray:
         raise UserError(f"{len(features)} images are too few for a picture of features; 4 or more are needed.")
     if np.ptp(features, axis=0).max() == 0:
         return np.zeros((len(features), 2))
-    return TSNE(perplexity=min(30.0, len(features) / 4), init="pca", random_state=seed).fit_transform(features.astype(np.float32))
+    method = TSNE(perplexity=min(30.0, len(features) / 4), init="pca", random_state=seed)
+    with threadpool_limits(1):  # a thousand short parallel loops: threads that wait for a busy core cost more than they bring
+        return method.fit_transform(features.astype(np.float32))
 
 
 def picture_rows(labels, forget_mask, count: int, seed: int) -> np.ndarray:

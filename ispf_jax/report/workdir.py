@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterator
 
+from ispf_jax.provenance import JOURNAL
 from ispf_jax.report.audits import Audit, read_audits
 from ispf_jax.report.averages import RunKey
 from ispf_jax.report.names import model_name
@@ -26,7 +27,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a report is made from; `config` is flat ("data.name"), `damaged` are files that were set aside."""
+    """What a report is made from; `config` is flat ("data.name"), `damaged` are files that were set aside.
+
+    `jobs` are the lines of the journal: {"stage", "job", "seconds", "cpu_seconds", "finished", "ended", "devices"}.
+    """
 
     rows: list[Row] = field(default_factory=list)
     runs: list[RunLog] = field(default_factory=list)
@@ -36,6 +40,7 @@ class Contents:
     class_names: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    jobs: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def bases(self) -> bool:
@@ -66,7 +71,7 @@ def read(workdir: str | os.PathLike, provenance: dict[str, Any] | None = None) -
     config = provenance.get("config") or saved.get("config") or {}
     more = {"data_fingerprint": saved["data_fingerprint"]} if saved.get("data_fingerprint") else {}
     names = [str(name) for name in saved.get("class_names") or []]
-    return Contents(rows, runs, audits, list(_samples(workdir)), _damaged(workdir), names, config, provenance | more)
+    return Contents(rows, runs, audits, list(_samples(workdir)), _damaged(workdir), names, config, provenance | more, _jobs(workdir))
 
 
 def unfinished(contents: Contents) -> list[str]:
@@ -142,6 +147,22 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _jobs(workdir: Path) -> list[dict[str, Any]]:
+    """The journal; lines that are not whole are left out."""
+    try:
+        lines = (workdir / JOURNAL).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return []
+    jobs = []
+    for line in lines:
+        try:
+            job = json.loads(line)
+            jobs += [job] if isinstance(job["stage"], str) and job["seconds"] >= 0 and isinstance(job["devices"], list) else []
+        except (ValueError, KeyError, TypeError):
+            continue
+    return jobs
 
 
 def _damaged(workdir: Path) -> list[str]:
