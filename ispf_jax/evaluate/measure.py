@@ -27,12 +27,13 @@ HEADS_ONLY = ("masked_head", "retrained_head")
 def model(context: Context, subject, attackers: Attackers, parts: dict) -> dict:
     """Measure one model; `parts` holds the finished parts of "original" and "retrain".
 
-    UserError if the model's predictions are NaN or infinite: the accuracy of such a model would look like a number.
+    UserError if no test image is of a forgotten class, or if the model's predictions are NaN or infinite: the accuracy of such a
+    model would look like a number.
     """
+    forgotten = inputs.forgotten_rows("test images", context.test.labels, context.forget_mask)
     record, config = Record(subject.name), context.config
     test = context.extract(subject.variables, context.test.images)
     inputs.logits(f"the logits of {subject.name}", test.logits)
-    forgotten = context.of_forget(context.test.labels)
     confusion = _accuracy(record, context, subject)
     if "mia1" in config.metrics:
         attacks.mia1(record, context, subject)

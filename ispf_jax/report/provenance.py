@@ -3,7 +3,7 @@
 from typing import Any, Sequence
 
 from ispf_jax.report.cells import MISSING, Column, Table, row
-from ispf_jax.report.names import METHOD_NAMES
+from ispf_jax.report.names import METHOD_NAMES, model_name
 from ispf_jax.report.results import STAGES, Row
 from ispf_jax.report.workdir import Contents
 
@@ -73,7 +73,7 @@ def hashes_table(contents: Contents) -> Table | None:
     for audit in contents.audits:
         for model, digest in audit.weights.items():
             source = MISSING if model in ("original", "retrain") else audit.weights.get("original", MISSING)
-            lines.append(row(METHOD_NAMES.get(model, model), audit.forget, str(audit.seed), digest, source))
+            lines.append(row(model_name(model, contents.bases), audit.forget, str(audit.seed), digest, source))
     columns = (Column("model", words=True), Column("forget", words=True), Column("seed"), Column("hash of the weights", words=True),
                Column("made from", words=True))
     return Table("Weights", columns, tuple(lines)) if lines else None
