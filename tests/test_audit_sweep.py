@@ -78,7 +78,7 @@ def test_averages_are_those_of_the_audits_of_the_runs(finished):
     assert checked > 5
     page = (finished / "report" / "index.html").read_text()
     line = lines["ispf/dfq", "kl_retrain"]
-    assert f"{float(line['mean']):.3f}" in page and f"sd {float(line['population_std']):.3f} (sample {float(line['sample_std']):.3f})" in page
+    assert f"{float(line['mean']):.3f}" in page and f"sd {float(line['population_std']):.3f}, sample sd {float(line['sample_std']):.3f}, 2 x 2 runs" in re.sub("<[^>]*>|\\n", "", page)
     assert "population standard deviation" in page and 'id="missing"' not in page
 
 

@@ -57,7 +57,7 @@ class Finding:
         """Interval and n of a single run; spread over seeds and the number of runs of several."""
         kind = metric(self.metric)
         if len(self.runs) > 1:
-            spread = f"sd {self.std:.{kind.digits}f} (sample {self.sample_std:.{kind.digits}f}), " if self.std == self.std else ""
+            spread = f"sd {self.std:.{kind.digits}f}, sample sd {self.sample_std:.{kind.digits}f}, " if self.std == self.std else ""
             undefined = len(self.runs) - len(self.defined)
             grid = count(self.runs).partition(" (")[0]
             missing = f"{len(self.runs)} of " if "(" in count(self.runs) else ""

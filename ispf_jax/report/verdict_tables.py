@@ -34,8 +34,8 @@ def verdict_table(verdict: Verdict, title: str) -> Table:
         rows.append(tuple(cells))
     notes = [READING] if has_span else []
     if any(f.std == f.std for f in verdict.findings.values()):
-        notes.append("sd: population standard deviation (ddof=0) of the seeds' means, as the paper's; sample: that of a sample (ddof=1).")
-    if len({count(f.runs) for f in verdict.findings.values()}) > 1:
+        notes.append("sd: population standard deviation (ddof=0) of the seeds' means, as the paper's; sample sd: that of a sample (ddof=1).")
+    if len({count(f.runs) for (_, name), f in verdict.findings.items() if name in shown}) > 1:
         notes.append("Not every number is over the same runs; those of several runs say over how many.")
     return Table(title, tuple(columns), tuple(rows), tuple(notes))
 
@@ -69,7 +69,7 @@ def full_table(verdict: Verdict, title: str) -> Table:
         unit = f" [{kind.unit}]" if kind.unit else ""
         found = [verdict.findings.get((model, name)) for model in verdict.models]
         smalls = {f.small for f in found if f}
-        shared = smalls.pop() if len(smalls) == 1 else ""  # what all models share is said once
+        shared = smalls.pop() if len(smalls) == 1 and sum(f is not None for f in found) > 1 else ""  # what all models share is said once
         cells = [replace(_cell(f, unit=False), small="") if shared else _cell(f, unit=False) for f in found]
         rows.append((Cell(kind.label + unit, kind.asks), Cell(verdict.tier(name) or MISSING, shared), *cells))
     return Table(title, columns, tuple(rows), tuple(_notes(verdict)))

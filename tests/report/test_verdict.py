@@ -41,7 +41,7 @@ def test_several_runs_average_over_sets_then_seeds(make_audit):
     assert found.value == pytest.approx(((52 + 58) / 2 + 64) / 2) and found.std == pytest.approx(4.5)
     assert found.place.at == pytest.approx((59.5 - 37) / 60)
     assert (found.place.low, found.place.high) == pytest.approx((0.25, 27 / 60))
-    assert found.small == "sd 4.5 (sample 6.4), 3 of 2 x 2 runs"  # of 55 and 64: 9/2, and 9/sqrt(2)
+    assert found.small == "sd 4.5, sample sd 6.4, 3 of 2 x 2 runs"  # of 55 and 64: 9/2, and 9/sqrt(2)
     only = judge(Contents(audits=audits), "digits", "allcnn", {"2"})
     assert only.findings["ispf/dfq", "probe/penultimate"].value == 58.0
 
@@ -109,7 +109,7 @@ def test_accuracy_class_by_class_has_a_line_per_class(make_audit):
     assert cell(table, "3", "Original").plain == "97.3 (88.8 to 100.0)" and cell(table, "2", "GKT").text == "81.5"
     audits = [make_audit("1", 0), make_audit("1", 1, shift=3.0)]
     both = class_table(judge(Contents(audits=audits), "digits", "allcnn"), "x")
-    assert cell(both, "2", "ISPF").plain == "97.5 (sd 1.5 (sample 2.1), 1 x 2 runs)"
+    assert cell(both, "2", "ISPF").plain == "97.5 (sd 1.5, sample sd 2.1, 1 x 2 runs)"
     assert class_table(judge(Contents(audits=[make_audit(measurements=[])]), "digits", "allcnn"), "x") is None
 
 

@@ -133,7 +133,7 @@ def _heat(values: np.ndarray, models: Sequence[str], audit: Audit, title: str, d
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         for (y, x), value in np.ndenumerate(values) if len(names) <= ANNOTATED else ():
-            if value >= 0.5:
+            if value >= 0.5 or (framed and np.isfinite(value)):
                 axes.text(x, y, digits.format(value), ha="center", va="center", fontsize=7, color="white" if value > 55 else "black")
         label(axes, f"{title} [{unit}]", "class", "")
 
