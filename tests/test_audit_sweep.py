@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import statistics
+from dataclasses import replace
 
 import pytest
 
@@ -56,7 +57,16 @@ def test_the_report_of_a_stopped_sweep_says_what_is_missing(stopped):
     assert "Retrained: 1 of 4 runs without a result (class 1 (class1), seed 1)." in said
     assert "ISPF: 1 of 4 runs without a result (class 1 (class1), seed 1)." in said
     assert "2 of 4 trials without an audit (class 0 (class0), 2 (class2), seed 1; class 1 (class1), seed 1)." in said
+    assert "The audit of class 0 (class0), 2 (class2), seed 1 was begun and is not finished" in said
     assert "2 of 4 trials" in said and "interrupted" in said
+
+
+def test_a_start_for_the_report_alone_says_the_same(stopped):
+    """The configuration of such a start asks for no other stage; what is there tells which were asked for."""
+    workdir, page, _ = stopped
+    contents = reading.read(workdir)
+    alone = replace(contents, config=contents.config | {"stages": ["report"]})
+    assert reading.unfinished(alone) == reading.unfinished(contents) and len(reading.unfinished(alone)) == 2
 
 
 def test_averages_are_those_of_the_audits_of_the_runs(finished):
