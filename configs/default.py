@@ -110,8 +110,8 @@ def get_config(variant: str = "") -> ConfigDict:
     c.audit.train_images = 5000  # training images, class-balanced, that probes and neighbours learn from
     c.audit.barrier_points = 11  # points between model and original on the line of linear interpolation; 0: no barrier
     c.audit.barrier_images = 1000  # test images on which the loss along it is taken
-    c.audit.synthetic_images = 2048  # synthetic images for the baseline that retrains the original's head
-    c.audit.embedding_images = 400  # real and synthetic images in the picture of features; 0: no picture
+    c.audit.synthetic_images = 2048  # synthetic images for the baseline that retrains the original's head, and among which duplicates are counted
+    c.audit.embedding_images = 400  # images in the pictures of features, real and synthetic ones of every student, test images of every model; 0: no pictures
 
     # How a run is kept and shown; free to change between two starts.
     c.checkpoint_seconds = 60.0  # time between two checkpoints of a running stage; every stage is saved at its end in any case

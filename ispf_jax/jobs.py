@@ -61,7 +61,8 @@ class Job:
 
 def jobs(e: Experiment, forget_sets: ForgetSets) -> list[Job]:
     """All jobs of an experiment, each after those it needs."""
-    trials = [(seed, forget) for seed in e.seeds for forget in forget_sets]
+    counts = {"mia2": e.audit.shadows, "lira": e.audit.lira_shadows} if "audit" in e.stages else {}
+    shadows = [Job("shadow", k, method=attack) for attack, n in counts.items() if attack in e.audit.metrics for k in range(n)]
     found = []
     for seed in e.seeds:
         found += [Job("original", seed)] if "original" in e.stages else []
@@ -69,10 +70,9 @@ def jobs(e: Experiment, forget_sets: ForgetSets) -> list[Job]:
             found += [Job("retrain", seed, forget)] if "retrain" in e.stages else []
             if "unlearn" in e.stages:
                 found += [Job("unlearn", seed, forget, base, method) for base in e.base for method in e.methods]
-    if "audit" in e.stages:
-        counts = {"mia2": e.audit.shadows, "lira": e.audit.lira_shadows}
-        found += [Job("shadow", k, method=a) for a, n in counts.items() if a in e.audit.metrics for k in range(n)]
-        found += [Job("audit", seed, forget) for seed, forget in trials]
+            if "audit" in e.stages:
+                found += [*shadows, Job("audit", seed, forget)]
+                shadows = []  # the first audit needs them, the others find them
     return found
 
 

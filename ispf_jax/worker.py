@@ -1,5 +1,6 @@
 """Does the jobs of one experiment on its devices: models, data and compiled programs are made once and used by all of them."""
 
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from ispf_jax.files import atomic_write_json, ensure_writable
 from ispf_jax.jobs import ForgetSets, Job, joined, rows_directory, shown
 from ispf_jax.models import build_classifier, init_variables
 from ispf_jax.parallel import Devices
+from ispf_jax.provenance import journalled, weights_digest
 from ispf_jax.report.results import complete_rows
 from ispf_jax.stages.supervised import SupervisedStage
 from ispf_jax.stages.unlearn import UnlearnStage
@@ -55,7 +57,9 @@ class Worker:
 
     def do(self, job: Job):
         """Do one job, from its last checkpoint if there is one, and leave its results in `job.place`."""
-        with jax.default_device(self.devices.local[0]):
+        kinds = [d.device_kind for d in self.devices.devices]
+        journal = journalled(self.workdir, job.kind, str(job), kinds) if self.leads else nullcontext()
+        with jax.default_device(self.devices.local[0]), journal:
             getattr(self, job.kind)(job)
 
     def batch_of(self, job: Job) -> str:
@@ -173,6 +177,8 @@ class Worker:
             "train_seconds": 0.0 if method == "masked_head" else saved.meta["seconds"],
             "student_steps": student_steps, "generator_steps": generator_steps,
             "images_synthesised": (student_steps + generator_steps) * (stage.setup.batch_size if stage else 0),
+            "weights": "" if method == "masked_head" else weights_digest(variables),
+            "teacher": weights_digest(self.teacher(seed) if stage else variables) if stage or method == "masked_head" else "",
             "epoch": epoch, "access": _ACCESS.get(method, "weights only" if selection == "last" else "test images"),
         }  # fmt: skip
 

@@ -224,7 +224,7 @@ def value(row):
 
 def weights(workdir, place):
     """Digest of the last variables of a job."""
-    from ispf_jax.evaluate.measure import weights_digest
+    from ispf_jax.provenance import weights_digest
 
     run = pipeline.Run(make_experiment(tiny()), workdir)
     return weights_digest(run.workers()[0].load(workdir / place, "last")[0])

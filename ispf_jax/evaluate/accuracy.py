@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 
 from ispf_jax.data.augment import augment, normalise
+from ispf_jax.evaluate.statistics import Proportion, wilson
 
 
 @dataclass(frozen=True)
@@ -87,3 +88,8 @@ def accuracies(confusion: np.ndarray, forget: tuple[int, ...]) -> Accuracies:
         return float(100 * hits[classes].sum() / n) if n else float("nan")
 
     return Accuracies(percent(of_forget), percent(~of_forget), percent(slice(None)))
+
+
+def class_accuracies(confusion: np.ndarray) -> list[Proportion | None]:
+    """Accuracy of every class with its 95 % Wilson interval, from counts [C, C]; None for a class without an image."""
+    return [wilson(int(row[c]), int(row.sum())) if row.sum() else None for c, row in enumerate(np.asarray(confusion))]

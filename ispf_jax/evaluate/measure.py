@@ -1,159 +1,60 @@
 """All measurements of one model: which images each metric looks at, and what access it needed.
 
-The metrics themselves are in the files beside this one; here they are given their inputs and turned into records
-{"model", "metric", "value", "unit", "low", "high", "n", "tier", "note"}.
+The metrics themselves are in the files beside this one; here they are given their inputs and turned into records.
 """
 
-import hashlib
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ispf_jax.config import AuditConfig
 from ispf_jax.data.augment import normalise
-from ispf_jax.data.dataset import ArrayDataset
-from ispf_jax.evaluate import divergence, features, lira, membership, probes, relearn, sampling, shadow, signals
-from ispf_jax.evaluate.accuracy import Evaluator, accuracies
+from ispf_jax.evaluate import attacks, divergence, features, inputs, plane, probes, relearn, sampling
+from ispf_jax.evaluate.accuracy import accuracies, class_accuracies
+from ispf_jax.evaluate.attacks import Attackers
+from ispf_jax.evaluate.context import RETRAINED, TEST, TRAINING, WEIGHTS, Context, Record
 from ispf_jax.evaluate.statistics import wilson
 
+__all__ = ["Attackers", "Context", "model"]
+
 PROBE_DRAWS = 5
-WEIGHTS, TEST, TRAINING, RETRAINED = "weights only", "test images", "training data", "retrained models"
-"""Access tiers: what somebody must hold to take a measurement."""
-
-
-@dataclass(frozen=True)
-class Context:
-    """What all models of an audit are measured against.
-
-    Attributes:
-      train, test: the data; `images` and `labels` are the training set on the device.
-      member: bool [M], the original's training split.
-      forget_mask: bool [C].
-      references: variables of "original" and, if there is one, "retrain".
-      seed: of every random choice of images.
-    """
-
-    classifier: nn.Module
-    evaluator: Evaluator
-    augmentation: str
-    train: ArrayDataset
-    test: ArrayDataset
-    images: jax.Array
-    test_images: jax.Array
-    member: np.ndarray
-    forget_mask: np.ndarray
-    references: dict[str, dict]
-    config: AuditConfig
-    seed: int
-
-    @property
-    def forget(self) -> tuple[int, ...]:
-        return tuple(np.flatnonzero(self.forget_mask).tolist())
-
-    @cached_property
-    def layers(self) -> tuple[str, ...]:
-        """The layers whose features are read: `config.layers` of them, evenly from the first third to the penultimate."""
-        names = features.layer_names(self.classifier, self.references["original"], self.train.images.shape[1:])[:-1]
-        places = np.linspace(0, len(names), self.config.layers + 1)[1:-1]
-        return (*(names[int(p) - 1] for p in places if int(p) >= 1), features.PENULTIMATE)
-
-    @cached_property
-    def probe_rows(self) -> np.ndarray:
-        """Training images that probes and neighbours learn from: class-balanced, at most `config.train_images`."""
-        rows = np.flatnonzero(self.member)
-        if len(rows) <= self.config.train_images:
-            return rows
-        smallest = np.bincount(self.train.labels[rows], minlength=self.forget_mask.size).min()
-        per_class = max(1, min(self.config.train_images // self.forget_mask.size, smallest))
-        return np.flatnonzero(sampling.shots(self.train.labels, self.member, per_class, self.seed))
-
-    @cached_property
-    def reference_features(self) -> dict[str, features.Extracted]:
-        """Features of the test images in the reference models."""
-        return {name: self.extract(variables, self.test.images) for name, variables in self.references.items()}
-
-    def extract(self, variables, images, layers=None) -> features.Extracted:
-        e = self.evaluator
-        return features.extract(self.classifier, variables, images, e.mean, e.std, layers or self.layers, e.batch_size)
-
-    def logits(self, variables, images) -> np.ndarray:
-        return self.extract(variables, images, (features.PENULTIMATE,)).logits
-
-    def of_forget(self, labels) -> np.ndarray:
-        return self.forget_mask[labels]
-
-    def relearn_setup(self) -> relearn.RelearnSetup:
-        c = self.config
-        steps = c.relearn_steps or 10 * -(-int(self.member.sum()) // c.relearn_batch)
-        return relearn.RelearnSetup(
-            self.classifier, steps, self.augmentation, self.evaluator.mean, self.evaluator.std, c.relearn_batch
-        )
-
-
-@dataclass(frozen=True)
-class Attackers:
-    """What membership attacks learned from shadow models of the data set: made once, used for every model.
-
-    Attributes:
-      mia2: the attack network, None if not asked for.
-      lira_statistic, lira_member: [K, M] statistic of the shadows on all training images, and which of them saw what.
-    """
-
-    mia2: shadow.Attacker | None = None
-    lira_statistic: np.ndarray | None = None
-    lira_member: np.ndarray | None = None
-
-
-@dataclass
-class _Record:
-    model: str
-    measurements: list = field(default_factory=list)
-    curves: list = field(default_factory=list)
-
-    def add(self, metric, value, unit, tier, n=None, low=None, high=None, note=""):
-        value = None if value is None else float(value)
-        self.measurements.append(
-            {"model": self.model, "metric": metric, "value": value, "unit": unit, "low": low, "high": high, "n": n, "tier": tier, "note": note}
-        )
+HEADS_ONLY = ("masked_head", "retrained_head")
+"""Baselines whose features are the original's."""
 
 
 def model(context: Context, subject, attackers: Attackers, parts: dict) -> dict:
-    """Measure one model; `parts` holds the finished parts of "original" and "retrain"."""
-    record, config = _Record(subject.name), context.config
+    """Measure one model; `parts` holds the finished parts of "original" and "retrain".
+
+    UserError if no test image is of a forgotten class, or if the model's predictions are NaN or infinite: the accuracy of such a
+    model would look like a number.
+    """
+    forgotten = inputs.forgotten_rows("test images", context.test.labels, context.forget_mask)
+    record, config = Record(subject.name), context.config
     test = context.extract(subject.variables, context.test.images)
-    forgotten = context.of_forget(context.test.labels)
+    inputs.logits(f"the logits of {subject.name}", test.logits)
     confusion = _accuracy(record, context, subject)
     if "mia1" in config.metrics:
-        _mia1(record, context, subject)
+        attacks.mia1(record, context, subject)
     if "mia2" in config.metrics and attackers.mia2 is not None:
-        _mia2(record, context, subject, attackers.mia2)
+        attacks.mia2(record, context, subject, attackers.mia2)
     if "lira" in config.metrics and attackers.lira_statistic is not None:
-        _lira(record, context, subject, attackers)
+        attacks.lira_attack(record, context, subject, attackers)
     if "features" in config.metrics:
         _features(record, context, subject, test)
     if "divergence" in config.metrics:
         _divergence(record, context, subject, test.logits[forgotten])
     if "relearn" in config.metrics:
         _relearn(record, context, subject, parts)
+    if subject.synthetic is not None and len(subject.synthetic) > 1:
+        _duplicates(record, context, subject.synthetic)
     mean = np.asarray(jax.nn.softmax(jnp.asarray(test.logits[forgotten]))).mean(axis=0)
     return {
         "measurements": record.measurements, "curves": record.curves,
         "confusion": confusion[list(context.forget)].tolist(), "mean_prediction": mean.tolist(),
+        "representation": _representation(context, subject, test),
     }  # fmt: skip
-
-
-def weights_digest(variables) -> str:
-    """A hash of a network's variables, the same for the same bits."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
-        digest.update(jax.tree_util.keystr(path).encode())
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()
 
 
 def _accuracy(record, context, subject):
@@ -163,51 +64,35 @@ def _accuracy(record, context, subject):
     for name, classes in (("forget", context.forget_mask), ("retain", ~context.forget_mask), ("overall", slice(None))):
         interval = wilson(int(hits[classes].sum()), int(totals[classes].sum()))
         record.add(f"accuracy/{name}", getattr(values, name), "%", TEST, interval.n, interval.low, interval.high)
+    for c, found in enumerate(class_accuracies(confusion)):
+        if found is None:
+            record.add(f"accuracy/class{c}", None, "%", TEST, 0, note="no test images")
+        else:
+            record.add(f"accuracy/class{c}", found.percent, "%", TEST, found.n, found.low, found.high)
     return confusion
 
 
-def _mia1(record, context, subject):
-    samples = membership.choose_samples(
-        context.config.mia1_protocol, context.train.labels, subject.member, context.test.labels, context.forget_mask, context.seed,
-        context.member,
-    )  # fmt: skip
-
-    def confidence(data, rows):
-        return signals.confidence(context.logits(subject.variables, data.images[rows]), data.labels[rows])
-
-    target_labels = context.train.labels[samples.targets]
-    rate = membership.confidence_membership(
-        confidence(context.train, samples.members), confidence(context.test, samples.nonmembers),
-        confidence(context.train, samples.targets), target_labels,
-    )  # fmt: skip
-    note = "saturates: 0 or 100 for any model that gives the class no confidence"
-    record.add("mia1", rate.percent, "%", TRAINING, rate.targets, note=note)
+def _duplicates(record, context, images):
+    """Copies among a student's synthetic images, beside those among real ones."""
+    for space, found in context.copies(images).items():
+        real = context.real_copies[space]
+        kinds = {space: (found.near, real.near)} | ({"exact": (found.exact, real.exact)} if space == "pixels" else {})
+        for kind, (count, among_real) in kinds.items():
+            note = f"of {real.n} real training images: {100 * among_real / real.n:.1f} %"
+            record.add(f"duplicates/{kind}", 100 * count / found.n, "%", WEIGHTS, found.n, note=note)
 
 
-def _mia2(record, context, subject, attacker):
-    seen = subject.member | (context.member & context.of_forget(context.train.labels))
-    rows = np.flatnonzero(seen)
-    inside, outside = sampling.same_class_counts(context.train.labels[rows], context.test.labels, context.seed)
-    logits = [
-        context.logits(subject.variables, context.train.images[rows[inside]]),
-        context.logits(subject.variables, context.test.images[outside]),
-    ]
-    probability = shadow.attack(attacker, signals.sorted_softmax(np.concatenate(logits)))
-    score = shadow.attack_score(probability, np.repeat([True, False], [len(inside), len(outside)]))
-    record.add("mia2", score.f1, "F1 x 100", TRAINING, score.n, note="compare with retrain; neither high nor low is better")
+def _representation(context, subject, test):
+    """Test images in the plane of the model's own penultimate features (the paper's figure 6); None if there is to be no picture.
 
-
-def _lira(record, context, subject, attackers):
-    rows = np.flatnonzero(context.of_forget(context.train.labels))
-    logits = context.logits(subject.variables, context.train.images[rows])
-    statistic = signals.scaled_confidence(logits, context.train.labels[rows])
-    fit = "per_example" if len(attackers.lira_member) >= 64 else "pooled"
-    scores = lira.online_scores(statistic, attackers.lira_statistic[:, rows], attackers.lira_member[:, rows], fit)
-    curve = lira.attack_curve(scores, context.member[rows])
-    note = f"{len(attackers.lira_member)} shadow models, {curve.negatives} forgotten images outside the training split"
-    record.add("lira/auc", curve.auc, "", TRAINING, curve.positives, note=note)
-    record.add("lira/tpr1", curve.tpr_at_1, "%", TRAINING, curve.positives, note=note)
-    record.add("lira/tpr0.1", curve.tpr_at_01, "%", TRAINING, curve.positives, note=note)
+    Baselines that only change the head have the original's picture.
+    """
+    count = context.config.embedding_images
+    if not count or subject.name in HEADS_ONLY:
+        return None
+    rows = plane.picture_rows(context.test.labels, context.forget_mask, count, context.seed)
+    points = plane.plane(test.layers[features.PENULTIMATE][rows], context.seed)
+    return {"points": np.round(points, 2).tolist(), "classes": context.test.labels[rows].tolist()}
 
 
 def _features(record, context, subject, test):

@@ -50,6 +50,7 @@ class Audit:
       mean_prediction: {model: probability per class, averaged over forgotten test images}.
       weights: {model: hash of its weights}.
       embedding: {"title", "points" [N, 2], "kind" [N]}, and "method": what was embedded and how.
+      representation: {"title": the model, "points" [N, 2], "classes" [N]} of real test images, each in the model's own features.
       not_run: {"metric", "why"}.
     """
 
@@ -67,6 +68,7 @@ class Audit:
     mean_prediction: dict[str, list[float]] = field(default_factory=dict)
     weights: dict[str, str] = field(default_factory=dict)
     embedding: list[dict[str, Any]] = field(default_factory=list)
+    representation: list[dict[str, Any]] = field(default_factory=list)
     not_run: list[dict[str, str]] = field(default_factory=list)
 
     @property
@@ -140,9 +142,10 @@ def _check(audit: Audit) -> None:
     for curve in audit.curves:
         if len(curve["steps"]) != len(curve["accuracy"]) or not isinstance(curve["model"] + curve["kind"], str):
             raise ValueError(f"the curve {curve['kind']} of {curve['model']} has {len(curve['steps'])} steps, {len(curve['accuracy'])} values")
-    for picture in audit.embedding:
-        if len(picture["points"]) != len(picture["kind"]) or any(len(point) != 2 for point in picture["points"]):
-            raise ValueError(f"the embedding {picture['title']} needs a kind and two coordinates for every point")
+    for of_point, pictures in (("kind", audit.embedding), ("classes", audit.representation)):
+        for picture in pictures:
+            if len(picture["points"]) != len(picture[of_point]) or any(len(point) != 2 for point in picture["points"]):
+                raise ValueError(f"the picture {picture['title']} needs {of_point} and two coordinates for every point")
     for counts in audit.confusion.values():
         if not counts or any(len(line) != len(counts[0]) for line in counts):
             raise ValueError("a confusion needs the counts of all classes for every forgotten class")

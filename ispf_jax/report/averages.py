@@ -14,11 +14,13 @@ RunKey = tuple[str, int]
 class Average:
     """Mean over the forget sets of a seed, then over seeds, as the paper averages (its Table 1).
 
-    `std` is the population standard deviation (ddof=0, the paper's) over the seeds' means; NaN with a single seed.
+    Over the seeds' means, `std` is the population standard deviation (ddof=0, the paper's) and `sample_std` that of a sample
+    (ddof=1, the larger); both NaN with a single seed.
     """
 
     mean: float
     std: float
+    sample_std: float = float("nan")
 
 
 def average(values: dict[RunKey, float]) -> Average | None:
@@ -29,7 +31,9 @@ def average(values: dict[RunKey, float]) -> Average | None:
     if not by_seed:
         return None
     means = [np.mean(numbers) for numbers in by_seed.values()]
-    return Average(float(np.mean(means)), float(np.std(means)) if len(means) > 1 else float("nan"))
+    if len(means) == 1:
+        return Average(float(means[0]), float("nan"))
+    return Average(float(np.mean(means)), float(np.std(means)), float(np.std(means, ddof=1)))
 
 
 def count(runs: Iterable[RunKey]) -> str:

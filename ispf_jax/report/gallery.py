@@ -30,7 +30,7 @@ class Gallery:
 
 def gallery(contents: Contents) -> Gallery:
     """The pictures of everything there is."""
-    kinds = (audit.relearning, audit.confusion, audit.closeness, audit.embeddings)
+    kinds = (audit.relearning, audit.class_accuracies, audit.confusion, audit.closeness, audit.representations, audit.embeddings)
     audits = [(f"Forgetting {contents.forget_name(a.forget)}, seed {a.seed}", [p for kind in kinds for p in kind(a, contents.bases)])
               for a in contents.audits]
     return Gallery(

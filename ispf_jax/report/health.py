@@ -5,12 +5,15 @@ from typing import Any, Sequence
 
 import numpy as np
 
+from ispf_jax.report.audits import Audit, Measurement
 from ispf_jax.report.averages import average
 from ispf_jax.report.cells import Column, Table, row
 from ispf_jax.report.names import METHOD_NAMES
 from ispf_jax.report.results import RunLog
 from ispf_jax.report.table import BEST_TEST
 from ispf_jax.report.workdir import Contents
+
+_DUPLICATES = {"duplicates/exact": "equal images", "duplicates/pixels": "near in pixels", "duplicates/features": "near in features"}
 
 
 @dataclass(frozen=True)
@@ -54,14 +57,19 @@ def synthesis_shares(contents: Contents) -> dict[tuple[str, str, str], list[Shar
     return found
 
 
-def health_table(runs: Sequence[RunLog]) -> Table | None:
-    """One line per run; None without runs. Steps counted are student steps, but for the classes, which are of generator steps."""
+def health_table(runs: Sequence[RunLog], audits: Sequence[Audit] = ()) -> Table | None:
+    """One line per run; None without runs. Steps counted are student steps, but for the classes, which are of generator steps.
+
+    Duplicates are those that the audit of the run's trial counted.
+    """
     if not runs:
         return None
     heads = ("method", "base", "forget", "seed", "images", "learned from", "filtered out", "of forgotten classes", "H per image", "rarest class",
              "commonest class", "empty steps")
-    duplicates = any(key for run in runs for record in run.records for key in record if "duplicate" in key)
-    columns = [Column(head, words=head in ("method", "base", "forget")) for head in heads] + ([Column("duplicates")] if duplicates else [])
+    counted = {(a.key, m.model, m.metric): m for a in audits for m in a.measurements if m.metric in _DUPLICATES}
+    copies = [name for name in _DUPLICATES if any(name == key[2] for key in counted)]
+    columns = [Column(head, words=head in ("method", "base", "forget")) for head in heads]
+    columns += [Column(_DUPLICATES[name]) for name in copies]
     lines = []
     for run in runs:
         batch = next((r["batch_size"] for r in reversed(run.records) if r.get("batch_size")), None)
@@ -71,12 +79,12 @@ def health_table(runs: Sequence[RunLog]) -> Table | None:
             METHOD_NAMES.get(run.method, run.method), run.base, run.forget, str(run.seed), f"{int(steps * batch):,}" if batch and steps else "-",
             _share(run, "kept", batch), _share(run, "filtered", batch), _share(run, "forget_samples", batch),
             _per_image(last.get("entropy"), batch), *([_class(shares, np.argmin), _class(shares, np.argmax)] if shares is not None else ["-", "-"]),
-            _total(run, "skipped_steps"), *([_mean_of(run, "duplicate")] if duplicates else []),
+            _total(run, "skipped_steps"), *(_percent(counted.get(((run.forget, run.seed), f"{run.method}/{run.base}", name))) for name in copies),
         ))
     notes = (
         "Images: all that were synthesised, those that only the generator learned from included. Learned from, filtered out, of forgotten classes "
         "(by the teacher's label): shares over all student steps. H: retained-class entropy at the end, in nats.",
-        *(() if duplicates else ("Duplicates among the images were not recorded.",)),
+        *_about_copies(counted),
     )
     return Table("Generator health", tuple(columns), tuple(lines), notes)
 
@@ -104,7 +112,16 @@ def _total(run: RunLog, key: str) -> str:
     return f"{sum(values):.0f}" if values else "-"
 
 
-def _mean_of(run: RunLog, part: str) -> str:
-    """Mean of the first recorded value whose name holds `part`."""
-    values = next((_values(run, key) for record in run.records for key in record if part in key), [])
-    return f"{np.mean(values):.3g}" if values else "-"
+def _percent(measured: Measurement | None) -> str:
+    return "-" if measured is None or measured.value is None else f"{measured.value:.1f} %"
+
+
+def _about_copies(counted: dict[tuple, Measurement]) -> list[str]:
+    """What the shares of duplicates are shares of, and the same of real images."""
+    if not counted:
+        return ["Duplicates among the images were not counted: the audit does it."]
+    sizes = sorted({m.n for m in counted.values() if m.n})
+    real = dict.fromkeys(f"{_DUPLICATES[name]} {m.note}" for (_, _, name), m in counted.items() if m.note)
+    return [f"Duplicates among {' or '.join(f'{n:,}' for n in sizes)} images of the finished generator: equal to another one in every pixel, or "
+            "no further from one than a tenth of the median distance of all pairs, in pixels or in the original's penultimate features"
+            + (f" ({'; '.join(real)})." if real else ".")]

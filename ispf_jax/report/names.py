@@ -25,7 +25,8 @@ class Metric:
     Attributes:
       label: "{}" stands for the number in the metric's name.
       kind: "accuracy"; "residue" (how much of the class can be had back from the finished features or weights); "layers" (the
-        same, read from an earlier layer); "closeness" (to retraining or to the original); "paper" (the paper's own); "attack".
+        same, read from an earlier layer); "closeness" (to retraining or to the original); "paper" (the paper's own); "attack";
+        "classes" (one number per class, with a table of their own); "generator" (about synthetic images).
       verdict: whether the verdict table has a column for it.
     """
 
@@ -43,6 +44,7 @@ METRICS = {
     "accuracy/forget": Metric("Accuracy, forgotten", "test images of forgotten classes that still get their class", kind="accuracy", verdict=True),
     "accuracy/retain": Metric("Accuracy, retained", "test images of retained classes that get their class", kind="accuracy", verdict=True),
     "accuracy/overall": Metric("Accuracy, all", "test images that get their class", kind="accuracy"),
+    "accuracy/class#": Metric("Accuracy, class {}", "test images of one class that get it", kind="classes"),
     "probe": Metric("Linear probe", "a linear reader of the frozen features, trained on all images, names the forgotten class", verdict=True),
     "probe_shots#": Metric("Probe, {} per class", "the same, trained on so few images per class: where any features suffice for all, these still tell",
                            verdict=True),
@@ -63,8 +65,15 @@ METRICS = {
     "ain": Metric("AIN", "steps to relearn, divided by the retrained model's: 1 is like retraining", "", 2, "paper", True),
     "mia1": Metric("MIA-I", "forgotten training images that the attack calls unseen; saturates", "%", 1, "paper", True),
     "mia2": Metric("MIA-II", "F1 x 100 of the shadow-model attack; its distance to retraining counts", "", 1, "paper", True),
+    "mia1_entropy": Metric("Entropy attack", "forgotten training images called unseen by a threshold on the entropy of the prediction", kind="attack"),
+    "mia1_mentropy": Metric("Modified-entropy attack", "the same on the modified entropy, which knows the label (Song & Mittal)", kind="attack"),
+    "mia1_correctness": Metric("Correctness attack", "forgotten training images that are classified wrongly, and so called unseen", kind="attack"),
     "lira/auc": Metric("LiRA AUC", "per-example attack, area under its curve: 0.5 is chance", "", 3, "attack", True),
     "lira/tpr#": Metric("LiRA TPR at {} %", "per-example attack, true positives at so many false positives", "%", 2, "attack"),
+    "duplicates/exact": Metric("Exact duplicates", "synthetic images that equal another one in every pixel", kind="generator"),
+    "duplicates/pixels": Metric("Near-duplicates, pixels", "synthetic images with another one within a tenth of the median distance, in pixels",
+                                kind="generator"),
+    "duplicates/features": Metric("Near-duplicates, features", "the same in the original's penultimate features", kind="generator"),
 }
 """Metrics by name, "#" for a number, or by the part before the "/" where a layer or a kind follows; their order is that of all tables."""
 
@@ -91,8 +100,8 @@ def metric(name: str) -> Metric:
         return Metric(name, "", "", 3, "other")
     known = METRICS[key]
     known = replace(known, label=known.label.format(number), asks=known.asks.format(number))
-    if rest in _HEADLINE or known.kind == "paper":
-        return known if rest in _HEADLINE else replace(known, label=f"{known.label}, {rest}")
+    if rest in _HEADLINE:
+        return known
     kind = "layers" if known.kind == "residue" else known.kind
     return replace(known, label=f"{known.label}, {rest}", kind=kind, verdict=False)
 

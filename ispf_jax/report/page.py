@@ -17,11 +17,11 @@ from ispf_jax.report.health import health_table
 from ispf_jax.report.limits import limits
 from ispf_jax.report.names import METHOD_NAMES, metric, metric_order
 from ispf_jax.report.paper_tables import paper_tables
-from ispf_jax.report.provenance import facts, hashes_table, runs_table
+from ispf_jax.report.provenance import facts, hashes_table, runs_table, times_table
 from ispf_jax.report.results import REFERENCES, forget_order, method_order
 from ispf_jax.report.table import settings, summary_tables
 from ispf_jax.report.verdict import judge
-from ispf_jax.report.verdict_tables import full_table, sentences, verdict_table
+from ispf_jax.report.verdict_tables import class_table, full_table, sentences, verdict_table
 from ispf_jax.report.workdir import Contents, unaudited, unfinished
 
 SHOWN = 3
@@ -36,7 +36,8 @@ class Setting:
     verdict: Table
     words: list[tuple[str, str]]
     full: Table
-    sets: list[tuple[str, Table]]
+    classes: Table | None
+    sets: list[tuple[str, list[Table]]]
 
     @property
     def placed(self) -> bool:
@@ -62,8 +63,8 @@ def render(contents: Contents, gallery: Gallery) -> str:
         missing=unfinished(contents) + unaudited(contents) + [f"{name} is damaged and was set aside." for name in contents.damaged],
         summaries=summary_tables(contents.rows), paper=paper_tables(contents), audits=_shown(gallery.audits), training=_shown(gallery.training),
         accuracy=gallery.accuracy, synthesis=gallery.synthesis, classes=_shown(gallery.classes), hidden=gallery.beyond(SHOWN),
-        samples=_samples(contents), health=health_table(contents.runs), facts=facts(contents), runs=runs_table(contents.rows),
-        hashes=hashes_table(contents), asks=_asks(contents), names=METHOD_NAMES,
+        samples=_samples(contents), health=health_table(contents.runs, contents.audits), facts=facts(contents), runs=runs_table(contents.rows),
+        times=times_table(contents), hashes=hashes_table(contents), asks=_asks(contents), names=METHOD_NAMES,
     )
 
 
@@ -71,9 +72,13 @@ def _setting(contents: Contents, dataset: str, arch: str) -> Setting:
     verdict = judge(contents, dataset, arch)
     name = f"{dataset}, {arch}"
     sets = sorted({run[0] for f in verdict.findings.values() for run in f.runs}, key=forget_order)
-    details = [(contents.forget_name(s), full_table(judge(contents, dataset, arch, {s}), f"{name}: forgetting {contents.forget_name(s)}"))
-               for s in sets] if len(sets) > 1 else []
-    return Setting(name, verdict_table(verdict, f"{name}: what is left"), sentences(verdict), full_table(verdict, f"{name}: all measurements"), details)
+    details = []
+    for s in sets if len(sets) > 1 else []:
+        own, words = judge(contents, dataset, arch, {s}), f"{name}: forgetting {contents.forget_name(s)}"
+        details.append((contents.forget_name(s), [t for t in (full_table(own, words), class_table(own, words + ", class by class")) if t]))
+    classes = None if details else class_table(verdict, f"{name}: accuracy class by class")
+    return Setting(name, verdict_table(verdict, f"{name}: what is left"), sentences(verdict), full_table(verdict, f"{name}: all measurements"),
+                   classes, details)
 
 
 def _title(contents: Contents) -> str:
@@ -104,7 +109,8 @@ def _subtitle(contents: Contents) -> list[tuple[str, str]]:
 def _asks(contents: Contents) -> list[tuple[str, str]]:
     """(metric, what it asks) of all that were measured; layers of one metric are one."""
     found = {metric(m.metric).label.partition(",")[0] if metric(m.metric).kind in ("layers", "closeness") else metric(m.metric).label: metric(m.metric).asks
-             for m in sorted((m for a in contents.audits for m in a.measurements), key=lambda m: metric_order(m.metric))}
+             for m in sorted((m for a in contents.audits for m in a.measurements), key=lambda m: metric_order(m.metric))
+             if metric(m.metric).kind != "classes"}
     return [(label, asks) for label, asks in found.items() if asks]
 
 

@@ -27,7 +27,7 @@ class Finding:
     """One metric of one model over all its runs.
 
     Attributes:
-      value, std: see `averages.average`.
+      value, std, sample_std: see `averages.average`.
       place: with the 95 % interval of a single run, or with the range over several.
     """
 
@@ -36,6 +36,7 @@ class Finding:
     runs: Runs
     value: float
     std: float
+    sample_std: float
     place: Place | None
 
     @property
@@ -56,7 +57,7 @@ class Finding:
         """Interval and n of a single run; spread over seeds and the number of runs of several."""
         kind = metric(self.metric)
         if len(self.runs) > 1:
-            spread = f"+/- {self.std:.{kind.digits}f}, " if self.std == self.std else ""
+            spread = f"sd {self.std:.{kind.digits}f}, sample sd {self.sample_std:.{kind.digits}f}, " if self.std == self.std else ""
             undefined = len(self.runs) - len(self.defined)
             grid = count(self.runs).partition(" (")[0]
             missing = f"{len(self.runs)} of " if "(" in count(self.runs) else ""
@@ -124,7 +125,7 @@ def interval(m: Measurement) -> str:
 def _finding(model: str, name: str, pool: dict[tuple[str, str], Runs]) -> Finding:
     runs = pool[model, name]
     found = average({run: m.value for run, m in runs.items() if m.value is not None}) or Average(math.nan, math.nan)
-    return Finding(model, name, runs, found.mean, found.std, _place(runs, pool.get(("original", name), {}), pool.get(("retrain", name), {})))
+    return Finding(model, name, runs, found.mean, found.std, found.sample_std, _place(runs, pool.get(("original", name), {}), pool.get(("retrain", name), {})))
 
 
 def _place(runs: Runs, original: Runs, retrain: Runs) -> Place | None:

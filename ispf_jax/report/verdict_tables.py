@@ -33,7 +33,9 @@ def verdict_table(verdict: Verdict, title: str) -> Table:
         cells += [_cell(verdict.findings.get((model, name))) for name in shown]
         rows.append(tuple(cells))
     notes = [READING] if has_span else []
-    if len({count(f.runs) for f in verdict.findings.values()}) > 1:
+    if any(f.std == f.std for f in verdict.findings.values()):
+        notes.append("sd: population standard deviation (ddof=0) of the seeds' means, as the paper's; sample sd: that of a sample (ddof=1).")
+    if len({count(f.runs) for (_, name), f in verdict.findings.items() if name in shown}) > 1:
         notes.append("Not every number is over the same runs; those of several runs say over how many.")
     return Table(title, tuple(columns), tuple(rows), tuple(notes))
 
@@ -62,15 +64,30 @@ def full_table(verdict: Verdict, title: str) -> Table:
     """Every metric (lines) of every model (columns), with what it needed and what it asks."""
     columns = (Column("metric", words=True), Column("needed", words=True), *(Column(verdict.name(model)) for model in verdict.models))
     rows = []
-    for name in verdict.metrics:
+    for name in (name for name in verdict.metrics if metric(name).kind != "classes"):
         kind = metric(name)
         unit = f" [{kind.unit}]" if kind.unit else ""
         found = [verdict.findings.get((model, name)) for model in verdict.models]
         smalls = {f.small for f in found if f}
-        shared = smalls.pop() if len(smalls) == 1 else ""  # what all models share is said once
+        shared = smalls.pop() if len(smalls) == 1 and sum(f is not None for f in found) > 1 else ""  # what all models share is said once
         cells = [replace(_cell(f, unit=False), small="") if shared else _cell(f, unit=False) for f in found]
         rows.append((Cell(kind.label + unit, kind.asks), Cell(verdict.tier(name) or MISSING, shared), *cells))
     return Table(title, columns, tuple(rows), tuple(_notes(verdict)))
+
+
+def class_table(verdict: Verdict, title: str) -> Table | None:
+    """Accuracy of every class (lines) of every model (columns) with its interval; None where no audit counted them."""
+    names = [name for name in verdict.metrics if metric(name).kind == "classes"]
+    if not names:
+        return None
+    rows = []
+    for name in names:
+        found = [verdict.findings.get((model, name)) for model in verdict.models]
+        counts = {run.n for f in found if f for run in f.runs.values()}
+        rows.append((Cell(family(name)[1]), Cell(", ".join(map(str, sorted(counts)))), *(
+            Cell() if f is None else Cell(f.text.removesuffix(" %"), f.small.partition(", n ")[0]) for f in found)))
+    columns = (Column("class", words=True), Column("images"), *(Column(verdict.name(model), small="%") for model in verdict.models))
+    return Table(title, columns, tuple(rows), ("Test images of each class that get it; small print: 95 % Wilson interval, or the spread over runs.",))
 
 
 def _notes(verdict: Verdict) -> list[str]:

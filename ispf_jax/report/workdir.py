@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterator
 
+from ispf_jax.provenance import JOURNAL
 from ispf_jax.report.audits import Audit, read_audits
 from ispf_jax.report.averages import RunKey
 from ispf_jax.report.names import model_name
@@ -26,7 +27,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a report is made from; `config` is flat ("data.name"), `damaged` are files that were set aside."""
+    """What a report is made from; `config` is flat ("data.name"), `damaged` are files that were set aside.
+
+    `begun_audits` are trials with measurements of some models only. `jobs` are the lines of the journal: {"stage", "job", "seconds", "cpu_seconds", "finished", "ended", "devices"}.
+    """
 
     rows: list[Row] = field(default_factory=list)
     runs: list[RunLog] = field(default_factory=list)
@@ -36,6 +40,8 @@ class Contents:
     class_names: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    jobs: list[dict[str, Any]] = field(default_factory=list)
+    begun_audits: list[RunKey] = field(default_factory=list)
 
     @property
     def bases(self) -> bool:
@@ -66,12 +72,17 @@ def read(workdir: str | os.PathLike, provenance: dict[str, Any] | None = None) -
     config = provenance.get("config") or saved.get("config") or {}
     more = {"data_fingerprint": saved["data_fingerprint"]} if saved.get("data_fingerprint") else {}
     names = [str(name) for name in saved.get("class_names") or []]
-    return Contents(rows, runs, audits, list(_samples(workdir)), _damaged(workdir), names, config, provenance | more)
+    return Contents(rows, runs, audits, list(_samples(workdir)), _damaged(workdir), names, config, provenance | more, _jobs(workdir), _begun_audits(workdir))
 
 
 def unfinished(contents: Contents) -> list[str]:
-    """What the configuration asks for and the directory does not hold, as sentences; also runs that never got a result."""
-    stages = contents.config.get("stages") or []
+    """What the configuration asks for and the directory does not hold, as sentences; also runs that never got a result.
+
+    A stage is asked for if the configuration names it, or if there is something of it: a start for the report alone names no other.
+    """
+    rows = {row["method"] for row in contents.rows}
+    stages = {*(contents.config.get("stages") or []), *(rows & {"original", "retrain"})}
+    stages |= {"unlearn"} if contents.runs or rows - set(REFERENCES) else set()
     have = {(row["method"], _base(row), row["forget"], row["seed"]) for row in contents.rows}
     expected = _expected(contents)
     wanted = dict.fromkeys(("original", "", *run) for run in expected) if "original" in stages else {}
@@ -97,9 +108,11 @@ def unfinished(contents: Contents) -> list[str]:
 
 def unaudited(contents: Contents) -> list[str]:
     """Trials without an audit, and models that the audit of their trial left out, as sentences."""
+    begun = [f"The audit of {_runs([run], contents)} was begun and is not finished: start it again with audit in config.stages."
+             for run in contents.begun_audits]
     if not contents.audits:
         none = "No audit has been run: what is left of the forgotten classes was not measured. Add audit to config.stages."
-        return [none] if contents.rows else []
+        return begun or ([none] if contents.rows else [])
     audited = {audit.key: audit.models for audit in contents.audits}
     trials = dict.fromkeys(sorted(((row["forget"], row["seed"]) for row in contents.rows), key=lambda run: (forget_order(run[0]), run[1])))
     without = [run for run in trials if run not in audited]
@@ -109,7 +122,7 @@ def unaudited(contents: Contents) -> list[str]:
         model, run = row["method"] + (f"/{_base(row)}" if _base(row) else ""), (row["forget"], row["seed"])
         if run in audited and model not in audited[run]:
             left_out.setdefault(model, {})[run] = None
-    return said + [f"{model_name(m, contents.bases)}: left out of the audit of {_runs(list(runs), contents)}." for m, runs in left_out.items()]
+    return begun + said + [f"{model_name(m, contents.bases)}: left out of the audit of {_runs(list(runs), contents)}." for m, runs in left_out.items()]
 
 
 def _expected(contents: Contents) -> list[RunKey]:
@@ -142,6 +155,29 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _begun_audits(workdir: Path) -> list[RunKey]:
+    folders = {path.parent for path in workdir.glob("audit/*/seed*/*.json")}
+    begun = [(folder.parent.name.replace("-", ","), int(folder.name[4:])) for folder in folders
+             if not (folder / "audit.json").exists() and re.fullmatch(r"seed\d+", folder.name)]
+    return sorted(begun, key=lambda run: (forget_order(run[0]), run[1]))
+
+
+def _jobs(workdir: Path) -> list[dict[str, Any]]:
+    """The journal; lines that are not whole are left out."""
+    try:
+        lines = (workdir / JOURNAL).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return []
+    jobs = []
+    for line in lines:
+        try:
+            job = json.loads(line)
+            jobs += [job] if isinstance(job["stage"], str) and job["seconds"] >= 0 and isinstance(job["devices"], list) else []
+        except (ValueError, KeyError, TypeError):
+            continue
+    return jobs
 
 
 def _damaged(workdir: Path) -> list[str]:

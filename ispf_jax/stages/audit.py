@@ -20,22 +20,32 @@ from ispf_jax.config import AUDIT_METRICS
 from ispf_jax.evaluate import measure
 from ispf_jax.evaluate.inputs import forget_mask as checked_mask
 from ispf_jax.evaluate.placement import placement
+from ispf_jax.evaluate.plane import plane
 from ispf_jax.files import atomic_write_json, from_plain
+from ispf_jax.provenance import weights_digest
 from ispf_jax.telemetry import format_duration
 
 FORMAT = 1
+PART_FORMAT = 2
+"""Of the files with one model's measurements; those of another format are measured again."""
 EPS = {"%": 2.0, "F1 x 100": 2.0, "ratio": 0.05, "nats": 0.02, "": 0.02}
 """Difference of original and retrained, by unit, below which a metric cannot tell them apart and nothing is placed."""
-PLACED = ("mia2", "relearn/", "probe", "knn/", "prototype/", "cka_", "kl_retrain", "tv_retrain", "l2_original", "lira/")
+PLACED = ("mia2", "relearn/", "probe", "knn/", "prototype/", "cka_", "kl_retrain", "tv_retrain", "l2_original", "lira/", "mia1_")
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to be measured: its variables, and the training images it was selected on, bool [M] (the original's for a student)."""
+    """A model to be measured.
+
+    Attributes:
+      member: the training images it was selected on, bool [M] (the original's for a student).
+      synthetic: images of a student's generator, uint8 [N, H, W, C'].
+    """
 
     name: str
     variables: dict
     member: np.ndarray
+    synthetic: np.ndarray | None = None
 
 
 def audit(
@@ -61,7 +71,7 @@ def audit(
         if part is None:
             began = time.perf_counter()
             part = measure.model(context, subject, attackers, parts)
-            part |= {"settings": settings, "weights": measure.weights_digest(subject.variables)}
+            part |= {"format": PART_FORMAT, "settings": settings, "weights": weights_digest(subject.variables)}
             atomic_write_json(path, part)
             print(f"audit {header['forget']} seed {header['seed']}: {subject.name} in "
                   f"{format_duration(time.perf_counter() - began)}", file=sys.stderr, flush=True)  # fmt: skip
@@ -79,6 +89,7 @@ def audit(
         "mean_prediction": {name: parts[name]["mean_prediction"] for name in names},
         "weights": {name: parts[name]["weights"] for name in names},
         "embedding": embeddings,
+        "representation": [{"title": name} | part for name in names if (part := parts[name]["representation"])],
         "not_run": _not_run(context.config, names),
     }
     atomic_write_json(directory / "audit.json", content)
@@ -105,8 +116,8 @@ def _kept(path, settings, subject):
         part = from_plain(json.loads(path.read_text()))
     except (OSError, ValueError):
         return None
-    same = part.get("settings") == json.loads(json.dumps(settings)) and part.get("weights") == measure.weights_digest(subject.variables)
-    return part if same else None
+    wanted = {"format": PART_FORMAT, "settings": json.loads(json.dumps(settings)), "weights": weights_digest(subject.variables)}
+    return part if all(part.get(name) == value for name, value in wanted.items()) else None
 
 
 def _not_run(config, names):
@@ -131,14 +142,11 @@ def embedding(title, teacher_pass, real, real_labels, synthetic, forget, thresho
       teacher_pass: images uint8 -> (logits, penultimate features).
       threshold: PreFilter's, to tell kept from filtered samples.
     """
-    from sklearn.manifold import TSNE
-
     mask = checked_mask(np.isin(np.arange(int(teacher_pass(real[:1])[0].shape[1])), forget))
     (_, real_features), (logits, features) = teacher_pass(real), teacher_pass(synthetic)
     probability = np.asarray(jax.nn.softmax(jnp.asarray(logits)))
     of_forget, filtered = mask[logits.argmax(axis=1)], probability[:, mask].max(axis=1) >= threshold
     kinds = np.where(mask[real_labels], "real forgotten", "real retained").tolist()
     kinds += np.where(of_forget, "synthetic forgotten", np.where(filtered, "synthetic filtered", "synthetic kept")).tolist()
-    both = np.concatenate([real_features, features])
-    points = TSNE(perplexity=min(30.0, len(both) / 4), init="pca", random_state=seed).fit_transform(both)
+    points = plane(np.concatenate([real_features, features]), seed)
     return {"title": title, "method": "t-SNE of the original's penultimate features", "points": np.round(points, 2).tolist(), "kind": kinds}

@@ -4,7 +4,7 @@ from itertools import product
 
 import numpy as np
 
-from ispf_jax.evaluate import baseline, features, measure
+from ispf_jax.evaluate import baseline, features, measure, plane
 from ispf_jax.methods import METHODS, post_filter
 from ispf_jax.stages.audit import Subject, embedding
 from ispf_jax.stages.shadows import train_attackers
@@ -33,8 +33,8 @@ def collect(pipeline, seed: int, forget: tuple[int, ...]):
             continue
         stage = pipeline.unlearners[base]
         saved = stage.restore(directory, seed)
-        subjects.append(Subject(f"{method}/{base}", saved.last, member))
         images = stage.sample_images(saved.state, seed, e.audit.synthetic_images)
+        subjects.append(Subject(f"{method}/{base}", saved.last, member, images))
         if not any(s.name == "retrained_head" for s in subjects):
             subjects.insert(2, Subject("retrained_head", _retrained_head(context, original, images), member))
         if e.audit.embedding_images:
@@ -51,7 +51,7 @@ def _retrained_head(context, original, images):
 
 def _embedding(context, title, images, threshold):
     count = context.config.embedding_images
-    rows = np.random.default_rng(context.seed).permutation(len(context.test))[:count]
+    rows = plane.picture_rows(context.test.labels, context.forget_mask, count, context.seed)
     original = context.references["original"]
 
     def teacher_pass(images):

@@ -11,7 +11,7 @@ from sklearn.metrics import confusion_matrix
 
 from ispf_jax.data.augment import augment
 from ispf_jax.evaluate import accuracy
-from ispf_jax.evaluate.accuracy import Accuracies, Evaluator, accuracies
+from ispf_jax.evaluate.accuracy import Accuracies, Evaluator, accuracies, class_accuracies
 
 CLASSES, IMAGES, SIZE = 5, 43, 4
 MEAN, STD = (0.5,), (0.25,)
@@ -107,3 +107,10 @@ def test_accuracies_without_images_are_not_a_number():
     got = accuracies(confusion, (0, 1))
     assert math.isnan(got.retain) and got.forget == 75
     assert math.isnan(accuracies(np.zeros((2, 2), int), (0,)).overall)
+
+
+def test_class_accuracies_by_hand():
+    """Class 1 has no image; Wilson intervals of 3 of 4 and of 0 of 5 worked out from the formula with z = 1.96."""
+    first, none, last = class_accuracies(np.array([[3, 0, 1], [0, 0, 0], [5, 0, 0]]))
+    assert none is None and (first.percent, first.n, last.percent, last.low, last.n) == (75, 4, 0, 0, 5)
+    assert (first.low, first.high, last.high) == (pytest.approx(30.06, abs=0.01), pytest.approx(95.44, abs=0.01), pytest.approx(43.45, abs=0.01))

@@ -8,7 +8,7 @@ from pathlib import Path
 import ispf_jax
 
 ROOT = Path(ispf_jax.__path__[0])
-PATHS = ("steps", "models", "ops", "methods.py", "objectives.py", "optim.py", "state.py", "parallel.py")
+PATHS = ("steps", "models", "ops", "methods.py", "objectives.py", "optim.py", "state.py", "parallel.py", "training.py", "checkpoint.py", "stages/unlearn.py")
 
 
 def imported(source):
@@ -29,7 +29,7 @@ def test_no_source_of_the_unlearning_path_imports_the_evaluation():
 
 def test_importing_the_unlearning_path_does_not_load_the_evaluation():
     program = (
-        "import sys, ispf_jax.steps.distill, ispf_jax.steps.supervised, ispf_jax.methods\n"
+        "import sys, ispf_jax.stages.unlearn, ispf_jax.steps.supervised, ispf_jax.methods\n"
         "print([m for m in sys.modules if m.startswith(('ispf_jax.evaluate', 'sklearn'))])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT.parent)

@@ -25,6 +25,9 @@ VALUES = {  # metric: (unit, tier, one value per model)
     "cka_original/penultimate": ("", "test images", (1.0, 1.0, 1.0, 0.776, 0.741, 0.797)),
     "kl_retrain": ("nats", "retrained models", (3.386, 0.37, 0.329, 0.0, 1.283, 0.849)),
     "l2_original": ("ratio", "weights only", (0.0, 0.084, 0.124, 0.867, 1.024, 0.969)),
+    "accuracy/class2": ("%", "test images", (99.0, 99.0, 99.0, 98.0, 81.5, 96.0)),
+    "accuracy/class3": ("%", "test images", (97.3, 0.0, 0.0, 0.0, 0.0, 0.0)),
+    "mia1_mentropy": ("%", "training data", (8.4, 100.0, 100.0, 77.3, 92.2, None)),
     "ain": ("ratio", "retrained models", (0.02, 0.52, 0.7, None, None, 1.1)),
 }
 """The audit that `make_audit` makes; numbers are those of a real one on the digits, or near them."""
@@ -51,6 +54,9 @@ def make_audit_json():
                     "model": model, "metric": metric, "value": value, "unit": unit, "n": 37, "tier": tier, "place": place, "note": note,
                     "low": max(value - 8.5, 0) if wilson else None, "high": min(value + 8.5, 100) if wilson else None,
                 })
+        for model, exact, near in (("gkt/dfq", 1.5, 12.5), ("ispf/dfq", 0.0, 3.125)):
+            measurements += [{"model": model, "metric": f"duplicates/{kind}", "value": value, "unit": "%", "n": 64, "tier": "weights only",
+                              "note": "of 200 real training images: 2.0 %"} for kind, value in (("exact", exact), ("pixels", near)) if model in models]
         rng = np.random.default_rng(seed)
         forgotten = forget.split(",")
         kinds = ["real forgotten", "real retained", "synthetic forgotten", "synthetic filtered", "synthetic kept"]
@@ -65,6 +71,8 @@ def make_audit_json():
             "weights": {m: f"{seed}{i}c0ffee" for i, m in enumerate(models)},
             "embedding": [{"title": m, "method": "t-SNE of the features", "points": rng.normal(size=(50, 2)).tolist(), "kind": kinds * 10}
                           for m in models if "/" in m],
+            "representation": [{"title": m, "points": rng.normal(size=(30, 2)).tolist(), "classes": (np.arange(30) % classes).tolist()}
+                               for m in models if m not in ("masked_head", "retrained_head")],
             "not_run": [{"metric": "lira", "why": "audit.lira_shadows=0; set it to 16 or more"}],
         } | fields
 

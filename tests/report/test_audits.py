@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ispf_jax.report.audits import parse_audit, read_audits, write_audit_csv
-from ispf_jax.report.figures.audit import closeness, confusion, embeddings, relearning
+from ispf_jax.report.figures.audit import class_accuracies, closeness, confusion, embeddings, relearning, representations
 from ispf_jax.report.figures.style import STYLE, compose
 
 
@@ -22,6 +22,7 @@ DAMAGE = {
     "no measurements": lambda a: a.pop("measurements") and a,
     "text": lambda a: a | {"measurements": [a["measurements"][0] | {"value": "much"}]},
     "no value": lambda a: a | {"measurements": [{"model": "x", "metric": "y"}]},
+    "classes": lambda a: a | {"representation": [{"title": "x", "points": [[0, 1]], "classes": [1, 2]}]},
     "curve": lambda a: a | {"curves": [{"model": "x", "kind": "relearn/all", "steps": [0, 1], "accuracy": [1.0]}]},
     "points": lambda a: a | {"embedding": [{"title": "x", "points": [[0, 1]], "kind": []}]}, "confusion": lambda a: a | {"confusion": {"x": [[1], [1, 2]]}},
     "prediction": lambda a: a | {"mean_prediction": {"x": [1.0], "y": [0.5, 0.5]}}, "not run": lambda a: a | {"not_run": [{"metric": "lira"}]},
@@ -81,3 +82,32 @@ def test_embedding_draws_every_kind_of_point(make_audit):
     figure = compose(picture)
     assert [axes.get_title() for axes in figure.axes] == ["GKT", "ISPF"]
     assert [len(c.get_offsets()) for c in figure.axes[0].collections] == [10] * 5 and len(picture.keys) == 5
+
+
+def test_representations_have_a_panel_per_model_with_the_forgotten_classes_marked(make_audit):
+    (picture,) = representations(make_audit("1,7"))
+    panels = compose(picture).axes
+    assert [axes.get_title() for axes in panels] == ["Original", "Retrained", "GKT", "ISPF"]
+    assert [len(c.get_offsets()) for c in panels[0].collections] == [3] * 8 + [6]  # 30 points of ten classes, two of them forgotten
+    points = np.array(make_audit("1,7").representation[0]["points"])
+    np.testing.assert_allclose(panels[0].collections[-1].get_offsets(), points[np.isin(np.arange(30) % 10, [1, 7])])
+    assert [text.get_text() for text in panels[0].texts] == list("02345689")
+    assert representations(make_audit(representation=[])) == []
+
+
+def test_many_classes_are_grey_and_without_numbers(make_audit):
+    entry = {"title": "original", "points": [[i, i] for i in range(60)], "classes": list(range(60))}
+    (picture,) = representations(make_audit(representation=[entry]))
+    (axes,) = compose(picture).axes
+    assert len(axes.texts) == 0 and len(axes.collections[-1].get_offsets()) == 1
+
+
+def test_accuracy_class_by_class_frames_the_forgotten_ones(make_audit):
+    (picture,) = class_accuracies(make_audit())
+    (axes,) = compose(picture).axes
+    shown = axes.images[0].get_array()
+    assert [label.get_text() for label in axes.get_yticklabels()][:2] == ["Original", "Masked head"]
+    np.testing.assert_allclose(shown[:, 2:].filled(np.nan), [[99, 97.3], [99, 0], [99, 0], [98, 0], [81.5, 0], [96, 0]])
+    assert np.isnan(shown[:, :2].filled(np.nan)).all()  # classes without images or numbers
+    (frame,) = axes.patches
+    assert (frame.get_x(), frame.get_width(), frame.get_height()) == (2.5, 1, 6)

@@ -17,15 +17,24 @@ def test_the_table_counts_images_and_shares(make_run):
     assert cells["learned from"] == "78.1 %" and cells["filtered out"] == "18.8 %" and cells["of forgotten classes"] == "15.6 %"
     assert cells["rarest class"] == "0: 12.5 %" and cells["commonest class"] == "2: 62.5 %"
     assert cells["H per image"] == "0.52" and cells["empty steps"] == "5"
-    assert "duplicates" not in cells and any("not recorded" in note for note in table.notes)
+    assert not {"equal images", "near in pixels"} & set(cells) and any("not counted" in note for note in table.notes)
     assert health_table([]) is None
 
 
-def test_duplicates_are_shown_once_they_are_recorded():
-    run = RunLog("ispf", "dfq", "3", 0, [{"epoch": 1, "duplicates": 2}, {"epoch": 2, "duplicates": 4}])
-    table = health_table([run])
-    assert table.columns[-1].label == "duplicates" and table.rows[0][-1].text == "3" and table.rows[0][4].text == "-"
-    assert class_shares(run) is None and class_histograms([run]) == []
+def test_duplicates_stand_beside_those_among_real_images(make_run, make_audit):
+    """Of the right forget set, seed and method only; runs without an audit have none."""
+    audit = make_audit("3", seed=1)
+    runs = [make_run("gkt", seed=1), make_run("ispf", seed=1), make_run("ispf", seed=0), make_run("ispf", base="zskt", seed=1)]
+    table = health_table(runs, [audit])
+    shown = [[c.text for c, column in zip(line, table.columns) if column.label in ("equal images", "near in pixels")]
+             for line in table.rows]
+    assert shown == [["1.5 %", "12.5 %"], ["0.0 %", "3.1 %"], ["-"] * 2, ["-"] * 2]
+    assert "among 64 images" in table.notes[-1] and "near in pixels of 200 real training images: 2.0 %" in table.notes[-1]
+
+
+def test_a_log_without_counts_has_no_histogram():
+    run = RunLog("ispf", "dfq", "3", 0, [{"epoch": 1}])
+    assert health_table([run]).rows[0][4].text == "-" and class_shares(run) is None and class_histograms([run]) == []
 
 
 def test_figure_4_needs_dfkd_and_gkt_for_several_classes(make_run, make_row):

@@ -1,10 +1,13 @@
 """Findings, places and what the verdict's tables say, against numbers worked out by hand."""
 
+import csv
+
 import pytest
 
+from ispf_jax.report.averages_csv import write_averages_csv
 from ispf_jax.report.names import metric, metric_order, model_name, model_order
 from ispf_jax.report.verdict import judge
-from ispf_jax.report.verdict_tables import full_table, places_table, sentences, verdict_table
+from ispf_jax.report.verdict_tables import class_table, full_table, places_table, sentences, verdict_table
 from ispf_jax.report.workdir import Contents
 
 
@@ -38,7 +41,7 @@ def test_several_runs_average_over_sets_then_seeds(make_audit):
     assert found.value == pytest.approx(((52 + 58) / 2 + 64) / 2) and found.std == pytest.approx(4.5)
     assert found.place.at == pytest.approx((59.5 - 37) / 60)
     assert (found.place.low, found.place.high) == pytest.approx((0.25, 27 / 60))
-    assert found.small == "+/- 4.5, 3 of 2 x 2 runs"
+    assert found.small == "sd 4.5, sample sd 6.4, 3 of 2 x 2 runs"  # of 55 and 64: 9/2, and 9/sqrt(2)
     only = judge(Contents(audits=audits), "digits", "allcnn", {"2"})
     assert only.findings["ispf/dfq", "probe/penultimate"].value == 58.0
 
@@ -78,7 +81,7 @@ def test_an_audit_of_a_subset_of_models(make_audit):
 
 def test_the_full_table_has_all_metrics_and_says_shared_n_once(make_audit):
     table = full_table(judge(Contents(audits=[make_audit()]), "digits", "allcnn"), "x")
-    assert len(table.rows) == 15
+    assert len(table.rows) == 18 and not any("class 2" in cells[0].text for cells in table.rows)
     (line,) = [cells for cells in table.rows if cells[0].text == "KL to retrained [nats]"]
     assert line[1].plain == "retrained models (n 37)" and line[-1].plain == "0.849 (place 0.25)"
     assert any("Steps to relearn, all (Retrained, GKT, ISPF): to 92.4 %" in note for note in table.notes)
@@ -98,3 +101,25 @@ def test_names_of_metrics_and_models():
                                                "relearn/shots20", "mia1", "new"]
     assert sorted(["gkt/zskt", "is/dfq", "retrain", "gkt/dfq", "original"], key=model_order) == ["original", "retrain", "gkt/dfq", "is/dfq", "gkt/zskt"]
     assert model_name("pd_is/dfq", bases=True) == "PD+IS (dfq)" and model_name("own/dfq") == "own"
+
+
+def test_accuracy_class_by_class_has_a_line_per_class(make_audit):
+    table = class_table(judge(Contents(audits=[make_audit()]), "digits", "allcnn"), "x")
+    assert [cells[0].text for cells in table.rows] == ["2", "3"] and [cells[1].text for cells in table.rows] == ["37", "37"]
+    assert cell(table, "3", "Original").plain == "97.3 (88.8 to 100.0)" and cell(table, "2", "GKT").text == "81.5"
+    audits = [make_audit("1", 0), make_audit("1", 1, shift=3.0)]
+    both = class_table(judge(Contents(audits=audits), "digits", "allcnn"), "x")
+    assert cell(both, "2", "ISPF").plain == "97.5 (sd 1.5, sample sd 2.1, 1 x 2 runs)"
+    assert class_table(judge(Contents(audits=[make_audit(measurements=[])]), "digits", "allcnn"), "x") is None
+
+
+def test_averages_csv_has_both_standard_deviations(tmp_path, make_audit):
+    audits = [make_audit("1", 0), make_audit("2", 0, shift=6.0), make_audit("1", 1, shift=12.0)]
+    path = write_averages_csv(tmp_path, {("digits", "allcnn"): judge(Contents(audits=audits), "digits", "allcnn")})
+    with open(path, newline="") as file:
+        lines = {(x["model"], x["metric"]): x for x in csv.DictReader(file)}
+    probe = lines["ispf/dfq", "probe/penultimate"]
+    assert [float(probe[name]) for name in ("mean", "population_std", "sample_std")] == pytest.approx([59.5, 4.5, 9 / 2**0.5])
+    assert [probe[name] for name in ("forget_sets", "seeds", "runs", "undefined")] == ["2", "2", "3", "0"]
+    ain = lines["retrain", "ain"]
+    assert (ain["mean"], ain["population_std"], ain["undefined"]) == ("", "", "3")

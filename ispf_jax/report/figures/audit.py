@@ -3,8 +3,10 @@
 from functools import partial
 from typing import Any, Sequence
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 
 from ispf_jax.report.audits import Audit
 from ispf_jax.report.figures.style import Key, Panel, Picture, label, look, method_key
@@ -15,6 +17,9 @@ KINDS = {
     "synthetic filtered": ("#E69F00", "s"), "synthetic forgotten": ("#D55E00", "^"),
 }
 """Colour and marker of every kind of point, in the order they are drawn; kinds that the paper has keep its colours nearly."""
+
+FORGOTTEN = ("#000000", "x")
+"""Colour and marker of a forgotten class among the models' representations."""
 
 ANNOTATED = 20
 """Up to so many classes a heat map has its numbers written in."""
@@ -75,6 +80,32 @@ def embeddings(audit: Audit, bases: bool = False) -> list[Picture]:
     return [Picture(f"embedding_{audit.slug}", _title("Real and synthetic images", audit), panels, caption.replace(" .", ""), keys)]
 
 
+def class_accuracies(audit: Audit, bases: bool = False) -> list[Picture]:
+    """Accuracy of every model on every class: models (lines) by classes (columns)."""
+    found = {(m.model, int(family(m.metric)[1])): m.value for m in audit.measurements if metric(m.metric).kind == "classes"}
+    models = sorted({model for model, _ in found}, key=model_order)
+    if not models:
+        return []
+    classes = 1 + max(c for _, c in found)
+    values = np.array([[np.nan if found.get((m, c)) is None else found[m, c] for c in range(classes)] for m in models], float)
+    panel = _heat(values, models, audit, "Accuracy", "{:.0f}", "% of the test images of the class", bases, framed=True)
+    caption = "Framed: forgotten classes. What unlearning cost classes that were to be kept shows here, and nowhere in an average."
+    return [Picture(f"class_accuracy_{audit.slug}", _title("Accuracy class by class", audit), (panel,), caption)]
+
+
+def representations(audit: Audit, bases: bool = False) -> list[Picture]:
+    """Figure 6, second row: real test images in each model's own features, the forgotten classes marked."""
+    pictures = sorted(audit.representation, key=lambda e: model_order(e["title"]))
+    if not pictures:
+        return []
+    panels = tuple(Panel(partial(_classes, e, model_name(e["title"], bases), audit), (3.6, 3.4)) for e in pictures)
+    name = ", ".join(audit.forget_names) or audit.forget
+    keys = (Key(f"forgotten class ({name})", *FORGOTTEN, line=""), Key("retained classes, number at their median", "#7A7A7A", ".", line=""))
+    caption = ("The paper's figure 6: real test images, t-SNE of each model's own penultimate features. A model that does not know the class "
+               "scatters it over the classes that look like it; one that hides it keeps a cluster of its own.")
+    return [Picture(f"representation_{audit.slug}", _title("Representations", audit), panels, caption, keys)]
+
+
 def _relearn(curves: Sequence[dict[str, Any]], kind: str, axes: Axes) -> None:
     for curve in sorted(curves, key=lambda c: model_order(c["model"])):
         color, marker = look(curve["model"])
@@ -85,12 +116,15 @@ def _relearn(curves: Sequence[dict[str, Any]], kind: str, axes: Axes) -> None:
     axes.set_ylim(-4, 104)
 
 
-def _heat(values: np.ndarray, models: Sequence[str], audit: Audit, title: str, digits: str, unit: str, bases: bool) -> Panel:
-    """Models (lines) by classes (columns), darker is more."""
+def _heat(values: np.ndarray, models: Sequence[str], audit: Audit, title: str, digits: str, unit: str, bases: bool, framed=False) -> Panel:
+    """Models (lines) by classes (columns), darker is more; `framed`: the forgotten classes' columns have a frame."""
     names = audit.class_names if len(audit.class_names) == values.shape[1] else [str(c) for c in range(values.shape[1])]
 
     def draw(axes: Axes) -> None:
         axes.imshow(values, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+        if framed:
+            for number in map(int, audit.forget.split(",")):
+                axes.add_patch(Rectangle((number - 0.5, -0.5), 1, len(models), fill=False, edgecolor="#D55E00", linewidth=1.4))
         axes.set_yticks(range(len(models)), [model_name(m, bases) for m in models])
         step = max(1, len(names) // ANNOTATED)
         crowded = max(map(len, names)) > 2
@@ -99,7 +133,7 @@ def _heat(values: np.ndarray, models: Sequence[str], audit: Audit, title: str, d
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         for (y, x), value in np.ndenumerate(values) if len(names) <= ANNOTATED else ():
-            if value >= 0.5:
+            if value >= 0.5 or (framed and np.isfinite(value)):
                 axes.text(x, y, digits.format(value), ha="center", va="center", fontsize=7, color="white" if value > 55 else "black")
         label(axes, f"{title} [{unit}]", "class", "")
 
@@ -127,6 +161,28 @@ def _scatter(entry: dict[str, Any], title: str, limits: Any, axes: Axes) -> None
     if limits:
         margin = 0.04 * (limits[1] - limits[0])
         axes.set(xlim=(limits[0][0] - margin[0], limits[1][0] + margin[0]), ylim=(limits[0][1] - margin[1], limits[1][1] + margin[1]))
+    _bare(axes, title)
+
+
+def _classes(entry: dict[str, Any], title: str, audit: Audit, axes: Axes) -> None:
+    """Retained classes in colours with their number, as far as there are colours; the forgotten ones on top in black."""
+    points, classes = np.asarray(entry["points"], float).reshape(-1, 2), np.array(entry["classes"], int)
+    forgotten = [int(number) for number in audit.forget.split(",")]
+    colors = matplotlib.colormaps["tab20"].colors
+    few = len(np.unique(classes)) <= ANNOTATED
+    for i, c in enumerate(sorted(set(classes) - set(forgotten))):
+        here = points[classes == c]
+        axes.scatter(*here.T, s=7, color=[colors[i % len(colors)] if few else "#BBBBBB"], marker=".", linewidths=0.6)
+        if few:
+            axes.text(*np.median(here, axis=0), str(c), fontsize=9, weight="bold", ha="center", va="center", color="#333333",
+                      bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.75, "linewidth": 0})
+    here = points[np.isin(classes, forgotten)]
+    axes.scatter(*here.T, s=16, color=FORGOTTEN[0], marker=FORGOTTEN[1], linewidths=0.9)
+    _bare(axes, title)
+
+
+def _bare(axes: Axes, title: str) -> None:
+    """A frame without numbers: distances between clusters of a t-SNE mean nothing."""
     axes.grid(False)
     label(axes, title, "", "")
     axes.set(xticks=[], yticks=[])
