@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from configs import default
-from ispf_jax.config import FREE_KEYS, Experiment, changed_keys, flatten, forget_sets, make_experiment, override_problem
+from configs import cifar10_ispf, default, svhn_ispf, table8
+from ispf_jax.config import FREE_KEYS, Experiment, changed_keys, flatten, forget_sets, make_experiment, make_experiments, override_problem
 from ispf_jax.errors import UserError
 
 NAMES = tuple(f"class{i}" for i in range(5))
@@ -193,3 +193,28 @@ def test_every_field_of_an_experiment_has_a_kind_the_command_line_can_check():
     for field in dataclasses.fields(Experiment):
         kind = field.type
         assert dataclasses.is_dataclass(kind) or kind in (int, float, bool, str) or kind.__origin__ is tuple, field.name
+
+
+def test_parts_change_what_they_name_and_nothing_else():
+    config = changed(parts={"a": {}, "b": {"model": {"name": "resnet18"}, "distill": {"lr": 0.2}}})
+    a, b = make_experiments(config).values()
+    assert a == make_experiment(config)
+    assert b == make_experiment(changed(model__name="resnet18", distill__lr=0.2))
+    assert list(make_experiments(changed())) == [""]
+    for parts, words in (({"a/b": {}}, "config.parts.a/b is no name"), ({"a": {"modle": {}}}, "part 'a': config.modle is no known key")):
+        with pytest.raises(UserError, match=words):
+            make_experiments(changed(parts=parts))
+    assert override_problem("parts.a.train.epochs", "3") == "" and "whole number" in override_problem("parts.a.train.epochs", "x")
+
+
+def test_a_sweep_is_the_configurations_it_was_made_of():
+    for variant in ("", "smoke"):
+        made = make_experiments(table8.get_config(variant))
+        common = {"methods": "pd,pd_is,pf,ispf", "forget": "3" if variant else "each", "seeds": "0" if variant else "0,1,2",
+                  "stages": default.WITH_AUDIT}  # fmt: skip
+        for name, module in (("svhn", svhn_ispf), ("cifar10", cifar10_ispf)):
+            for arch in ("allcnn", "resnet18"):
+                alone = module.get_config(f"{arch},{variant}")
+                alone.update(common)
+                alone.audit.metrics = "accuracy,mia2"
+                assert made[f"{name}_{arch}"] == make_experiment(alone)

@@ -2,6 +2,8 @@
 
 import json
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -237,3 +239,25 @@ def test_unlearning_stage_goes_on_bit_by_bit(tmp_path, experiment, classifier, m
     assert whole.meta["best_epoch"] == 2 and whole.meta["best_score"] == 8.0
     assert [(r["student_step"], r["generator_step"]) for r in logs[0]] == [(0, 1), (2, 2), (4, 3), (6, 4)]
     assert "student/loss" not in logs[0][0] and logs[0][1]["kept"] == 8
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path):
+    """The last update of the last epoch spoils them, which no loss has seen."""
+    task, state, _ = toy(tmp_path)
+
+    def run_epoch(state, epoch):
+        state, metrics = task.run_epoch(state, epoch)
+        return ({**state, "w": state["w"].at[1].set(jnp.inf)} if epoch == 5 else state), metrics
+
+    with pytest.raises(UserError, match=r"toy: the weights \(state\['w'\]\) became inf in epoch 6; the last good state is kept in .*checkpoints"):
+        training.train(dataclasses.replace(task, run_epoch=run_epoch), state, KEEPING, ONE)
+    with Store(tmp_path / "checkpoints") as store:
+        assert store.variables("last", {"w": jnp.zeros(3)})[1]["epoch"] == 5
+
+
+def test_what_a_task_warns_of_is_told_once(tmp_path, capsys):
+    task, state, _ = toy(tmp_path)
+    warn = lambda record: {"high": f"loss is {record['loss']:.0f}"} if record["epoch"] in (2, 4) else {}  # noqa: E731
+    training.train(dataclasses.replace(task, warn=warn), state, KEEPING, ONE)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert line.startswith("warning: toy: in epoch 2 loss is ")
