@@ -11,8 +11,19 @@ from ispf_jax.config import make_experiment
 from tests.test_pipeline import results, snapshot, tiny
 
 ROOT = Path(__file__).resolve().parents[1]
-RUN = "import resource\nfrom tests.test_pipeline import tiny\nfrom ispf_jax import pipeline\nfrom ispf_jax.errors import UserError\nimport sys\n" \
-    "try:\n    pipeline.run(tiny(checkpoint_seconds=0.0), sys.argv[1])\nexcept UserError as error:\n    print(error, file=sys.stderr)\n    sys.exit(2)\n"
+RUN = """
+import resource, sys
+from ispf_jax import pipeline
+from ispf_jax.errors import UserError
+from tests.test_pipeline import tiny
+if len(sys.argv) > 2:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+try:
+    pipeline.run(tiny(checkpoint_seconds=0.0), sys.argv[1])
+except UserError as error:
+    print(error, file=sys.stderr)
+    sys.exit(2)
+"""
 
 
 def start(workdir, limit=None):

@@ -196,8 +196,8 @@ def test_parts_have_directories_of_their_own_and_one_table(tmp_path):
     assert len(combined) == len(rows[0]) + len(rows[1]) and all(row in combined for part in rows for row in part)
     tables = (tmp_path / "tables.md").read_text()
     assert "one/report/index.html" in tables and "wide/report/index.html" in tables
-    for part in ("one", "wide"):
-        assert (tmp_path / part / "report" / "index.html").exists()
+    for directory in (tmp_path, tmp_path / "one", tmp_path / "wide"):
+        assert "masked head" in (directory / "report" / "index.html").read_text().lower()
     with pytest.raises(UserError, match=r"part 'bad': config.model.width=-1"):
         config.parts = {"bad": {"model": {"width": -1.0}}}
         pipeline.run(config, str(tmp_path))

@@ -43,7 +43,10 @@ def write_report(workdir: str | os.PathLike, provenance: dict[str, Any] | None =
 
 
 def write_combined(workdir: str | os.PathLike, parts: list[str]) -> None:
-    """The parts of a sweep side by side: `results.json`, `results.csv` and `tables.md` of all, which name every part's own page."""
+    """The parts of a sweep side by side: `results.json`, `results.csv`, `tables.md` and one page of all.
+
+    Pictures of training are on the pages of the parts, which `tables.md` names.
+    """
     found = [reading.read(Path(workdir) / part) for part in parts]
     contents = reading.Contents(
         rows=[row for c in found for row in c.rows], audits=[audit for c in found for audit in c.audits],
@@ -54,6 +57,10 @@ def write_combined(workdir: str | os.PathLike, parts: list[str]) -> None:
     pages = "\n".join(f"- [{part}]({part}/report/index.html)" for part in parts)
     missing = [f"{part}: {sentence}" for part, c in zip(parts, found) for sentence in reading.unfinished(c)]
     text = _tables(contents, verdicts, missing)
+    from ispf_jax.report.gallery import gallery
+    from ispf_jax.report.page import write_page
+
+    write_page(workdir, contents, gallery(contents))
     atomic_write_text(Path(workdir) / "tables.md", f"{text}\n## Pages of the parts\n\n{pages}\n")
 
 

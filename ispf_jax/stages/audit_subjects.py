@@ -10,28 +10,28 @@ from ispf_jax.stages.audit import Subject, embedding
 from ispf_jax.stages.shadows import train_attackers
 
 
-def collect(pipeline, seed: int, forget: tuple[int, ...]):
+def collect(worker, seed: int, forget: tuple[int, ...]):
     """(context, subjects, attackers, embeddings) of a trial and forget set, from what is finished in the work directory."""
-    e, data = pipeline.e, pipeline.data
+    e, data = worker.e, worker.data
     mask = np.isin(np.arange(data.num_classes), forget)
-    original, member = pipeline.teacher(seed), _train_split(pipeline.original_directory(seed))
+    original, member = worker.teacher(seed), _train_split(worker.original_directory(seed))
     subjects = [Subject("original", original, member), Subject("masked_head", baseline.masked_head(original, mask), member)]
     references = {"original": original}
-    retrain = pipeline.retrain_directory(seed, forget)
+    retrain = worker.retrain_directory(seed, forget)
     if (retrain / "result.json").exists():
-        references["retrain"] = pipeline.load(retrain, "best")[0]
+        references["retrain"] = worker.load(retrain, "best")[0]
         subjects.append(Subject("retrain", references["retrain"], _train_split(retrain)))
     context = measure.Context(
-        pipeline.classifier, pipeline.evaluator, e.train.augment, data.train, data.test, pipeline.images, pipeline.test_images,
+        worker.classifier, worker.evaluator, e.train.augment, data.train, data.test, worker.images, worker.test_images,
         member, mask, references, e.audit, seed,
     )  # fmt: skip
 
     embeddings = []
     for base, method in product(e.base, METHODS):
-        directory = pipeline.unlearn_directory(seed, forget, base, method)
+        directory = worker.unlearn_directory(seed, forget, base, method)
         if not (directory / "result.json").exists():
             continue
-        stage = pipeline.unlearners[base]
+        stage = worker.unlearners[base]
         saved = stage.restore(directory, seed)
         images = stage.sample_images(saved.state, seed, e.audit.synthetic_images)
         subjects.append(Subject(f"{method}/{base}", saved.last, member, images))
@@ -39,7 +39,7 @@ def collect(pipeline, seed: int, forget: tuple[int, ...]):
             subjects.insert(2, Subject("retrained_head", _retrained_head(context, original, images), member))
         if e.audit.embedding_images:
             embeddings.append(_embedding(context, f"{method}/{base}", images, e.distill.threshold or 0.1 / mask.size))
-    return context, subjects, train_attackers(pipeline.workdir / "shadows", pipeline.supervised, context), embeddings
+    return context, subjects, train_attackers(worker.workdir / "shadows", worker.supervised, context), embeddings
 
 
 def _retrained_head(context, original, images):
