@@ -1,103 +1,217 @@
-"""Time of one generator, student and supervised step, called one by one and inside `lax.scan`.
+"""One generator, student or supervised step: the package against PyTorch on the same machine, same batch, same precision.
 
-    python benchmarks/steps.py --width=0.25 --size=16 --channels=1 --batch=128
+    JAX_PLATFORMS=cpu python -m benchmarks.steps --model=allcnn --batch=256
+    python -m benchmarks.steps --device=cuda --precision=tf32 --steps=50      # GPU; also --precision=float32, bfloat16
+    python -m benchmarks.steps --width=0.25 --size=16 --batch=16 --check      # both compute the same losses
 
-Prints per step the median and the range of paired runs: direct and scanned steps alternate, so that a machine whose speed drifts
-does not favour one of them.
+Needs the extra `bench`. Contestants take turns; the table holds medians and ranges of the times and of the ratios ours / theirs of each
+round, TFLOP/s by the layers' multiply-adds and the share of the matrix-product rate measured beside it. Ours runs inside a loop of one
+program, as an epoch does. The authors' way is eager NCHW with two teacher passes per student step.
 """
 
 import argparse
-import platform
-import statistics
+import json
+import os
+import subprocess
 import sys
-import time
-from functools import partial
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-import jax
-import jax.numpy as jnp
-
-from ispf_jax import optim
-from ispf_jax.methods import METHODS
-from ispf_jax.models import Generator, build_classifier, init_variables
-from ispf_jax.state import DistillState, TrainState, new_net
-from ispf_jax.steps.distill import DistillSetup, LossWeights, generator_step, student_step, unlearning
-from ispf_jax.steps.supervised import SupervisedSetup, supervised_step
+STEPS = ("student", "generator", "supervised")
 
 
 def parse():
+    from ispf_jax.methods import METHODS
+
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     p.add_argument("--model", default="allcnn", choices=("allcnn", "resnet18"))
     p.add_argument("--method", default="ispf", choices=tuple(METHODS))
+    p.add_argument("--step", default="student,generator,supervised", help="comma-separated")
+    p.add_argument("--against", default="", help="comma-separated parts of PyTorch styles' names; default: all")
     p.add_argument("--width", type=float, default=1.0, help="of the classifiers")
     p.add_argument("--generator_width", type=float, help="default: as --width")
-    p.add_argument("--size", type=int, default=32, help="image size in pixels")
+    p.add_argument("--size", type=int, default=32, help="image size in pixels, a multiple of four")
     p.add_argument("--channels", type=int, default=3)
+    p.add_argument("--classes", type=int, default=10)
     p.add_argument("--batch", type=int, default=256)
-    p.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    p.add_argument("--steps", type=int, default=5, help="steps per timing")
-    p.add_argument("--pairs", type=int, default=5, help="paired timings")
-    return p.parse_args()
+    p.add_argument("--precision", default="float32", choices=("float32", "tf32", "bfloat16"), help="tf32: GPU only")
+    p.add_argument("--steps", type=int, default=1, help="steps per timing")
+    p.add_argument("--rounds", type=int, default=5)
+    p.add_argument("--alone", action="store_true", help="also ours step by step, one dispatch each")
+    p.add_argument("--check", action="store_true", help="compare losses of three steps instead of times")
+    p.add_argument("--memory", action="store_true", help="peak memory of each contestant in a process of its own instead of times")
+    p.add_argument("--contestant", help=argparse.SUPPRESS)
+    a = p.parse_args()
+    a.generator_width = a.generator_width or a.width
+    a.dtype = "bfloat16" if a.precision == "bfloat16" else "float32"
+    return a
 
 
-def cases(a):
-    """{name: (step: state -> state, state)}."""
-    mean = std = (0.5,) * a.channels
-    shape = (a.size, a.size, a.channels)
-    classifier = build_classifier(a.model, 10, a.width, a.dtype)
-    setup = DistillSetup(
-        classifier=classifier, generator=Generator((a.size, a.size), a.channels, a.generator_width or a.width, jnp.dtype(a.dtype)),
-        student_optimizer=optim.sgd(), generator_optimizer=optim.adam(0.5, 0.999), batch_size=a.batch, latent_dim=256, loops=1,
-        generator_steps=1, student_steps=1, warmup_epochs=0, student_lr=0.1, student_lr_final=2e-4, cosine_epochs=200,
-        generator_lr=1e-3, weights=LossWeights(), mean=mean, std=std,
-    )  # fmt: skip
-    keys = jax.random.split(jax.random.key(0), 6)
-    teacher = init_variables(classifier, keys[0], (1, *shape))
-    student = new_net(init_variables(classifier, keys[1], (1, *shape)), setup.student_optimizer)
-    generator = new_net(init_variables(setup.generator, keys[2], (1, 256)), setup.generator_optimizer)
-    request = unlearning(METHODS[a.method], [3], 10, 0.01)
-    noise = jax.random.normal(keys[3], (a.batch, 256))
-    images, labels = jax.random.normal(keys[4], (a.batch, *shape)), jax.random.randint(keys[5], (a.batch,), 0, 10)
-    supervised = SupervisedSetup(classifier, optim.sgd(), a.batch, "none", mean, std)
+def contestants(a, step, ours):
+    """{name: run}, where run() takes `a.steps` steps and returns when they are done; PyTorch is compiled and warmed up here."""
+    import jax
+    import torch
 
-    distilling = DistillState(student, generator, keys[0], jnp.int32(0))
-    return {
-        "student": (lambda s: student_step(setup, s, teacher, request, noise)[0], distilling),
-        "generator": (lambda s: generator_step(setup, s, teacher, request, noise)[0], distilling),
-        "supervised": (
-            lambda s: supervised_step(supervised, s, images, labels, jnp.ones(a.batch), jnp.float32(0.1))[0],
-            TrainState(student, keys[0], jnp.int32(0)),
-        ),
-    }
+    made = {}
+    if a.contestant in (None, "ours"):
+        looped, single, state, inputs = ours.compiled(step)
+        made["ours"] = lambda: jax.block_until_ready(looped(state, a.steps, *inputs))
+
+        def alone(state=state):
+            for _ in range(a.steps):
+                state, _ = single(state, *inputs)
+            jax.block_until_ready(state)
+
+        if a.alone:
+            made["ours, one by one"] = alone
+    for name in styles(a, step):
+        theirs, arguments = torch_side(a, step, name, ours)
+
+        def run(step=getattr(theirs, f"{step}_step"), arguments=arguments):
+            for _ in range(a.steps):
+                step(*arguments)
+            if a.device == "cuda":
+                torch.cuda.synchronize()
+
+        made[name] = run
+    for run in made.values():
+        run()
+    return made
 
 
-def seconds(run, state, steps):
-    began = time.perf_counter()
-    jax.block_until_ready(run(state))
-    return (time.perf_counter() - began) / steps
+def styles(a, step):
+    """PyTorch's contestants for a step: the authors' way differs from eager NCHW in the student step only."""
+    from benchmarks.steps_torch import STYLES
+
+    if a.contestant:
+        return [a.contestant] if a.contestant in STYLES else []
+    wanted = a.against.split(",")
+    return [n for n, s in STYLES.items() if any(w in n for w in wanted) and (step == "student" or s.teacher_passes == 1)]
+
+
+def torch_side(a, step, style, ours):
+    """(TorchSteps, arguments of its step)."""
+    import numpy as np
+    import torch
+
+    from benchmarks.steps_jax import FORGET, LATENT, THRESHOLD
+    from benchmarks.steps_torch import STYLES, TorchSteps
+    from ispf_jax.methods import METHODS
+
+    shapes = {
+        "size": a.size, "channels": a.channels, "num_classes": a.classes, "width": a.width, "generator_width": a.generator_width,
+        "latent": LATENT,
+    }  # fmt: skip
+    theirs = TorchSteps(
+        a.model, shapes, ours.variables, METHODS[a.method], FORGET, THRESHOLD, ours.mean, ours.std, STYLES[style], a.device, a.dtype
+    )
+    noise, images, labels = (torch.tensor(np.asarray(v), device=a.device) for v in ours.inputs())
+    return theirs, ((images.permute(0, 3, 1, 2), labels.long()) if step == "supervised" else (noise,))
+
+
+def flops(a):
+    """{step: floating-point operations} from the layers' multiply-adds, two each; nothing else is counted.
+
+    A backward pass costs two forward passes, less the input gradient of the first layer where nothing asks for it; a network that is only
+    differentiated by its input costs one forward pass more.
+    """
+    import torch
+
+    from benchmarks.networks_torch import CLASSIFIERS, Generator, multiply_adds
+    from benchmarks.steps_jax import LATENT
+
+    classifier = multiply_adds(CLASSIFIERS[a.model](a.channels, a.classes, a.width), torch.zeros(1, a.channels, a.size, a.size))
+    generator = multiply_adds(Generator(a.size, a.channels, LATENT, a.generator_width, torch.contiguous_format).eval(), torch.zeros(1, LATENT))
+    c, g = sum(classifier), sum(generator)
+    trained = 3 * c - classifier[0]
+    per_example = {"student": g + c + trained, "generator": 3 * g - generator[0] + 4 * c, "supervised": trained}
+    return {step: 2 * a.batch * count for step, count in per_example.items()}
+
+
+def check(a, ours):
+    """Losses of three consecutive steps from the same weights; differences are rounding."""
+    import jax
+    import numpy as np
+
+    # float32: three steps of descent amplify rounding; bfloat16 has 8 bits.
+    tolerance = 1e-3 if a.precision == "float32" else 0.1
+    for step in a.step.split(","):
+        function, state = ours.steps()[step]
+        program, inputs = jax.jit(function), (ours.variables["teacher"], *ours.inputs())
+        losses = []
+        for _ in range(3):
+            state, loss = program(state, *inputs)
+            losses.append(float(loss))
+        for name in styles(a, step):
+            theirs, arguments = torch_side(a, step, name, ours)
+            theirs = [float(getattr(theirs, f"{step}_step")(*arguments)) for _ in losses]
+            print(f"{step:12}{name:24}ours {losses}  theirs {theirs}", flush=True)
+            np.testing.assert_allclose(losses, theirs, rtol=tolerance)
+    print("equal")
+
+
+def peak_bytes(a):
+    """Peak memory of the one contestant of this process: resident on the CPU, allocated on a GPU."""
+    import jax
+
+    from benchmarks.measure import peak_resident_bytes
+    from benchmarks.steps_jax import JaxSteps
+
+    before = peak_resident_bytes()
+    contestants(a, a.step, JaxSteps(a))
+    if a.device == "cpu":
+        return peak_resident_bytes() - before
+    if a.contestant == "ours":
+        return jax.devices()[0].memory_stats()["peak_bytes_in_use"]
+    import torch
+
+    return torch.cuda.max_memory_allocated()
+
+
+def memory_table(a):
+    for step in a.step.split(","):
+        for name in ["ours", *styles(a, step)]:
+            command = [sys.executable, "-m", "benchmarks.steps", *sys.argv[1:], f"--step={step}", f"--contestant={name}"]
+            used = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+            print(f"{step:12}{name:24}{used / 2**30:8.2f} GiB", flush=True)
+
+
+def time_table(a, ours):
+    from benchmarks.measure import matrix_product_rate, paired, spread
+
+    counted = flops(a)
+    for step in a.step.split(","):
+        rate = matrix_product_rate(a.dtype)
+        times = paired(contestants(a, step, ours), a.rounds)
+        rate = max(rate, matrix_product_rate(a.dtype))
+        print(f"\n{step} step, {counted[step] / 1e12:.3g} TFLOP; matrix product {rate / 1e12:.3g} TFLOP/s")
+        print(f"{'':24}{'ms per step':>28}{'ours / this':>26}{'TFLOP/s':>10}{'of matrix product':>19}")
+        for name, taken in times.items():
+            ratios = [o / t for o, t in zip(times["ours"], taken)]
+            achieved = counted[step] * a.steps / sorted(taken)[len(taken) // 2]
+            print(f"{name:24}{spread(taken, 1e3 / a.steps):>28}{spread(ratios):>26}{achieved / 1e12:10.3g}{achieved / rate:19.0%}", flush=True)
 
 
 def main():
     a = parse()
-    device = jax.devices()[0]
-    print(f"jax {jax.__version__}, {device.device_kind}, {platform.machine()}, {a.model} width {a.width}, {a.size}x{a.size}x{a.channels}, batch {a.batch}, {a.dtype}")
-    print(f"{'step':12}{'one by one, ms':>28}{'in lax.scan, ms':>28}{'scan / one by one':>28}")
-    for name, (step, state) in cases(a).items():
-        compiled = jax.jit(step)
-        scanned = jax.jit(partial(lambda step, s: jax.lax.scan(lambda s, _: (step(s), None), s, None, length=a.steps)[0], step))
+    if a.device == "cpu":
+        os.environ["JAX_PLATFORMS"] = "cpu"
+    import jax
+    import torch
 
-        def direct(state):
-            for _ in range(a.steps):
-                state = compiled(state)
-            return state
+    from benchmarks.measure import machine
+    from benchmarks.steps_jax import JaxSteps
 
-        for run in (direct, scanned):
-            jax.block_until_ready(run(state))
-        pairs = [(seconds(direct, state, a.steps), seconds(scanned, state, a.steps)) for _ in range(a.pairs)]
-        columns = [[1e3 * d for d, _ in pairs], [1e3 * s for _, s in pairs], [s / d for d, s in pairs]]
-        print(f"{name:12}" + "".join(f"{f'{statistics.median(c):.3g} ({min(c):.3g} - {max(c):.3g})':>28}" for c in columns), flush=True)
+    jax.config.update("jax_default_matmul_precision", {"float32": "float32", "tf32": "tensorfloat32"}.get(a.precision))
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = a.precision == "tf32"
+    torch.backends.cudnn.benchmark = True
+    if a.memory and a.contestant:
+        return print(json.dumps(peak_bytes(a)))
+    print(f"{machine()}, torch {torch.__version__}")
+    print(f"{a.model} width {a.width:g}, {a.method}, {a.size}x{a.size}x{a.channels}, {a.classes} classes, batch {a.batch}, {a.precision}, {a.rounds} rounds of {a.steps} step(s)")
+    if a.memory:
+        return memory_table(a)
+    ours = JaxSteps(a)
+    return check(a, ours) if a.check else time_table(a, ours)
 
 
 if __name__ == "__main__":

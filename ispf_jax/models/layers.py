@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ispf_jax.ops import conv_general_dilated
+from ispf_jax.ops import conv_general_dilated, upsampled_conv
 from ispf_jax.parallel import psum
 
 MOMENTS = "moments"
@@ -24,15 +24,16 @@ def torch_uniform(fan_in: int):
     return init
 
 
-def conv(x, features, kernel=3, stride=1, use_bias=True, dtype=jnp.float32, name=None):
+def conv(x, features, kernel=3, stride=1, use_bias=True, dtype=jnp.float32, name=None, upsample=False):
     """Convolution [N, H, W, I] -> [N, H', W', features] with zero padding `kernel // 2` on every side, as PyTorch pads.
 
+    With `upsample` of the image after nearest-neighbour upsampling by two (kernel 3 and stride 1 only): [N, 2H, 2W, features].
     To be called in a module's compact method; the parameters are named `name/kernel` and `name/bias`.
     """
     init = torch_uniform(kernel**2 * x.shape[-1])
     return nn.Conv(
         features, (kernel, kernel), (stride, stride), [(kernel // 2, kernel // 2)] * 2, use_bias=use_bias, dtype=dtype,
-        kernel_init=init, bias_init=init, conv_general_dilated=conv_general_dilated, name=name,
+        kernel_init=init, bias_init=init, conv_general_dilated=upsampled_conv if upsample else conv_general_dilated, name=name,
     )(x)
 
 

@@ -50,6 +50,12 @@ def test_value_and_gradients_are_xlas(kernel, stride, channels):
     assert_same(*problem(channels=channels, kernel=kernel), stride=stride)
 
 
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("padding", ["SAME", "VALID", [(0, 2), (3, 0)]])
+def test_few_outputs_of_many_channels(padding, kernel):
+    assert_same(*problem(channels=8, filters=3, kernel=kernel), padding=padding)
+
+
 @pytest.mark.parametrize("padding", ["SAME", "VALID", [(0, 2), (1, 0)]])
 @pytest.mark.parametrize("size", [(6, 8), (7, 5)])
 def test_every_kind_of_padding(padding, size):
@@ -68,7 +74,8 @@ def test_filter_gradient_in_chunks_of_the_batch(monkeypatch, batch, chunk_pixels
 
 def test_the_shipped_chunk_is_smaller_than_a_paper_sized_batch():
     """So the loop above is what runs in earnest: 256 images of 32x32."""
-    assert module._largest_divisor(256, module._CHUNK_PIXELS // 32**2) == 4
+    assert module._largest_divisor(256, max(1, module._CHUNK_PIXELS // 32**2)) == 1
+    assert module._largest_divisor(256, module._CHUNK_PIXELS // 8**2) == 8
     assert [module._largest_divisor(n, 4) for n in (1, 6, 7, 12)] == [1, 3, 1, 4]
 
 
