@@ -49,7 +49,8 @@ for count in (1, 2, 8):
     if found:  # the same teacher for all
         shutil.copytree(Path(sys.argv[1]) / "1" / "original", workdir / "original")
     pipeline.run(c, str(workdir))
-    worker = pipeline.Run(make_experiment(c), workdir).workers()[0]
+    run = pipeline.Run(make_experiment(c), workdir)
+    worker = run.worker(run.devices[0])
     for place in ("unlearn/dfq/gkt/3/seed0", "unlearn/dfq/ispf/3/seed0"):
         weights = np.concatenate([np.ravel(x) for x in jax.tree.leaves(worker.load(workdir / place, "last")[0])])
         row = json.loads((workdir / place / "result.json").read_text())[0]

@@ -26,7 +26,8 @@ def requested() -> bool:
 
 def request():
     """Ask all threads of this process to stop, as a signal would."""
-    _requested.append(0)
+    if not _requested:
+        _requested.append(0)
 
 
 def _request(number, frame):

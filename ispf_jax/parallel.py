@@ -25,6 +25,7 @@ from jax.experimental import multihost_utils
 from ispf_jax.errors import UserError
 
 AXIS = "devices"
+_PATIENCE = 7 * 24 * 3600  # seconds that processes wait at the end for the first one, which audits and reports
 
 
 def psum(tree, axis):
@@ -225,9 +226,9 @@ def join(coordinator: str = "", processes: int = 0, process: int = -1):
     """
     try:
         if coordinator:
-            jax.distributed.initialize(coordinator, processes, process)
+            jax.distributed.initialize(coordinator, processes, process, shutdown_timeout_seconds=_PATIENCE)
         else:
-            jax.distributed.initialize()
+            jax.distributed.initialize(shutdown_timeout_seconds=_PATIENCE)
     except (ValueError, RuntimeError) as error:
         raise UserError(
             f"cannot join the other processes ({str(error).splitlines()[0]}); give --coordinator=HOST:PORT --processes=N --process=I to each."

@@ -92,21 +92,30 @@ class Run:
                 "use the same data or another --workdir."
             )
 
-    def workers(self) -> list[Worker]:
-        """One per set of devices."""
-        alone = len(self.devices) == 1
-        return [Worker(self.e, self.workdir, self.data, self.forget_sets, d, live=alone) for d in self.devices]
+    def worker(self, devices: Devices) -> Worker:
+        """A worker for this experiment; it has the console for itself if it is the only one."""
+        return Worker(self.e, self.workdir, self.data, self.forget_sets, devices, live=len(self.devices) == 1)
 
     def work(self) -> tuple[dict[Job, str], int]:
         """Do what is not finished; returns the failed jobs with their errors, and how many there were to do."""
         crew = self.devices[0]
         crew.share(self._keep_config)
-        todo = crew.share(lambda: [job for job in self.jobs if not finished(job, self.workdir, self.forget_sets)])
+        todo = crew.share(lambda: [job for job in self.jobs if not self._finished(job)])
         if not todo:
             return {}, 0
-        self.announce(todo)
+        if crew.leads:
+            self.announce(todo)
+        together, audits = todo, []
+        if crew.crew:  # audits are many small pieces with files of their own: the first process does them alone
+            together, audits = ([job for job in todo if (job.kind == "audit") == alone] for alone in (False, True))
         board = self.workdir / ".board" if self.e.spread == "jobs" else None
-        return sweep.work(sweep.Board(todo, board, lambda job: finished(job, self.workdir, self.forget_sets)), self.workers()), len(todo)
+        failed = sweep.work(sweep.Board(together, board, self._finished), [self.worker(d) for d in self.devices])
+        if audits and crew.leads:
+            failed |= sweep.work(sweep.Board(audits), [self.worker(Devices(crew.local))])
+        return failed, len(todo)
+
+    def _finished(self, job):
+        return finished(job, self.workdir, self.forget_sets)
 
     def announce(self, todo: list[Job]):
         """On a CPU, say before a long run about how long it will take."""

@@ -43,8 +43,8 @@ class Board:
         self._needs = {job: [other for other in jobs if job.needs(other)] for job in jobs}
 
     def take(self) -> Job | None:
-        """The next job whose needs are met; waits for one; None when nothing is left to take."""
-        while not interruption.requested():
+        """The next job whose needs are met; waits for one; None when nothing is left to take or a stop was requested meanwhile."""
+        while True:
             with self._lock:
                 for job in list(self._open):
                     broken = next((n for n in self._needs[job] if n in self._failed), None)
@@ -55,8 +55,9 @@ class Board:
                         return job
                 if not self._open:
                     return None
+            if interruption.requested():
+                return None
             time.sleep(POLL)
-        return None
 
     def settle(self, job: Job, error: str = ""):
         """The job is done, or failed with an error."""
@@ -110,7 +111,7 @@ class Board:
 def work(board: Board, workers: list) -> dict[Job, str]:
     """Do all jobs of the board with `workers`, one thread each if there are several; returns the failed jobs with their errors.
 
-    A worker has `do(job)` and the `workdir` where a failure's traceback is left.
+    A worker has `do(job)`, `must_stop()`, and the `workdir` where a failure's traceback is left.
 
     Raises:
       StorageError: results cannot be written: nothing goes on.
@@ -129,7 +130,7 @@ def work(board: Board, workers: list) -> dict[Job, str]:
 
 
 def _take_turns(board, worker, threaded=False):
-    while (job := board.take()) is not None:
+    while not worker.must_stop() and (job := board.take()) is not None:
         try:
             worker.do(job)
         except (StorageError, interruption.Interrupted, KeyboardInterrupt) as error:

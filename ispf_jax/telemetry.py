@@ -16,6 +16,7 @@ import rich.console
 import rich.progress
 import rich.table
 
+from ispf_jax.errors import StorageError
 from ispf_jax.files import atomic_write_text, ensure_writable, from_plain, to_plain
 
 RATE_WINDOW = 30.0
@@ -138,14 +139,23 @@ class MetricsLog:
             self._file = open(path, "a", encoding="utf-8")
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append one record (numbers, strings, numpy or JAX scalars and arrays); on disk when this returns."""
+        """Append one record (numbers, strings, numpy or JAX scalars and arrays); handed to the system when this returns.
+
+        Raises StorageError if it cannot be written.
+        """
         if self._file:
-            self._file.write(_json_line(record))
-            self._file.flush()
+            try:
+                self._file.write(_json_line(record))
+                self._file.flush()
+            except OSError as error:
+                raise StorageError(f"cannot write {self._file.name} ({error.strerror}); free space or make it writable") from error
 
     def close(self) -> None:
         if self._file:
-            self._file.close()
+            try:
+                self._file.close()
+            except OSError:  # what could not be written was told by `write`
+                pass
 
     def __enter__(self) -> "MetricsLog":
         return self

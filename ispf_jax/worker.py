@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ispf_jax import interruption
 from ispf_jax.checkpoint import Saved, Store
 from ispf_jax.config import Experiment
 from ispf_jax.data import ImageData
@@ -54,6 +55,12 @@ class Worker:
     def leads(self) -> bool:
         """Whether this process writes the results."""
         return self.devices.leads
+
+    def must_stop(self) -> bool:
+        """Whether a stop was requested, of this process or of another that works on the same run."""
+        if self.devices.any(interruption.requested()):
+            interruption.request()
+        return interruption.requested()
 
     def do(self, job: Job):
         """Do one job, from its last checkpoint if there is one, and leave its results in `job.place`."""

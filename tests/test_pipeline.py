@@ -47,6 +47,12 @@ def tiny(**values):
     return c
 
 
+def lone_worker(experiment, workdir):
+    """What does the jobs of an experiment on the devices it names."""
+    run = pipeline.Run(experiment, workdir)
+    return run.worker(run.devices[0])
+
+
 def results(workdir):
     return json.loads((workdir / "results.json").read_text())["rows"]
 
@@ -196,9 +202,9 @@ def test_an_extended_start_runs_only_what_is_new(started, monkeypatch):
 
     # The original's checkpoints were lost, its rows were not: a new job finds a teacher all the same, and the same one.
     experiment = make_experiment(tiny())
-    teacher = pipeline.Run(experiment, started).workers()[0].teacher(0)
+    teacher = lone_worker(experiment, started).teacher(0)
     shutil.rmtree(started / "original" / "seed0" / "checkpoints")
-    again = pipeline.Run(experiment, started).workers()[0].teacher(0)
+    again = lone_worker(experiment, started).teacher(0)
     jax.tree.map(np.testing.assert_array_equal, again, teacher)
     assert ran == ["original/seed0"]
 

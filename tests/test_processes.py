@@ -17,7 +17,7 @@ from ispf_jax.config import make_experiment
 from ispf_jax.errors import UserError
 from ispf_jax.lock import locked
 from ispf_jax.telemetry import read_metrics
-from tests.test_pipeline import results, tiny
+from tests.test_pipeline import lone_worker, results, tiny
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = "gkt,ispf"
@@ -30,7 +30,7 @@ def place(tmp_path_factory):
     (place / "tiny_config.py").write_text(
         "from tests.test_pipeline import tiny\n\n\n"
         f"def get_config(variant=''):\n    return tiny(methods={METHODS!r}, devices=0, checkpoint_seconds=0.0, "
-        "stages='original,retrain,unlearn,report')\n"
+        "stages='original,retrain,unlearn,audit,report', audit__shadows=1, audit__metrics='accuracy,mia2', audit__embedding_images=0)\n"
     )
     pipeline.run(tiny(methods=METHODS), str(place / "one"))
     return place
@@ -64,7 +64,7 @@ def finish(processes, code=0):
 
 def variables(workdir, job):
     """The last variables of a job, as one flat vector."""
-    worker = pipeline.Run(make_experiment(tiny()), workdir).workers()[0]
+    worker = lone_worker(make_experiment(tiny()), workdir)
     found = worker.load(workdir / job, "last")[0]["params"]
     return np.concatenate([np.ravel(leaf) for name in sorted(found) for leaf in _leaves(found[name])])
 
@@ -86,6 +86,8 @@ def test_one_run_over_two_processes_gives_the_numbers_of_one(place):
         np.testing.assert_allclose(two, one, atol=2e-4 * np.abs(one).max(), err_msg=job)
         logs = [read_metrics(place / name / job / "metrics.jsonl") for name in ("one", "batch")]
         assert [r["epoch"] for r in logs[1]] == [r["epoch"] for r in logs[0]]
+    audit = json.loads((place / "batch" / "audit" / "1" / "seed0" / "audit.json").read_text())
+    assert {m["metric"] for m in audit["measurements"]} >= {"accuracy/forget", "mia2"} and "ispf/dfq" in audit["models"]
     # What two processes wrote goes on in one, on another number of devices.
     restored = variables(place / "batch", JOBS[-1])
     (place / "batch" / JOBS[-1] / "result.json").unlink()
@@ -102,7 +104,7 @@ def test_jobs_over_two_processes_give_the_bits_of_one(place):
     for job in JOBS:
         np.testing.assert_array_equal(variables(place / "jobs", job), variables(place / "one", job))
     began = [set(re.findall(r"(?m)^(\w+ .*?) \| 0/", error)) for _, error in outputs]
-    assert all(began) and not began[0] & began[1] and len(began[0] | began[1]) == len(JOBS)
+    assert all(began) and not began[0] & began[1] and began[0] | began[1] >= {"original seed 0", "retrain without 1 seed 0"} and len(began[0] | began[1]) == len(JOBS) + 1
 
 
 def test_a_signal_to_one_process_stops_both_and_both_go_on(place):

@@ -13,7 +13,7 @@ from ispf_jax.config import make_experiment
 from ispf_jax.errors import StorageError, UserError
 from ispf_jax.jobs import Job, jobs
 from ispf_jax.stages.unlearn import UnlearnStage
-from tests.test_pipeline import results, tiny
+from tests.test_pipeline import lone_worker, results, tiny
 
 A, B = Job("original", 0), Job("original", 1)
 RETRAIN = Job("retrain", 0, (1,))
@@ -33,6 +33,9 @@ class Recorder:
         self.did.append(job)
         if job in self.broken:
             raise self.broken[job]
+
+    def must_stop(self):
+        return interruption.requested()
 
     def batch_of(self, job):
         return "config.distill.batch_size=256"
@@ -226,8 +229,7 @@ def weights(workdir, place):
     """Digest of the last variables of a job."""
     from ispf_jax.provenance import weights_digest
 
-    run = pipeline.Run(make_experiment(tiny()), workdir)
-    return weights_digest(run.workers()[0].load(workdir / place, "last")[0])
+    return weights_digest(lone_worker(make_experiment(tiny()), workdir).load(workdir / place, "last")[0])
 
 
 def test_the_same_configuration_gives_the_same_bits(tmp_path):
@@ -259,7 +261,7 @@ def test_collapse_is_told_with_the_number(tmp_path, capsys):
     pipeline.run(config, str(tmp_path))
     told = capsys.readouterr().err
     assert "warning: unlearn gkt (dfq) forget 1 seed 0: in epoch 2 6 of 6 steps had every image filtered out" in told
-    stage = pipeline.Run(make_experiment(config), tmp_path).workers()[0].unlearners["dfq"]
+    stage = lone_worker(make_experiment(config), tmp_path).unlearners["dfq"]
     record = {"generator/spread": np.float32(2e-4), "class_counts": np.array([5.0, 6, 5, 0, 0])}
     assert list(stage._collapse(record)) == ["alike"] and "2e-04 of 1" in stage._collapse(record)["alike"].replace("0.0002", "2e-04")
     record = {"generator/spread": np.float32(0.2), "class_counts": np.array([0.0, 0, 400, 1, 0]), "skipped_steps": np.float32(0)}
