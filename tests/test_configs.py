@@ -7,9 +7,10 @@ import itertools
 import pytest
 
 from configs import cifar100_multi_ispf, default
-from ispf_jax.config import Experiment, forget_sets, make_experiment
+from ispf_jax.config import Experiment, forget_sets, make_experiment, make_experiments
 from ispf_jax.methods import METHODS
 
+TABLES = ("svhn_table1", "cifar10_table1", "cifar100_table2", "table6", "table7", "table8")
 NAMES = ("digits_ispf", "svhn_ispf", "cifar10_ispf", "cifar100_ispf", "cifar100_multi_ispf", "image_folder_ispf")
 VARIANTS = ("", "resnet18", "smoke", "resnet18,smoke", "smoke,resnet18", "allcnn")
 
@@ -117,3 +118,18 @@ def test_default_holds_every_key_once_and_no_other():
     assert sorted(keys(default.get_config().to_dict())) == sorted(fields(Experiment))
     for name in NAMES:
         assert sorted(keys(load(name).to_dict())) == sorted(fields(Experiment)), name
+
+
+@pytest.mark.parametrize("variant", ["", "smoke"])
+@pytest.mark.parametrize("name", TABLES)
+def test_the_papers_tables_are_sweeps_of_its_settings(name, variant):
+    """Every part has the numbers that the configuration of its data set and network has by itself."""
+    made = make_experiments(load(name, variant))
+    assert len(made) == {"cifar100_table2": 1, "table6": 1, "table8": 4}.get(name, 2)
+    for part, e in made.items():
+        dataset = "cifar100" if name in ("cifar100_table2", "table6") else part.split("_")[0] if name == "table8" else name.split("_")[0].replace("table7", "svhn")
+        alone = make_experiment(load(f"{dataset}_ispf", ",".join(filter(None, (e.model.name, variant)))))
+        same = ("data", "model", "generator", "train", "distill", "evaluate")
+        assert [getattr(e, key) for key in same] == [getattr(alone, key) for key in same]
+        assert e.seeds == ((0,) if variant else (0, 1, 2)) or name == "cifar100_table2"
+        assert set(e.methods) <= set(METHODS) and e.base == (("zskt",) if name == "table7" else ("dfq",))
