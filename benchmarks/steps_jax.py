@@ -77,8 +77,12 @@ class JaxSteps:
         step, state = self.steps()[name]
         inputs = (self.variables["teacher"], *self.inputs())
 
-        def loop(state, count, *inputs):
-            return lax.fori_loop(0, count, lambda _, s: step(s, *inputs)[0], state)
+        def loop(state, count, teacher, noise, *batch):
+            # Inputs change from step to step: what does not change in a loop XLA would compute once, before it.
+            def body(i, state):
+                return step(state, teacher, *(jnp.roll(v, i, axis=0) for v in (noise, *batch)))[0]
+
+            return lax.fori_loop(0, count, body, state)
 
         looped = jax.jit(loop).lower(state, 1, *inputs).compile()
         return looped, jax.jit(step), state, inputs
