@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
-import jax
 import numpy as np
 from absl import logging
 
@@ -20,6 +19,8 @@ _NOTHING_TO_DO = 0.1
 
 def weights_digest(variables) -> str:
     """A hash of a network's variables, the same for the same names and bits."""
+    import jax  # the report, which needs none of it, reads the journal through this file
+
     digest = hashlib.blake2b(digest_size=16)
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         digest.update(jax.tree_util.keystr(path).encode())
