@@ -46,7 +46,7 @@ def machine():
     cpu = Path("/proc/cpuinfo")
     found = [line.split(":")[1].strip() for line in cpu.read_text().splitlines() if line.startswith(("model name", "cpu family"))] if cpu.exists() else []
     processor = ", family ".join(reversed(found[:2])) if len(found) > 1 else platform.machine()
-    names = [processor, f"{os.cpu_count()} cores", f"load {os.getloadavg()[0]:.2f} of others at the start", f"jax {jax.__version__}"]
+    names = [processor, f"{os.cpu_count()} cores", f"load average {os.getloadavg()[0]:.2f} at the start", f"jax {jax.__version__}"]
     return ", ".join(names + ([device.device_kind] if device.platform != "cpu" else []))
 
 
