@@ -58,10 +58,10 @@ def results(workdir):
 
 
 def snapshot(workdir):
-    """{file: digest of its content} of everything below."""
+    """{file: digest of its content} of everything below but the lock and the journal, which only say that there was a start."""
     return {
         str(path.relative_to(workdir)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(workdir.rglob("*"))
-        if path.is_file() and path.name != ".lock"
+        if path.is_file() and path.name not in (".lock", "jobs.jsonl")
     }
 
 
