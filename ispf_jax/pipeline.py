@@ -20,6 +20,7 @@ import numpy as np
 from ispf_jax import data as data_room
 from ispf_jax import sweep
 from ispf_jax.config import Experiment, changed_keys, flatten, forget_sets, make_experiments
+from ispf_jax.data import cache
 from ispf_jax.errors import UserError
 from ispf_jax.estimate import costs, device_seconds
 from ispf_jax.files import atomic_write_json, ensure_writable
@@ -177,7 +178,8 @@ def _devices(e: Experiment) -> tuple[Devices, ...]:
 def _prepare_jax(e: Experiment):
     """Settings that JAX wants before it compiles anything."""
     if e.compilation_cache != "off":
-        directory = Path("~/.cache/ispf_jax/compiled" if e.compilation_cache == "auto" else e.compilation_cache).expanduser()
+        auto = e.compilation_cache in ("auto", "")
+        directory = cache.directory("") / "compiled" if auto else Path(e.compilation_cache).expanduser()
         jax.config.update("jax_compilation_cache_dir", str(directory))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if e.deterministic:

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import pytest
 
 from ispf_jax import pipeline
 from ispf_jax.config import make_experiment
@@ -53,3 +55,14 @@ def test_the_flag_for_repeatable_gpus_is_set_on_request(monkeypatch):
     assert "deterministic" not in os.environ["XLA_FLAGS"]
     pipeline._prepare_jax(make_experiment(tiny(compilation_cache="off", deterministic=True)))
     assert os.environ["XLA_FLAGS"].split() == ["--xla_force_host_platform_device_count=8", "--xla_gpu_deterministic_ops=true"]
+
+
+@pytest.mark.parametrize("key, place", [("auto", "cache/ispf_jax/compiled"), ("mine", "mine")])
+def test_where_compiled_programs_are_kept(tmp_path, monkeypatch, key, place):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        pipeline._prepare_jax(make_experiment(tiny(compilation_cache=key if key == "auto" else str(tmp_path / key))))
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / place)
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
