@@ -122,8 +122,9 @@ def work(board: Board, workers: list) -> dict[Job, str]:
     else:
         with ThreadPoolExecutor(len(workers)) as pool:
             turns = [pool.submit(_take_turns, board, worker, threaded=True) for worker in workers]
-        for turn in turns:
-            turn.result()
+        errors = [error for turn in turns if (error := turn.exception())]
+        if errors:  # what stopped one worker for a reason of its own, before those that were only asked to stop
+            raise next((error for error in errors if not isinstance(error, interruption.Interrupted)), errors[0])
     if interruption.requested():
         raise interruption.Interrupted("stopped between two jobs")
     return board.failed()

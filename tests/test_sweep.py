@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+import time
 
 import jax
 import numpy as np
@@ -78,6 +79,22 @@ def test_what_cannot_be_written_stops_everything(tmp_path):
     with pytest.raises(StorageError, match="no space"):
         sweep.work(sweep.Board([A, B]), [worker])
     assert worker.did == [A]
+
+
+def test_what_cannot_be_written_stops_all_workers_and_is_what_is_told(tmp_path, monkeypatch):
+    """The first worker is only asked to stop; the second is why."""
+    monkeypatch.setattr(interruption, "_requested", [])
+
+    class Worker(Recorder):
+        def do(self, job):
+            if job == B:
+                raise StorageError("no space")
+            while not interruption.requested():
+                time.sleep(0.01)
+            raise interruption.Interrupted("saved")
+
+    with pytest.raises(StorageError, match="no space"):
+        sweep.work(sweep.Board([A, B, ISPF]), [Worker(tmp_path), Worker(tmp_path)])
 
 
 def test_several_workers_share_the_jobs_and_wait_for_what_they_need(tmp_path):
