@@ -58,9 +58,10 @@ class Worker:
 
     def must_stop(self) -> bool:
         """Whether a stop was requested, of this process or of another that works on the same run."""
-        if self.devices.any(interruption.requested()):
+        stop = self.devices.any(interruption.requested())
+        if stop and self.devices.crew:  # this process may not be the one that was asked
             interruption.request()
-        return interruption.requested()
+        return stop
 
     def do(self, job: Job):
         """Do one job, from its last checkpoint if there is one, and leave its results in `job.place`."""
