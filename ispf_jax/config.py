@@ -12,6 +12,7 @@ from typing import Any
 from ispf_jax.errors import UserError
 from ispf_jax.methods import METHODS
 from ispf_jax.models import CLASSIFIERS
+from ispf_jax.ops import IMPLEMENTATIONS
 
 STAGES = ("original", "retrain", "unlearn", "audit", "report")
 BASES = ("dfq", "zskt")
@@ -129,6 +130,7 @@ class Experiment:
     spread: str
     dry_run: bool
     deterministic: bool
+    convolutions: str
     data: DataConfig
     model: ModelConfig
     generator: GeneratorConfig
@@ -143,7 +145,7 @@ class Experiment:
 
 
 FREE_KEYS = (
-    "stages", "methods", "base", "forget", "seeds", "devices", "spread", "dry_run", "deterministic", "checkpoint_seconds", "progress_seconds", "tensorboard",
+    "stages", "methods", "base", "forget", "seeds", "devices", "spread", "dry_run", "deterministic", "convolutions", "checkpoint_seconds", "progress_seconds", "tensorboard",
     "compilation_cache", "evaluate.batch_size", "audit", "data.path", "data.data_dir", "data.manual_dir", "data.download", "data.cache_dir",
 )  # fmt: skip
 """Keys that may differ between two starts in one work directory: they change what is run or kept, never what a run computes."""
@@ -316,6 +318,7 @@ def _validate(e: Experiment):
         ("data.channels", e.data.channels, (0, 1, 3)),
         ("audit.mia1_protocol", e.audit.mia1_protocol, MIA1_PROTOCOLS),
         ("spread", e.spread, SPREADS),
+        ("convolutions", e.convolutions, IMPLEMENTATIONS),
     ):
         if value not in allowed:
             raise UserError(f"config.{key}={value!r} is unknown; allowed are {', '.join(map(str, allowed))}.")

@@ -23,6 +23,7 @@ from jax import lax
 from jax.experimental import multihost_utils
 
 from ispf_jax.errors import UserError
+from ispf_jax.ops import convolutions
 
 AXIS = "devices"
 _PATIENCE = 7 * 24 * 3600  # seconds that processes wait at the end for the first one, which audits and reports
@@ -151,7 +152,7 @@ class Devices:
           setup: hashable; what is compiled in.
           donate: number of leading arguments whose buffers the program may reuse for its outputs.
         """
-        key = (fn, setup, self, donate)
+        key = (fn, setup, self, donate, convolutions())
         if self.axis is None:
             return Program(jax.jit(partial(fn, setup, axis=None), donate_argnums=tuple(range(donate))), key)
 

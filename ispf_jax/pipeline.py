@@ -26,6 +26,7 @@ from ispf_jax.estimate import costs, device_seconds
 from ispf_jax.files import atomic_write_json, ensure_writable
 from ispf_jax.jobs import Job, finished, jobs
 from ispf_jax.lock import locked
+from ispf_jax.ops import choose_convolutions, convolutions
 from ispf_jax.parallel import Devices, chosen_devices
 from ispf_jax.plan import plan, table
 from ispf_jax.report import write_combined, write_report
@@ -140,6 +141,7 @@ class Run:
             "config": flatten(self.e),
             "data": {"note": self.data.note, "train": len(self.data.train), "test": len(self.data.test)},
             "devices": [d.device_kind for devices in self.devices for d in devices.devices],
+            "convolutions": convolutions(),
             "processes": jax.process_count(),
             "platform": platform.platform(),
             "python": platform.python_version(),
@@ -176,7 +178,8 @@ def _devices(e: Experiment) -> tuple[Devices, ...]:
 
 
 def _prepare_jax(e: Experiment):
-    """Settings that JAX wants before it compiles anything."""
+    """Settings that are wanted before anything is compiled."""
+    choose_convolutions(e.convolutions)
     if e.compilation_cache != "off":
         auto = e.compilation_cache in ("auto", "")
         directory = cache.directory("") / "compiled" if auto else Path(e.compilation_cache).expanduser()

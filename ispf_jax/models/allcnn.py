@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ispf_jax.models.layers import MaskedBatchNorm, conv, dense
+from ispf_jax.models.layers import MaskedBatchNorm, at_least_single, conv, dense
 
 # (filters at width 1, kernel, stride) of the eight convolutions.
 _LAYERS = ((96, 3, 1), (96, 3, 1), (192, 3, 2), (192, 3, 1), (192, 3, 1), (192, 3, 2), (192, 3, 1), (192, 1, 1))
@@ -25,5 +25,5 @@ class AllCNN(nn.Module):
         for i, (filters, kernel, stride) in enumerate(_LAYERS, start=1):
             x = conv(x, max(1, round(filters * self.width)), kernel, stride, use_bias=False, dtype=self.dtype, name=f"conv{i}")
             x = nn.relu(MaskedBatchNorm(dtype=self.dtype, name=f"bn{i}")(x, train, mask, axis))
-        features = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
-        return dense(features, self.num_classes, name="classifier"), features
+        features = jnp.mean(at_least_single(x), axis=(1, 2))
+        return dense(features, self.num_classes, features.dtype, name="classifier"), features

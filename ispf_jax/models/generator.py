@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ispf_jax.models.layers import MaskedBatchNorm, conv, dense
+from ispf_jax.models.layers import MaskedBatchNorm, at_least_single, conv, dense
 
 
 class Generator(nn.Module):
@@ -30,4 +30,4 @@ class Generator(nn.Module):
             x = MaskedBatchNorm(dtype=self.dtype, name=f"bn{i}")(x, train, mask, axis)
             x = nn.leaky_relu(x, 0.2)
         x = conv(x, self.channels, dtype=self.dtype, name="conv3")
-        return nn.sigmoid(x.astype(jnp.float32))[:, : self.image_size[0], : self.image_size[1]]
+        return nn.sigmoid(at_least_single(x))[:, : self.image_size[0], : self.image_size[1]]

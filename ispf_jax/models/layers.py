@@ -1,10 +1,12 @@
 """Layers shared by all networks: convolution, batch norm with a mask, PyTorch's default initialisation."""
 
 import math
+from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from ispf_jax.ops import conv_general_dilated, upsampled_conv
 from ispf_jax.parallel import psum
@@ -43,6 +45,11 @@ def dense(x, features, dtype=jnp.float32, name=None):
     return nn.Dense(features, dtype=dtype, kernel_init=init, bias_init=init, name=name)(x)
 
 
+def at_least_single(x):
+    """x as float32, or as float64 where it is that already."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 class MaskedBatchNorm(nn.Module):
     """Batch norm over the kept rows of the global batch, with PyTorch's semantics.
 
@@ -52,7 +59,7 @@ class MaskedBatchNorm(nn.Module):
     and the running statistics stay as they are.
 
     PyTorch's semantics: normalisation by the biased variance, running variance from the unbiased one, running statistics
-    `r <- 0.9 r + 0.1 batch`, eps 1e-5. Statistics and the arithmetic are float32 whatever `dtype` is.
+    `r <- 0.9 r + 0.1 batch`, eps 1e-5. Statistics and the arithmetic are float32 when `dtype` is a shorter type.
 
     The moments of the input (mean and biased variance, as DeepInversion's batch-norm matching wants them) are left in the
     collection `MOMENTS` when it is mutable.
@@ -72,21 +79,58 @@ class MaskedBatchNorm(nn.Module):
         running_var = self.variable("batch_stats", "var", jnp.ones, (features,))
         wanted = self.is_mutable_collection(MOMENTS) and not self.is_initializing()
 
-        if (train or wanted) and not self.is_initializing():
-            mean, var, count = masked_moments(x, mask, axis)
-            if wanted:
-                self.sow(MOMENTS, "mean", mean, reduce_fn=lambda _, new: new)
-                self.sow(MOMENTS, "var", var, reduce_fn=lambda _, new: new)
-        if train and not self.is_initializing():
+        train = train and not self.is_initializing()
+        if train:
+            y, (mean, var, count) = batch_normalised(x, scale, bias, mask, self.eps, axis)
             rate = jnp.where(count > 0, 1 - self.momentum, 0.0)
             unbiased = var * (count / jnp.maximum(count - 1, 1))
             running_mean.value += rate * (mean - running_mean.value)
             running_var.value += rate * (unbiased - running_var.value)
         else:
-            mean, var = running_mean.value, running_var.value
+            y = _normalised(x, scale, bias, running_mean.value, running_var.value, self.eps)
+        if wanted:
+            mean, var, _ = (mean, var, count) if train else masked_moments(x, mask, axis)
+            self.sow(MOMENTS, "mean", mean, reduce_fn=lambda _, new: new)
+            self.sow(MOMENTS, "var", var, reduce_fn=lambda _, new: new)
+        return y.astype(self.dtype)
 
-        factor = scale / jnp.sqrt(var + self.eps)
-        return ((x - mean) * factor + bias).astype(self.dtype)
+
+def _normalised(x, scale, bias, mean, var, eps):
+    return (x - mean) * (scale * lax.rsqrt(var + eps)) + bias
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def batch_normalised(x, scale, bias, mask, eps, axis):
+    """x [N, ..., features] normalised by the moments of its kept rows, float32, and (mean, biased variance, count) of them.
+
+    With a gradient of its own, which reads x and the gradient twice; the one that JAX writes takes twice as long on a CPU.
+    """
+    moments = masked_moments(x, mask, axis)
+    return _normalised(x, scale, bias, *moments[:2], eps), moments
+
+
+def _batch_normalised_forward(x, scale, bias, mask, eps, axis):
+    y, moments = batch_normalised(x, scale, bias, mask, eps, axis)
+    return (y, moments), (x, scale, mask, *moments)
+
+
+def _batch_normalised_backward(eps, axis, residuals, gradients):
+    x, scale, mask, mean, var, count = residuals
+    g, (by_mean, by_var, _) = gradients
+    centred, inverse = x - mean, lax.rsqrt(var + eps)
+    rows = tuple(range(x.ndim - 1))
+    by_bias, by_factor = jnp.sum(g, rows), jnp.sum(g * centred, rows)
+    # The moments are sums over all devices, so what all devices lose by them comes back to each kept row.
+    by_mean = psum(by_mean - scale * inverse * by_bias, axis)
+    by_var = psum(by_var - scale * inverse**3 * by_factor / 2, axis)
+    share = 1 / jnp.maximum(count, 1.0)
+    if mask is not None:
+        share = share * mask.reshape(-1, *[1] * (x.ndim - 1))
+    by_x = g * (scale * inverse) + share * (by_mean + 2 * centred * by_var)
+    return by_x.astype(x.dtype), by_factor * inverse, by_bias, None if mask is None else jnp.zeros_like(mask)
+
+
+batch_normalised.defvjp(_batch_normalised_forward, _batch_normalised_backward)
 
 
 def masked_moments(x, mask, axis):
@@ -95,16 +139,14 @@ def masked_moments(x, mask, axis):
     The variance is computed from centred values, which does not cancel for large means. The number counts values per feature,
     that is rows times positions; without any, the mean is 0 and the variance 1.
     """
-    rows, features = x.shape[0], x.shape[-1]
-    x = x.astype(jnp.float32).reshape(rows, -1, features)
-    weight = jnp.ones(rows) if mask is None else mask.astype(jnp.float32)
-    count = psum(jnp.sum(weight), axis) * x.shape[1]
+    x = at_least_single(x)
+    weight = jnp.ones(x.shape[0], x.dtype) if mask is None else mask.astype(x.dtype)
+    count = psum(jnp.sum(weight), axis) * (x.size // (x.shape[0] * x.shape[-1]))
     divisor = jnp.maximum(count, 1.0)
 
     def mean_over_batch(values):
-        # As products with ones: XLA's plain float32 sums are an order of magnitude less exact on a CPU.
-        per_row = jnp.einsum("p,npf->nf", jnp.ones(x.shape[1]), values, precision="highest")
-        return psum(jnp.matmul(weight, per_row, precision="highest"), axis) / divisor
+        per_row = jnp.sum(values, axis=tuple(range(1, values.ndim - 1)))
+        return psum(jnp.sum(per_row if mask is None else weight[:, None] * per_row, axis=0), axis) / divisor
 
     mean = mean_over_batch(x)
     var = mean_over_batch(jnp.square(x - mean))

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ispf_jax.models.layers import MaskedBatchNorm, conv, dense
+from ispf_jax.models.layers import MaskedBatchNorm, at_least_single, conv, dense
 
 _STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))  # filters at width 1, stride of the first block
 _BLOCKS = 2
@@ -46,8 +46,8 @@ class ResNet18(nn.Module):
                 block_stride = stride if block == 0 else 1
                 name = f"stage{stage}_block{block + 1}"
                 x = BasicBlock(self._filters(filters), block_stride, self.dtype, name=name)(x, train, mask, axis)
-        features = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
-        return dense(features, self.num_classes, name="classifier"), features
+        features = jnp.mean(at_least_single(x), axis=(1, 2))
+        return dense(features, self.num_classes, features.dtype, name="classifier"), features
 
     def _filters(self, filters):
         return max(1, round(filters * self.width))

@@ -9,12 +9,25 @@ import numpy as np
 import pytest
 from jax import lax
 
-from ispf_jax.ops import conv as module
-from ispf_jax.ops import conv_general_dilated
+from ispf_jax.errors import UserError
+from ispf_jax.ops import choose_convolutions, conv_general_dilated, conv_onednn, conv_xla, convolutions
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 # float32 sums of at most a few hundred products of standard normal numbers, added in another order.
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
+
+
+@pytest.fixture(params=["onednn", "xla"], autouse=True)
+def implementation(request):
+    """Every test runs with both."""
+    if request.param == "onednn" and conv_onednn.library() is None:
+        pytest.skip("the extra onednn is not installed, or not made for this machine")
+    choose_convolutions(request.param)
+    yield request.param
+    choose_convolutions("auto")
+
+
+only_xla = pytest.mark.parametrize("implementation", ["xla"], indirect=True)
 
 
 def problem(batch=5, size=(7, 9), channels=3, filters=4, kernel=3, seed=0):
@@ -62,21 +75,23 @@ def test_every_kind_of_padding(padding, size):
     assert_same(*problem(size=size, channels=8), stride=2, padding=padding)
 
 
+@only_xla
 @pytest.mark.parametrize("batch, chunk_pixels", [(6, 130), (7, 130), (8, 1), (5, 10**6)])
 def test_filter_gradient_in_chunks_of_the_batch(monkeypatch, batch, chunk_pixels):
     """63 output pixels: two images a chunk, where two do not divide the batch one, one at least, and all at once."""
-    monkeypatch.setattr(module, "_CHUNK_PIXELS", chunk_pixels)
+    monkeypatch.setattr(conv_xla, "_CHUNK_PIXELS", chunk_pixels)
     x, w = problem(batch=batch, channels=8)
     loops = str(jax.make_jaxpr(partial(with_gradients, conv_general_dilated))(x, w)).count("scan[")
     assert loops == (chunk_pixels < 63 * batch)
     assert_same(x, w)
 
 
+@only_xla
 def test_the_shipped_chunk_is_smaller_than_a_paper_sized_batch():
     """So the loop above is what runs in earnest: 256 images of 32x32."""
-    assert module._largest_divisor(256, max(1, module._CHUNK_PIXELS // 32**2)) == 1
-    assert module._largest_divisor(256, module._CHUNK_PIXELS // 8**2) == 8
-    assert [module._largest_divisor(n, 4) for n in (1, 6, 7, 12)] == [1, 3, 1, 4]
+    assert conv_xla._largest_divisor(256, max(1, conv_xla._CHUNK_PIXELS // 32**2)) == 1
+    assert conv_xla._largest_divisor(256, conv_xla._CHUNK_PIXELS // 8**2) == 8
+    assert [conv_xla._largest_divisor(n, 4) for n in (1, 6, 7, 12)] == [1, 3, 1, 4]
 
 
 def test_a_pixel_by_hand():
@@ -170,6 +185,7 @@ def layouts(compiled):
     return set(re.findall(r"dim_labels=(\S+?)[,\s]", compiled.as_text()))
 
 
+@only_xla
 def test_a_loop_contains_only_convolutions_of_the_fast_layout():
     x, w = problem(batch=6, channels=8, filters=8)
 
@@ -182,3 +198,54 @@ def test_a_loop_contains_only_convolutions_of_the_fast_layout():
 
     assert layouts(program(conv_general_dilated)) == {"b01f_01io->b01f"}
     assert any("f01b" in layout for layout in layouts(program(lax.conv_general_dilated)))  # the check can fail
+
+
+def test_which_convolutions_are_in_a_program(implementation):
+    x, w = problem(channels=8)
+    program = jax.jit(partial(with_gradients, conv_general_dilated)).lower(x, w).as_text()
+    assert program.count("stablehlo.custom_call @ispf_jax_onednn_convolution") == (3 if implementation == "onednn" else 0)
+    assert convolutions().split()[0] == {"onednn": "oneDNN", "xla": "XLA"}[implementation]
+
+
+def test_threads_that_meet_in_one_convolution():
+    """Eight devices run the same program at once; each gets what one of them alone gets, to the bit."""
+    x, w = problem(batch=16, size=(16, 16), channels=16, filters=16)
+    alone = jax.jit(partial(with_gradients, conv_general_dilated))(x, w)
+    together = jax.pmap(partial(with_gradients, conv_general_dilated))(*(np.stack([a] * 8) for a in (x, w)))
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, np.broadcast_to(b, a.shape)), together, alone)
+
+
+def test_without_the_library_convolutions_are_xlas(monkeypatch):
+    monkeypatch.setattr(conv_onednn, "library", lambda: None)
+    choose_convolutions("auto")
+    assert convolutions() == "XLA"
+    assert_same(*problem(channels=8))
+    with pytest.raises(UserError, match=r"ispf_jax\[onednn\]"):
+        choose_convolutions("onednn")
+
+
+def test_what_onednn_has_only_a_reference_for_is_xlas(monkeypatch, implementation):
+    """So a processor without fast bfloat16, say, does not end in oneDNN's plain loops."""
+
+    def refuse(task):
+        raise NotImplementedError
+
+    monkeypatch.setattr(conv_onednn, "_Convolution", refuse)
+    x, w = problem(batch=3, channels=8)
+    assert "custom_call @ispf_jax" not in jax.jit(partial(with_gradients, conv_general_dilated)).lower(x, w).as_text()
+
+
+def test_a_failing_convolution_fails_the_program(monkeypatch, implementation):
+    if implementation == "xla":
+        pytest.skip("nothing is called")
+    x, w = problem(batch=2, channels=7)
+    program = jax.jit(partial(convolve, conv_general_dilated)).lower(x, w).compile()
+
+    def broken(task, *addresses):
+        raise RuntimeError("out of memory")
+
+    for idle in conv_onednn._idle.values():
+        idle.clear()
+    monkeypatch.setattr(conv_onednn, "_Convolution", lambda task: partial(broken, task))
+    with pytest.raises(Exception, match="ispf_jax_onednn_convolution: out of memory"):
+        jax.block_until_ready(program(x, w))

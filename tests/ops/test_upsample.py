@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ispf_jax.ops import conv_general_dilated, upsampled_conv
-from tests.ops.test_conv import CLOSE, convolve, problem
+from tests.ops.test_conv import CLOSE, convolve, implementation, problem  # noqa: F401 - a fixture
 
 
 def upsampled_first(lhs, rhs, *args, dimension_numbers):
