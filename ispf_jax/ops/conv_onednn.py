@@ -9,7 +9,7 @@ import ctypes
 import ctypes.util
 import functools
 import json
-from collections import defaultdict
+import threading
 from ctypes import byref, c_int, c_int64, c_size_t, c_void_p
 from importlib import metadata
 
@@ -52,11 +52,10 @@ def convolution(kind, x, w, y, strides, padding):
     if not x.dtype == w.dtype == y.dtype or x.dtype.name not in _TYPES or library() is None:
         return None
     task = json.dumps([kind, x.dtype.name, x.shape, w.shape, y.shape, strides, padding])
-    if not _idle[task.encode()]:
-        try:
-            _idle[task.encode()].append(_Convolution(task))
-        except NotImplementedError:
-            return None
+    try:
+        _prepare(task.encode())
+    except NotImplementedError:
+        return None
     result = {FORWARD: y, BY_INPUT: x, BY_FILTERS: w}[kind]
     return functools.partial(foreign.call, _TARGET, task, jax.ShapeDtypeStruct(result.shape, result.dtype))
 
@@ -96,21 +95,24 @@ def _installed():
 
 
 def _run(task: bytes, *addresses):
-    """What XLA calls. A convolution is used by one thread at a time; threads that meet get one each."""
-    idle = _idle[task]
-    try:
-        convolution = idle.pop()
-    except IndexError:
-        convolution = _Convolution(task)
-    convolution(*addresses)
-    idle.append(convolution)
+    """What XLA calls, from several threads where a program has independent convolutions; each of them uses all cores anyway."""
+    with _one_at_a_time:
+        _prepare(task)(*addresses)
 
 
-_idle: dict[bytes, list] = defaultdict(list)
+def _prepare(task):
+    """The convolution of a task. None is made a second time; a program from JAX's cache makes them when it first runs."""
+    if task not in _convolutions:
+        _convolutions[task] = _Convolution(task)
+    return _convolutions[task]
+
+
+_convolutions: dict = {}
+_one_at_a_time = threading.Lock()
 
 
 class _Convolution:
-    """oneDNN's convolution of one task, with its scratchpad and the filters in oneDNN's layout. Not safe for two threads at once."""
+    """oneDNN's convolution of one task, with its scratchpad and the filters in oneDNN's layout."""
 
     def __init__(self, task):
         kind, dtype, x, w, y, strides, padding = json.loads(task)

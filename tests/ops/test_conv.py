@@ -244,8 +244,7 @@ def test_a_failing_convolution_fails_the_program(monkeypatch, implementation):
     def broken(task, *addresses):
         raise RuntimeError("out of memory")
 
-    for idle in conv_onednn._idle.values():
-        idle.clear()
+    conv_onednn._convolutions.clear()
     monkeypatch.setattr(conv_onednn, "_Convolution", lambda task: partial(broken, task))
     with pytest.raises(Exception, match="ispf_jax_onednn_convolution: out of memory"):
         jax.block_until_ready(program(x, w))
