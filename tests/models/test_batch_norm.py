@@ -88,6 +88,30 @@ def test_gradients_are_those_of_the_dense_batch():
     np.testing.assert_array_equal(by_x[KEPT == 0], 0)
 
 
+@pytest.mark.parametrize("mask", [None, KEPT])
+def test_gradients_of_outputs_moments_and_rows_that_are_masked_out(mask):
+    """The layer's own gradient against the one that JAX writes for the same definition."""
+    x, variables, weight = problem()
+    rng = np.random.default_rng(1)
+    by_mean, by_var = rng.standard_normal((2, FEATURES))
+    keep = np.ones(8, bool) if mask is None else mask > 0
+
+    def loss(y, mean, var):
+        return jnp.sum(weight * y) + jnp.sum(by_mean * mean) + jnp.sum(by_var * var)
+
+    def of_the_layer(params, x):
+        y, new = MaskedBatchNorm().apply({**variables, "params": params}, x, True, mask, mutable=["batch_stats", MOMENTS])
+        return loss(y, new[MOMENTS]["mean"], new[MOMENTS]["var"])
+
+    def of_the_definition(params, x):
+        kept = x[keep].reshape(-1, FEATURES)
+        mean, var = kept.mean(0), ((kept - kept.mean(0)) ** 2).mean(0)
+        return loss((x - mean) / (var + EPS) ** 0.5 * params["scale"] + params["bias"], mean, var)
+
+    got, want = (jax.jit(jax.grad(f, (0, 1)))(variables["params"], x) for f in (of_the_layer, of_the_definition))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), got, want)
+
+
 def test_masked_rows_influence_nothing():
     x, variables, _ = problem()
     changed = np.where(KEPT[:, None, None, None] > 0, x, 1e6).astype(np.float32)
