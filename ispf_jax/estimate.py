@@ -12,15 +12,17 @@ from ispf_jax.config import Experiment
 from ispf_jax.data import ImageData
 from ispf_jax.jobs import Job
 from ispf_jax.models import Generator, build_classifier, init_variables
+from ispf_jax.ops import convolutions, only_xla
 
-_EFFICIENCY = 0.5  # share of the matrix-product rate that whole training steps reach on two cores
+_EFFICIENCY = {"XLA": 0.5, "oneDNN": 0.8}  # share of the matrix-product rate that whole training steps reach on two cores
 
 
 def forward_flops(module, example_shape, batch: int) -> float:
     """Floating-point operations of one forward pass over `batch` inputs, counted by XLA."""
     variables = jax.eval_shape(partial(init_variables, module, example_shape=(1, *example_shape)), jax.random.key(0))
     inputs = jax.ShapeDtypeStruct((batch, *example_shape), jnp.float32)
-    return float(jax.jit(module.apply).lower(variables, inputs).cost_analysis()["flops"])
+    with only_xla():
+        return float(jax.jit(lambda v, x: module.apply(v, x)).lower(variables, inputs).cost_analysis()["flops"])
 
 
 @dataclass(frozen=True)
@@ -97,4 +99,4 @@ def matmul_rate(size: int = 1024, repeats: int = 8) -> float:
 
 def device_seconds(flops: float) -> float:
     """Seconds that training work of that many operations takes on the default device, roughly; small networks on a GPU take longer."""
-    return flops / (_EFFICIENCY * matmul_rate())
+    return flops / (_EFFICIENCY[convolutions().split()[0]] * matmul_rate())

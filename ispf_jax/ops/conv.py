@@ -5,6 +5,7 @@ name. Everything outside the plain case (2-d NHWC/HWIO, no dilation, one group, 
 as JAX writes it.
 """
 
+from contextlib import contextmanager
 from functools import partial
 
 import jax
@@ -31,6 +32,17 @@ def choose_convolutions(implementation: str):
             "pip install 'ispf_jax[onednn]', or set --config.convolutions=auto."
         )
     _chosen = implementation
+
+
+@contextmanager
+def only_xla():
+    """XLA's convolutions, whatever was chosen, in what is traced inside: XLA knows nothing of the operations of others."""
+    global _chosen
+    chosen, _chosen = _chosen, "xla"
+    try:
+        yield
+    finally:
+        _chosen = chosen
 
 
 def convolutions() -> str:
