@@ -28,8 +28,8 @@ def choose_convolutions(implementation: str):
     global _chosen
     if implementation == "onednn" and conv_onednn.library() is None:
         raise UserError(
-            "config.convolutions='onednn', but no library of oneDNN 3 for CPUs was found; install it with "
-            "pip install 'ispf_jax[onednn]', or set --config.convolutions=auto."
+            f"config.convolutions='onednn', but oneDNN 3 for CPUs cannot be loaded ({'; '.join(conv_onednn.problems)}); "
+            "install this package's extra onednn (pip install '.[onednn]'), or set --config.convolutions=auto."
         )
     _chosen = implementation
 

@@ -1,4 +1,4 @@
-"""Convolutions of oneDNN on the CPU, where its library is installed (`pip install 'ispf_jax[onednn]'`, or the system's libdnnl).
+"""Convolutions of oneDNN on the CPU, where its library is installed: the extra `onednn`, or the system's own libdnnl 3.
 
 XLA's own convolutions reach about 60 % of the rate of oneDNN's. Here oneDNN's three (forward, input gradient, filter gradient) are
 operations of XLA programs. Images stay [N, H, W, C]; oneDNN brings the filters [h, w, I, O] into the layout it likes. The binding
@@ -6,7 +6,6 @@ is the C interface of oneDNN 3 through `ctypes`.
 """
 
 import ctypes
-import ctypes.util
 import functools
 import json
 import threading
@@ -18,18 +17,30 @@ import jax
 from ispf_jax.ops import foreign
 
 FORWARD, BY_INPUT, BY_FILTERS = "forward", "by_input", "by_filters"
+_OPERANDS = {FORWARD: "xwy", BY_INPUT: "wyx", BY_FILTERS: "xyw"}
+"""Two arguments and the result of each: images x, filters w, outputs y."""
 
 _TARGET = "ispf_jax_onednn_convolution"
 _PACKAGES = ("onednn-cpu-gomp", "onednn-cpu-tbb", "onednn-cpu-iomp")
+_LIBRARY = "libdnnl.so.3"
 _TYPES = {"float32": 3, "bfloat16": 2}  # dnnl_data_type_t
 _CPU, _IN_ORDER, _ANY, _DIRECT, _USER_SCRATCHPAD = 1, 1, 1, 1, 1
 _TRAINING, _INFERENCE = 64, 96  # dnnl_prop_kind_t
 _IMPLEMENTATION, _WEIGHTS_MD, _DIFF_WEIGHTS_MD, _SCRATCHPAD_MD = 8, 131, 132, 136  # dnnl_query_t
 _SRC, _DST, _WEIGHTS, _SCRATCHPAD = 1, 17, 33, 80  # DNNL_ARG_*
 _DIFF_SRC, _DIFF_WEIGHTS, _DIFF_DST = 129, 161, 145
+_ROLES = {
+    FORWARD: {"x": _SRC, "w": _WEIGHTS, "y": _DST},
+    BY_INPUT: {"x": _DIFF_SRC, "w": _WEIGHTS, "y": _DIFF_DST},
+    BY_FILTERS: {"x": _SRC, "w": _DIFF_WEIGHTS, "y": _DIFF_DST},
+}
 _ALIGNMENT = 64  # bytes
 _UNIMPLEMENTED = 3  # dnnl_status_t
 _Dims = c_int64 * 12
+
+
+class NoFastConvolution(Exception):
+    """oneDNN computes a task not at all, or by plain loops only."""
 
 
 class _Version(ctypes.Structure):
@@ -54,29 +65,35 @@ def convolution(kind, x, w, y, strides, padding):
     task = json.dumps([kind, x.dtype.name, x.shape, w.shape, y.shape, strides, padding])
     try:
         _prepare(task.encode())
-    except NotImplementedError:
+    except NoFastConvolution:
         return None
-    result = {FORWARD: y, BY_INPUT: x, BY_FILTERS: w}[kind]
+    result = {"x": x, "w": w, "y": y}[_OPERANDS[kind][-1]]
     return functools.partial(foreign.call, _TARGET, task, jax.ShapeDtypeStruct(result.shape, result.dtype))
 
 
 @functools.cache
 def library():
-    """The loaded library, or None where there is none with an engine for the CPU."""
-    for path in filter(None, (*_installed(), ctypes.util.find_library("dnnl"))):
+    """The loaded library, or None where none with an engine for the CPU was found; `problems` then says why."""
+    for path in (*_installed(), _LIBRARY):
         try:
             dnnl = ctypes.CDLL(path)
-            dnnl.dnnl_primitive_desc_query_md.restype = c_void_p
-            dnnl.dnnl_memory_desc_get_size.restype = c_size_t
-            dnnl.dnnl_version.restype = c_void_p
-            engine = c_void_p()
-            if dnnl.dnnl_engine_create(byref(engine), _CPU, c_size_t(0)) == 0 and hasattr(dnnl, "dnnl_memory_desc_create_with_strides"):
-                dnnl.engine = engine
-                foreign.register(_TARGET, _run)
-                return dnnl
-        except (OSError, AttributeError):  # what it needs is missing, or it is a version 2
+        except OSError as error:
+            problems.append(str(error))
             continue
+        engine = c_void_p()
+        if dnnl.dnnl_engine_create(byref(engine), _CPU, c_size_t(0)):
+            problems.append(f"{path} has no engine for the CPU")
+            continue
+        dnnl.dnnl_primitive_desc_query_md.restype = c_void_p
+        dnnl.dnnl_memory_desc_get_size.restype = c_size_t
+        dnnl.dnnl_version.restype = c_void_p
+        dnnl.engine = engine
+        foreign.register(_TARGET, _run)
+        return dnnl
     return None
+
+
+problems: list[str] = []
 
 
 def version() -> str:
@@ -89,7 +106,7 @@ def _installed():
     """The libraries of installed Python packages."""
     for package in _PACKAGES:
         try:
-            yield from (str(f.locate()) for f in metadata.files(package) or () if f.name == "libdnnl.so.3")
+            yield from (str(f.locate()) for f in metadata.files(package) or () if f.name == _LIBRARY)
         except metadata.PackageNotFoundError:
             continue
 
@@ -124,29 +141,25 @@ class _Convolution:
         preferred = _queried(description, _DIFF_WEIGHTS_MD if kind == BY_FILTERS else _WEIGHTS_MD)
         scratchpad = _queried(description, _SCRATCHPAD_MD)
 
-        self._steps = []
+        self._steps, self._kept = [], []
         self._stream = _made("stream", library().engine, _IN_ORDER)
-        self._images, self._filters, self._outputs = (_made("memory", layout, library().engine, None) for layout in (images, filters, outputs))
-        own, self._keep = self._filters, []
-        reordered = not library().dnnl_memory_desc_equal(preferred, filters)
-        if reordered:
-            own = self._memory_of_its_own(preferred)
-        names = {FORWARD: (_SRC, _WEIGHTS, _DST), BY_INPUT: (_DIFF_SRC, _WEIGHTS, _DIFF_DST), BY_FILTERS: (_SRC, _DIFF_WEIGHTS, _DIFF_DST)}
-        memories = self._images, own, self._outputs, self._memory_of_its_own(scratchpad)
-        self._add(description, dict(zip((*names[kind], _SCRATCHPAD), memories)))
-        if reordered and kind == BY_FILTERS:
-            self._add(_reorder(preferred, filters), {_SRC: own, _DST: self._filters})
-        elif reordered:
-            self._add(_reorder(filters, preferred), {_SRC: self._filters, _DST: own})
-            self._steps.reverse()
-        order = {FORWARD: "xwy", BY_INPUT: "wyx", BY_FILTERS: "xyw"}[kind]
-        by_letter = {"x": self._images, "w": self._filters, "y": self._outputs}
-        self._order = [by_letter[letter] for letter in order]
+        handed = {letter: _made("memory", layout, library().engine, None) for letter, layout in zip("xwy", (images, filters, outputs))}
+        self._operands = [handed[letter] for letter in _OPERANDS[kind]]
+        used = dict(handed)
+        reorder = not library().dnnl_memory_desc_equal(preferred, filters)
+        if reorder:
+            used["w"] = self._memory_of_its_own(preferred)
+        if reorder and kind != BY_FILTERS:
+            self._add(_reordering(filters, preferred), {_SRC: handed["w"], _DST: used["w"]})
+        roles = {_ROLES[kind][letter]: memory for letter, memory in used.items()}
+        self._add(description, roles | {_SCRATCHPAD: self._memory_of_its_own(scratchpad)})
+        if reorder and kind == BY_FILTERS:
+            self._add(_reordering(preferred, filters), {_SRC: used["w"], _DST: handed["w"]})
 
     def __call__(self, *addresses):
         """Compute, with the addresses of two arguments and the result."""
         dnnl = library()
-        for memory, address in zip(self._order, addresses):
+        for memory, address in zip(self._operands, addresses):
             dnnl.dnnl_memory_set_data_handle(memory, c_void_p(address))
         for primitive, arguments in self._steps:
             _call("primitive_execute", primitive, self._stream, len(arguments), arguments)
@@ -158,13 +171,13 @@ class _Convolution:
 
     def _memory_of_its_own(self, layout):
         buffer = ctypes.create_string_buffer(library().dnnl_memory_desc_get_size(layout) + _ALIGNMENT)
-        self._keep.append(buffer)
+        self._kept.append(buffer)
         address = -(-ctypes.addressof(buffer) // _ALIGNMENT) * _ALIGNMENT
         return _made("memory", layout, library().engine, c_void_p(address))
 
 
 def _description(kind, images, filters, outputs, geometry):
-    """The description of a convolution; NotImplementedError where oneDNN has only its slow reference."""
+    """The description of a convolution; NoFastConvolution where oneDNN has only its reference."""
     attributes = _made("primitive_attr")
     _call("primitive_attr_set_scratchpad_mode", attributes, _USER_SCRATCHPAD)
 
@@ -181,7 +194,7 @@ def _description(kind, images, filters, outputs, geometry):
     implementation = ctypes.c_char_p()
     _call("primitive_desc_query", description, _IMPLEMENTATION, 0, byref(implementation))
     if implementation.value.startswith(b"ref"):
-        raise NotImplementedError(f"oneDNN has only {implementation.value.decode()}")
+        raise NoFastConvolution(implementation.value.decode())
     return description
 
 
@@ -201,7 +214,7 @@ def _filter_layouts(shape, dtype):
     return plain, _made("memory_desc", 4, dims, dtype, _ANY, how="_with_tag")
 
 
-def _reorder(source, target):
+def _reordering(source, target):
     engine = library().engine
     return _made("reorder_primitive_desc", source, engine, target, engine, None)
 
@@ -219,6 +232,6 @@ def _made(name, *arguments, how=""):
 def _call(name, *arguments):
     status = getattr(library(), f"dnnl_{name}")(*arguments)
     if status == _UNIMPLEMENTED:
-        raise NotImplementedError(f"oneDNN: {name}")
+        raise NoFastConvolution(name)
     if status:
         raise RuntimeError(f"oneDNN: {name} failed with status {status}")

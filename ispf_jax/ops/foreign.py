@@ -11,6 +11,7 @@ from ctypes import POINTER, Structure, c_char_p, c_int, c_int64, c_size_t, c_uin
 import jax
 
 _INTERNAL = 13  # XLA_FFI_Error_Code_INTERNAL
+_METADATA = 1  # XLA_FFI_Extension_Metadata
 
 
 class _Version(Structure):
@@ -21,7 +22,7 @@ class _Metadata(Structure):
     _fields_ = [("size", c_size_t), ("version", _Version), ("traits", c_uint32)]
 
 
-class _MetadataExtension(Structure):
+class _Extension(Structure):
     _fields_ = [("size", c_size_t), ("type", c_int), ("next", c_void_p), ("metadata", POINTER(_Metadata))]
 
 
@@ -64,7 +65,7 @@ class _Attributes(Structure):
 
 class _Call(Structure):
     _fields_ = [
-        ("size", c_size_t), ("extension", POINTER(_MetadataExtension)), ("api", POINTER(_Api)), ("context", c_void_p),
+        ("size", c_size_t), ("extension", POINTER(_Extension)), ("api", POINTER(_Api)), ("context", c_void_p),
         ("stage", c_int), ("arguments", _Buffers), ("results", _Buffers), ("attributes", _Attributes),
     ]  # fmt: skip
 
@@ -81,7 +82,7 @@ def register(name: str, function: Callable[..., None]):
 
     def handler(pointer):
         frame = pointer[0]
-        if frame.extension:  # not a call: XLA asks what interface the handler was written for
+        if frame.extension and frame.extension[0].type == _METADATA:  # not a call: XLA asks what interface the handler was written for
             frame.extension[0].metadata[0].version = frame.api[0].version
             return None
         try:

@@ -1,0 +1,125 @@
+"""Rates of single convolutions and times of batch norm on a CPU: oneDNN's and XLA's here, and PyTorch.
+
+    JAX_PLATFORMS=cpu python -m benchmarks.layers --batch=64
+
+Needs the extras `bench` and `onednn`. Contestants take turns; each entry is the median with its range. Ours run in a loop of one program;
+PyTorch is eager and channels_last.
+"""
+
+import argparse
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from jax import lax
+
+from benchmarks.measure import machine, paired, spread
+from ispf_jax import ops
+from ispf_jax.models.layers import MaskedBatchNorm
+from ispf_jax.ops import conv
+
+# Image size, channels in and out, kernel, stride: of AllCNN and of ResNet18 at full width.
+LAYERS = ((32, 3, 96, 3, 1), (32, 96, 96, 3, 1), (32, 96, 192, 3, 2), (16, 192, 192, 3, 1), (8, 192, 192, 3, 1), (32, 64, 64, 3, 1), (4, 512, 512, 3, 1))
+NORMS = ((32, 96), (16, 192), (32, 64))
+STEPS = 10
+
+
+def looped(function, *arrays):
+    """A run of `STEPS` calls in one program, none of which XLA may leave out or compute once."""
+
+    def body(_, carry):
+        arrays, _ = lax.optimization_barrier(carry)
+        return arrays, function(*arrays)
+
+    start = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(function, *arrays))
+    program = jax.jit(lambda *carry: lax.fori_loop(0, STEPS, body, carry)[1]).lower(arrays, start).compile()
+    return lambda: jax.block_until_ready(program(arrays, start))
+
+
+def repeated(function):
+    def run():
+        for _ in range(STEPS):
+            function()
+
+    return run
+
+
+def normal(*shape):
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def image_tensor(array):
+    return torch.tensor(array).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+
+
+def convolutions(batch, size, inputs, outputs, kernel, stride):
+    """{direction: {contestant: run}} of one layer, and the operations of each direction."""
+    strides, padding = (stride, stride), ((kernel // 2, kernel // 2),) * 2
+    x, w, g = normal(batch, size, size, inputs), normal(kernel, kernel, inputs, outputs), normal(batch, size // stride, size // stride, outputs)
+    ours = {
+        "forward": (lambda x, w, g: conv.forward(x, w, strides, padding, None)),
+        "input gradient": (lambda x, w, g: conv.input_gradient(g, w, x.shape, strides, padding, None)),
+        "filter gradient": (lambda x, w, g: conv.filter_gradient(x, g, w.shape, strides, padding, None)),
+    }
+    runs = {direction: {} for direction in ours}
+    for implementation in ("onednn", "xla"):
+        ops.choose_convolutions(implementation)
+        for direction, function in ours.items():
+            # A new function each time: jax.jit would return the program it has traced for the other implementation.
+            runs[direction][implementation] = looped(partial(function), *map(jnp.asarray, (x, w, g)))
+    ops.choose_convolutions("auto")
+    tx, tg, tw = image_tensor(x), image_tensor(g), torch.tensor(w).permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
+    options = [stride] * 2, [kernel // 2] * 2, [1, 1], False, [0, 0], 1
+    backward = partial(torch.ops.aten.convolution_backward, tg, tx, tw, None, *options)
+    runs["forward"]["PyTorch"] = repeated(lambda: torch.conv2d(tx, tw, None, stride, kernel // 2))
+    runs["input gradient"]["PyTorch"] = repeated(lambda: backward((True, False, False)))
+    runs["filter gradient"]["PyTorch"] = repeated(lambda: backward((False, True, False)))
+    return runs, 2 * g.size * kernel**2 * inputs
+
+
+def batch_norms(batch, size, features):
+    """{contestant: run} of batch norm and ReLU in train mode, forward and backward."""
+    x, g = normal(batch, size, size, features), normal(batch, size, size, features)
+    layer = MaskedBatchNorm()
+    variables = layer.init(jax.random.key(0), x, True)
+
+    def both(x, g):
+        def forward(x, params):
+            return jax.nn.relu(layer.apply(variables | {"params": params}, x, True, mutable=["batch_stats"])[0])
+
+        y, pull = jax.vjp(forward, x, variables["params"])
+        return y, pull(g)
+
+    theirs, tx, tg = torch.nn.BatchNorm2d(features), image_tensor(x).requires_grad_(), image_tensor(g)
+    return {"ours": looped(both, jnp.asarray(x), jnp.asarray(g)), "PyTorch": repeated(lambda: torch.relu(theirs(tx)).backward(tg))}
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--batch", type=int, default=64)
+    p.add_argument("--rounds", type=int, default=7)
+    a = p.parse_args()
+    print(f"{machine()}, {ops.convolutions()}, torch {torch.__version__}, batch {a.batch}, float32")
+    print(f"\nGFLOP/s{'':37}" + "".join(f"{name:>26}" for name in ("onednn", "xla", "PyTorch")))
+    for layer in LAYERS:
+        runs, operations = convolutions(a.batch, *layer)
+        for direction, contestants in runs.items():
+            for run in contestants.values():
+                run()
+            rates = {name: [STEPS * operations / t / 1e9 for t in times] for name, times in paired(contestants, a.rounds).items()}
+            size, inputs, outputs, kernel, stride = layer
+            name = f"{size}x{size}, {inputs} to {outputs}, {kernel}x{kernel}/{stride} {direction}"
+            print(f"{name:44}" + "".join(f"{spread(rates[c]):>26}" for c in ("onednn", "xla", "PyTorch")), flush=True)
+    print(f"\nms, batch norm and ReLU, forward and backward{'ours':>25}{'PyTorch':>26}")
+    for size, features in NORMS:
+        contestants = batch_norms(a.batch, size, features)
+        for run in contestants.values():
+            run()
+        times = paired(contestants, a.rounds)
+        print(f"{f'{size}x{size}, {features} channels':44}" + "".join(f"{spread(times[c], 1e3 / STEPS):>26}" for c in ("ours", "PyTorch")), flush=True)
+
+
+if __name__ == "__main__":
+    main()
