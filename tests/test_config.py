@@ -52,6 +52,7 @@ BAD = {
     "model__dtype": ("float16", ["config.model.dtype='float16'", "float32, bfloat16"]),
     "model__width": (0.0, ["config.model.width=0.0", "greater than 0"]),
     "generator__latent_dim": (0, ["config.generator.latent_dim=0", "greater than 0"]),
+    "convolutions": ("mkl", ["config.convolutions='mkl'", "auto, onednn, xla"]),
     "train__augment": ("mixup", ["config.train.augment='mixup'", "none, crop_flip"]),
     "train__epochs": (0, ["config.train.epochs=0", "greater than 0"]),
     "train__lr": (float("nan"), ["config.train.lr=nan", "finite"]),
