@@ -1,5 +1,6 @@
 """Paired timing, the machine's matrix-product rate, and how numbers with a spread are printed."""
 
+import multiprocessing
 import os
 import platform
 import resource
@@ -18,13 +19,49 @@ def seconds(run):
     return time.perf_counter() - began
 
 
-def paired(contestants, rounds):
+def paired(contestants, rounds, clock=seconds):
     """{name: [seconds of every round]}: contestants take turns, so a machine whose speed drifts favours none of them."""
     times = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, run in contestants.items():
-            times[name].append(seconds(run))
+            times[name].append(clock(run))
     return times
+
+
+class Apart:
+    """A contestant in a process of its own, which waits without work for its turns.
+
+    Args:
+      make: function of a module, called in the process with `arguments`: returns (run, peak), see `seconds` and `peak_bytes`.
+    """
+
+    def __init__(self, make, *arguments):
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_perform, args=(theirs, make, arguments))
+        self._process.start()
+        theirs.close()
+        self._pipe.recv()
+
+    def seconds(self):
+        """Wall time of one run()."""
+        self._pipe.send(True)
+        return self._pipe.recv()
+
+    def peak_bytes(self):
+        """What peak() returns; ends the process."""
+        self._pipe.send(False)
+        peak = self._pipe.recv()
+        self._process.join()
+        return peak
+
+
+def _perform(pipe, make, arguments):
+    run, peak = make(*arguments)
+    pipe.send("ready")
+    while pipe.recv():
+        pipe.send(seconds(run))
+    pipe.send(peak())
 
 
 def spread(values, scale=1.0):

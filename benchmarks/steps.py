@@ -4,18 +4,16 @@
     python -m benchmarks.steps --device=cuda --precision=tf32 --steps=50      # GPU; also --precision=float32, bfloat16
     python -m benchmarks.steps --width=0.25 --size=16 --batch=16 --check      # both compute the same losses
 
-Needs the extra `bench`. Contestants take turns; the table holds medians and ranges of the times and of the ratios ours / theirs of each
-round, TFLOP/s by the layers' multiply-adds and the share of the matrix-product rate measured beside it. Ours runs inside a loop of one
-program, as an epoch does. The authors' way is eager NCHW with two teacher passes per student step.
+Needs the extra `bench`. Contestants take turns, each in a process of its own, as they would run without the other: their pools of threads
+and their allocators do not meet. The table holds medians and ranges of the times and of the ratios ours / theirs of each round, TFLOP/s by
+the layers' multiply-adds, the share of the matrix-product rate measured beside it, and peak memory. Ours runs inside a loop of one program,
+as an epoch does. The authors' way is eager NCHW with two teacher passes per student step.
 """
 
 import argparse
-import json
 import os
-import subprocess
-import sys
 
-STEPS = ("student", "generator", "supervised")
+OURS, ALONE = "ours", "ours, one by one"
 
 
 def parse():
@@ -38,52 +36,73 @@ def parse():
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--alone", action="store_true", help="also ours step by step, one dispatch each")
     p.add_argument("--check", action="store_true", help="compare losses of three steps instead of times")
-    p.add_argument("--memory", action="store_true", help="peak memory of each contestant in a process of its own instead of times")
-    p.add_argument("--contestant", help=argparse.SUPPRESS)
     a = p.parse_args()
     a.generator_width = a.generator_width or a.width
     a.dtype = "bfloat16" if a.precision == "bfloat16" else "float32"
     return a
 
 
-def contestants(a, step, ours):
-    """{name: run}, where run() takes `a.steps` steps and returns when they are done; PyTorch is compiled and warmed up here."""
+def contestant(a, step, name):
+    """(run, peak): run() takes `a.steps` steps and returns when they are done, compiled and warmed up; peak() is the memory used, in bytes."""
     import jax
-    import torch
 
-    made = {}
-    if a.contestant in (None, "ours"):
-        looped, single, state, inputs = ours.compiled(step)
-        made["ours"] = lambda: jax.block_until_ready(looped(state, a.steps, *inputs))
+    from benchmarks.measure import peak_resident_bytes
 
-        def alone(state=state):
+    if name not in (OURS, ALONE):
+        jax.config.update("jax_platforms", "cpu")  # it only makes the weights
+    set_precision(a)
+    from benchmarks.steps_jax import JaxSteps
+
+    ours = JaxSteps(a)
+    before = peak_resident_bytes()
+    if name == OURS:
+        looped, _, state, inputs = ours.compiled(step)
+
+        def run():
+            jax.block_until_ready(looped(state, a.steps, *inputs))
+
+    elif name == ALONE:
+        _, single, state, inputs = ours.compiled(step)
+
+        def run(state=state):
             for _ in range(a.steps):
                 state, _ = single(state, *inputs)
             jax.block_until_ready(state)
 
-        if a.alone:
-            made["ours, one by one"] = alone
-    for name in styles(a, step):
+    else:
+        import torch
+
         theirs, arguments = torch_side(a, step, name, ours)
 
-        def run(step=getattr(theirs, f"{step}_step"), arguments=arguments):
+        def run():
             for _ in range(a.steps):
-                step(*arguments)
+                getattr(theirs, f"{step}_step")(*arguments)
             if a.device == "cuda":
                 torch.cuda.synchronize()
 
-        made[name] = run
-    for run in made.values():
-        run()
-    return made
+    def peak():
+        if a.device == "cpu":
+            return peak_resident_bytes() - before
+        return torch.cuda.max_memory_allocated() if name not in (OURS, ALONE) else jax.devices()[0].memory_stats()["peak_bytes_in_use"]
+
+    run()
+    return run, peak
+
+
+def set_precision(a):
+    """float32 and tf32 of both sides; bfloat16 is the networks' own."""
+    import jax
+    import torch
+
+    jax.config.update("jax_default_matmul_precision", {"float32": "float32", "tf32": "tensorfloat32"}.get(a.precision))
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = a.precision == "tf32"
+    torch.backends.cudnn.benchmark = True
 
 
 def styles(a, step):
     """PyTorch's contestants for a step: the authors' way differs from eager NCHW in the student step only."""
     from benchmarks.steps_torch import STYLES
 
-    if a.contestant:
-        return [a.contestant] if a.contestant in STYLES else []
     wanted = a.against.split(",")
     return [n for n, s in STYLES.items() if any(w in n for w in wanted) and (step == "student" or s.teacher_passes == 1)]
 
@@ -149,69 +168,43 @@ def check(a, ours):
     print("equal")
 
 
-def peak_bytes(a):
-    """Peak memory of the one contestant of this process: resident on the CPU, allocated on a GPU."""
-    import jax
-
-    from benchmarks.measure import peak_resident_bytes
-    from benchmarks.steps_jax import JaxSteps
-
-    before = peak_resident_bytes()
-    contestants(a, a.step, JaxSteps(a))
-    if a.device == "cpu":
-        return peak_resident_bytes() - before
-    if a.contestant == "ours":
-        return jax.devices()[0].memory_stats()["peak_bytes_in_use"]
-    import torch
-
-    return torch.cuda.max_memory_allocated()
-
-
-def memory_table(a):
-    for step in a.step.split(","):
-        for name in ["ours", *styles(a, step)]:
-            command = [sys.executable, "-m", "benchmarks.steps", *sys.argv[1:], f"--step={step}", f"--contestant={name}"]
-            used = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
-            print(f"{step:12}{name:24}{used / 2**30:8.2f} GiB", flush=True)
-
-
-def time_table(a, ours):
-    from benchmarks.measure import matrix_product_rate, paired, spread
+def time_table(a):
+    from benchmarks.measure import Apart, matrix_product_rate, paired, spread
 
     counted = flops(a)
     for step in a.step.split(","):
         rate = matrix_product_rate(a.dtype)
-        times = paired(contestants(a, step, ours), a.rounds)
+        names = [OURS, *([ALONE] if a.alone else []), *styles(a, step)]
+        runs = {name: Apart(contestant, a, step, name) for name in names}
+        times = paired(runs, a.rounds, Apart.seconds)
+        memory = {name: run.peak_bytes() for name, run in runs.items()}
         rate = max(rate, matrix_product_rate(a.dtype))
         print(f"\n{step} step, {counted[step] / 1e12:.3g} TFLOP; matrix product {rate / 1e12:.3g} TFLOP/s")
-        print(f"{'':24}{'ms per step':>28}{'ours / this':>26}{'TFLOP/s':>10}{'of matrix product':>19}")
+        print(f"{'':24}{'ms per step':>28}{'ours / this':>26}{'TFLOP/s':>10}{'of matrix product':>19}{'peak GiB':>10}")
         for name, taken in times.items():
-            ratios = [o / t for o, t in zip(times["ours"], taken)]
+            ratios = [o / t for o, t in zip(times[OURS], taken)]
             achieved = counted[step] * a.steps / sorted(taken)[len(taken) // 2]
-            print(f"{name:24}{spread(taken, 1e3 / a.steps):>28}{spread(ratios):>26}{achieved / 1e12:10.3g}{achieved / rate:19.0%}", flush=True)
+            print(
+                f"{name:24}{spread(taken, 1e3 / a.steps):>28}{spread(ratios):>26}{achieved / 1e12:10.3g}{achieved / rate:19.0%}"
+                f"{memory[name] / 2**30:10.2f}",
+                flush=True,
+            )
 
 
 def main():
     a = parse()
     if a.device == "cpu":
         os.environ["JAX_PLATFORMS"] = "cpu"
-    import jax
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # a GPU is shared by all contestants
     import torch
 
     from benchmarks.measure import machine
     from benchmarks.steps_jax import JaxSteps
 
-    jax.config.update("jax_default_matmul_precision", {"float32": "float32", "tf32": "tensorfloat32"}.get(a.precision))
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = a.precision == "tf32"
-    torch.backends.cudnn.benchmark = True
-    if a.memory and a.contestant:
-        return print(json.dumps(peak_bytes(a)))
+    set_precision(a)
     print(f"{machine()}, torch {torch.__version__}")
     print(f"{a.model} width {a.width:g}, {a.method}, {a.size}x{a.size}x{a.channels}, {a.classes} classes, batch {a.batch}, {a.precision}, {a.rounds} rounds of {a.steps} step(s)")
-    if a.memory:
-        return memory_table(a)
-    ours = JaxSteps(a)
-    return check(a, ours) if a.check else time_table(a, ours)
+    return check(a, JaxSteps(a)) if a.check else time_table(a)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from jax import lax
 from ispf_jax import optim
 from ispf_jax.methods import METHODS
 from ispf_jax.models import Generator, build_classifier, init_variables
+from ispf_jax.parallel import Program
 from ispf_jax.state import DistillState, TrainState, new_net
 from ispf_jax.steps.distill import DistillSetup, LossWeights, generator_step, student_step, unlearning
 from ispf_jax.steps.supervised import SupervisedSetup, supervised_step
@@ -84,5 +85,4 @@ class JaxSteps:
 
             return lax.fori_loop(0, count, body, state)
 
-        looped = jax.jit(loop).lower(state, 1, *inputs).compile()
-        return looped, jax.jit(step), state, inputs
+        return Program(jax.jit(loop)), Program(jax.jit(step)), state, inputs

@@ -23,7 +23,7 @@ from jax import lax
 from jax.experimental import multihost_utils
 
 from ispf_jax.errors import UserError
-from ispf_jax.ops import convolutions
+from ispf_jax.ops import compiler_options, convolutions
 
 AXIS = "devices"
 _PATIENCE = 7 * 24 * 3600  # seconds that processes wait at the end for the first one, which audits and reports
@@ -84,7 +84,7 @@ class Program:
         key = (self._key or self, structure, *((np.shape(leaf), jnp.asarray(leaf).dtype) for leaf in leaves))
         began = time.perf_counter()
         if key not in _EXECUTABLES:
-            _EXECUTABLES[key] = self._function.lower(*args).compile()
+            _EXECUTABLES[key] = self._function.lower(*args).compile(compiler_options())
         self._compiled = _EXECUTABLES[key]
         return time.perf_counter() - began
 

@@ -51,6 +51,14 @@ def convolutions() -> str:
     return f"oneDNN {conv_onednn.version()}" if own else "XLA"
 
 
+def compiler_options() -> dict:
+    """Options of XLA for programs with these convolutions.
+
+    oneDNN's use all cores, so XLA must not run other operations beside them.
+    """
+    return {} if convolutions() == "XLA" else {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+
+
 def conv_general_dilated(
     lhs, rhs, window_strides, padding, lhs_dilation=None, rhs_dilation=None, dimension_numbers=None,
     feature_group_count=1, batch_group_count=1, precision=None, preferred_element_type=None,

@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 
 from ispf_jax.errors import UserError
-from ispf_jax.ops import choose_convolutions, conv_general_dilated, conv_onednn, conv_xla, convolutions
+from ispf_jax.ops import choose_convolutions, compiler_options, conv_general_dilated, conv_onednn, conv_xla, convolutions
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 # float32 sums of at most a few hundred products of standard normal numbers, added in another order.
@@ -249,3 +249,11 @@ def test_a_failing_convolution_fails_the_program(monkeypatch):
     monkeypatch.setattr(conv_onednn, "_Convolution", lambda task: partial(broken, task))
     with pytest.raises(Exception, match="ispf_jax_onednn_convolution: out of memory"):
         jax.block_until_ready(program(x, w))
+
+
+def test_xla_leaves_the_cores_to_onednn_and_takes_the_option(implementation):
+    assert bool(compiler_options()) == (implementation == "onednn")
+    x, w = problem()
+    lowered = jax.jit(partial(convolve, conv_general_dilated)).lower(x, w)
+    compiled = lowered.compile(compiler_options())
+    np.testing.assert_array_equal(compiled(x, w), lowered.compile()(x, w))
