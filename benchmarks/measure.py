@@ -28,7 +28,7 @@ def paired(contestants, rounds, clock=seconds):
     return times
 
 
-class Apart:
+class Isolated:
     """A contestant in a process of its own, which waits without work for its turns.
 
     Args:
@@ -38,7 +38,7 @@ class Apart:
     def __init__(self, make, *arguments):
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_perform, args=(theirs, make, arguments))
+        self._process = context.Process(target=_take_turns, args=(theirs, make, arguments), daemon=True)
         self._process.start()
         theirs.close()
         self._pipe.recv()
@@ -56,7 +56,7 @@ class Apart:
         return peak
 
 
-def _perform(pipe, make, arguments):
+def _take_turns(pipe, make, arguments):
     run, peak = make(*arguments)
     pipe.send("ready")
     while pipe.recv():

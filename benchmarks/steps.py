@@ -1,6 +1,6 @@
 """One generator, student or supervised step: the package against PyTorch on the same machine, same batch, same precision.
 
-    JAX_PLATFORMS=cpu python -m benchmarks.steps --model=allcnn --batch=256
+    python -m benchmarks.steps --model=allcnn --batch=256
     python -m benchmarks.steps --device=cuda --precision=tf32 --steps=50      # GPU; also --precision=float32, bfloat16
     python -m benchmarks.steps --width=0.25 --size=16 --batch=16 --check      # both compute the same losses
 
@@ -13,12 +13,20 @@ as an epoch does. The authors' way is eager NCHW with two teacher passes per stu
 import argparse
 import os
 
+import jax
+import numpy as np
+import torch
+
+from benchmarks.measure import Isolated, machine, matrix_product_rate, paired, peak_resident_bytes, spread
+from benchmarks.networks_torch import CLASSIFIERS, Generator, multiply_adds
+from benchmarks.steps_jax import FORGET, LATENT, THRESHOLD, JaxSteps
+from benchmarks.steps_torch import STYLES, TorchSteps
+from ispf_jax.methods import METHODS
+
 OURS, ALONE = "ours", "ours, one by one"
 
 
 def parse():
-    from ispf_jax.methods import METHODS
-
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     p.add_argument("--model", default="allcnn", choices=("allcnn", "resnet18"))
@@ -44,15 +52,8 @@ def parse():
 
 def contestant(a, step, name):
     """(run, peak): run() takes `a.steps` steps and returns when they are done, compiled and warmed up; peak() is the memory used, in bytes."""
-    import jax
-
-    from benchmarks.measure import peak_resident_bytes
-
-    if name not in (OURS, ALONE):
-        jax.config.update("jax_platforms", "cpu")  # it only makes the weights
-    set_precision(a)
-    from benchmarks.steps_jax import JaxSteps
-
+    theirs = name not in (OURS, ALONE)
+    set_up(a, cpu=theirs)  # there JAX only makes the weights
     ours = JaxSteps(a)
     before = peak_resident_bytes()
     if name == OURS:
@@ -70,30 +71,27 @@ def contestant(a, step, name):
             jax.block_until_ready(state)
 
     else:
-        import torch
-
-        theirs, arguments = torch_side(a, step, name, ours)
+        steps, arguments = torch_side(a, step, name, ours)
 
         def run():
             for _ in range(a.steps):
-                getattr(theirs, f"{step}_step")(*arguments)
+                getattr(steps, f"{step}_step")(*arguments)
             if a.device == "cuda":
                 torch.cuda.synchronize()
 
     def peak():
         if a.device == "cpu":
             return peak_resident_bytes() - before
-        return torch.cuda.max_memory_allocated() if name not in (OURS, ALONE) else jax.devices()[0].memory_stats()["peak_bytes_in_use"]
+        return torch.cuda.max_memory_allocated() if theirs else jax.devices()[0].memory_stats()["peak_bytes_in_use"]
 
     run()
     return run, peak
 
 
-def set_precision(a):
-    """float32 and tf32 of both sides; bfloat16 is the networks' own."""
-    import jax
-    import torch
-
+def set_up(a, cpu):
+    """JAX's device, and float32 or tf32 on both sides; bfloat16 is the networks' own."""
+    if cpu or a.device == "cpu":
+        jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_default_matmul_precision", {"float32": "float32", "tf32": "tensorfloat32"}.get(a.precision))
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = a.precision == "tf32"
     torch.backends.cudnn.benchmark = True
@@ -101,21 +99,12 @@ def set_precision(a):
 
 def styles(a, step):
     """PyTorch's contestants for a step: the authors' way differs from eager NCHW in the student step only."""
-    from benchmarks.steps_torch import STYLES
-
     wanted = a.against.split(",")
     return [n for n, s in STYLES.items() if any(w in n for w in wanted) and (step == "student" or s.teacher_passes == 1)]
 
 
 def torch_side(a, step, style, ours):
     """(TorchSteps, arguments of its step)."""
-    import numpy as np
-    import torch
-
-    from benchmarks.steps_jax import FORGET, LATENT, THRESHOLD
-    from benchmarks.steps_torch import STYLES, TorchSteps
-    from ispf_jax.methods import METHODS
-
     shapes = {
         "size": a.size, "channels": a.channels, "num_classes": a.classes, "width": a.width, "generator_width": a.generator_width,
         "latent": LATENT,
@@ -133,11 +122,6 @@ def flops(a):
     A backward pass costs two forward passes, less the input gradient of the first layer where nothing asks for it; a network that is only
     differentiated by its input costs one forward pass more.
     """
-    import torch
-
-    from benchmarks.networks_torch import CLASSIFIERS, Generator, multiply_adds
-    from benchmarks.steps_jax import LATENT
-
     classifier = multiply_adds(CLASSIFIERS[a.model](a.channels, a.classes, a.width), torch.zeros(1, a.channels, a.size, a.size))
     generator = multiply_adds(Generator(a.size, a.channels, LATENT, a.generator_width, torch.contiguous_format).eval(), torch.zeros(1, LATENT))
     c, g = sum(classifier), sum(generator)
@@ -148,9 +132,6 @@ def flops(a):
 
 def check(a, ours):
     """Losses of three consecutive steps from the same weights; differences are rounding."""
-    import jax
-    import numpy as np
-
     # float32: three steps of descent amplify rounding; bfloat16 has 8 bits.
     tolerance = 1e-3 if a.precision == "float32" else 0.1
     for step in a.step.split(","):
@@ -169,14 +150,12 @@ def check(a, ours):
 
 
 def time_table(a):
-    from benchmarks.measure import Apart, matrix_product_rate, paired, spread
-
     counted = flops(a)
     for step in a.step.split(","):
         rate = matrix_product_rate(a.dtype)
         names = [OURS, *([ALONE] if a.alone else []), *styles(a, step)]
-        runs = {name: Apart(contestant, a, step, name) for name in names}
-        times = paired(runs, a.rounds, Apart.seconds)
+        runs = {name: Isolated(contestant, a, step, name) for name in names}
+        times = paired(runs, a.rounds, Isolated.seconds)
         memory = {name: run.peak_bytes() for name, run in runs.items()}
         rate = max(rate, matrix_product_rate(a.dtype))
         print(f"\n{step} step, {counted[step] / 1e12:.3g} TFLOP; matrix product {rate / 1e12:.3g} TFLOP/s")
@@ -193,15 +172,8 @@ def time_table(a):
 
 def main():
     a = parse()
-    if a.device == "cpu":
-        os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # a GPU is shared by all contestants
-    import torch
-
-    from benchmarks.measure import machine
-    from benchmarks.steps_jax import JaxSteps
-
-    set_precision(a)
+    set_up(a, cpu=False)
     print(f"{machine()}, torch {torch.__version__}")
     print(f"{a.model} width {a.width:g}, {a.method}, {a.size}x{a.size}x{a.channels}, {a.classes} classes, batch {a.batch}, {a.precision}, {a.rounds} rounds of {a.steps} step(s)")
     return check(a, JaxSteps(a)) if a.check else time_table(a)
