@@ -12,13 +12,12 @@ import argparse
 import statistics
 import time
 from dataclasses import replace
-from functools import partial
 
 import jax
 
 from benchmarks.measure import machine, peak_resident_bytes, seconds, spread
 from benchmarks.steps_jax import JaxSteps
-from ispf_jax.parallel import local_devices
+from ispf_jax.parallel import chosen_devices
 from ispf_jax.steps.distill import distill_epoch
 
 SIZES = {"svhn": (100, 1), "cifar10": (200, 5)}  # epochs after two of warm-up, loops per epoch of 1 generator and 10 student steps
@@ -49,8 +48,8 @@ def main():
     began = time.perf_counter()
     ours = JaxSteps(a)
     setup = replace(ours.setup, loops=loops, student_steps=10, warmup_epochs=WARMUP)
-    devices = local_devices(a.devices)
-    program = devices.compile(partial(distill_epoch, setup), donate=1)
+    (devices,) = chosen_devices(a.devices, "batch")
+    program = devices.compile(distill_epoch, setup, donate=1)
     state, teacher, request = devices.replicate((ours.steps()["student"][1], ours.variables["teacher"], ours.request))
     compiling = program.prepare(state, teacher, request)
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.measure import machine, paired, seconds, spread
 from benchmarks.steps_jax import JaxSteps
-from ispf_jax.parallel import local_devices, local_slice
+from ispf_jax.parallel import chosen_devices, local_slice
 from ispf_jax.steps.distill import student_step
 
 DEFAULTS = {"batch": (32, 64, 128, 256), "classes": (10, 50, 100, 200), "devices": (1, 2, 4), "jobs": (1, 2, 4)}
@@ -41,12 +41,12 @@ def parse():
 def step_of(a, devices=1):
     """run() of one student step on a number of devices; it ends when the step is done."""
     ours = JaxSteps(a)
-    spread_over = local_devices(devices)
+    (spread_over,) = chosen_devices(devices, "batch")
 
-    def step(state, teacher, request, noise, axis):
-        return student_step(ours.setup, state, teacher, request, local_slice(noise, axis), axis)
+    def step(setup, state, teacher, request, noise, axis):
+        return student_step(setup, state, teacher, request, local_slice(noise, axis), axis)
 
-    program = spread_over.compile(step)
+    program = spread_over.compile(step, ours.setup)
     arguments = spread_over.replicate((ours.steps()["student"][1], ours.variables["teacher"], ours.request, ours.inputs()[0]))
     run = partial(program, *arguments)
     jax.block_until_ready(run())
