@@ -231,7 +231,8 @@ def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 def forget_sets(spec: str, class_names: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
     """The sets of class ids that `config.forget` asks for, each sorted.
 
-    Sets are separated by ";", classes by ","; a class is an id or a name; "each" is every class by itself.
+    Sets are separated by ";", classes by ","; a class is an id or a name, as `id:5` or `name:05` where a word could be both; "each" is
+    every class by itself.
     """
     classes = len(class_names)
     if spec.strip() == "each":
@@ -248,18 +249,31 @@ def forget_sets(spec: str, class_names: tuple[str, ...]) -> tuple[tuple[int, ...
 
 
 def _class_id(word, spec, class_names):
-    if word in class_names and not word.isdigit():
-        return class_names.index(word)
-    try:
-        number = int(word)
-    except ValueError:
-        number = -1
-    if not 0 <= number < len(class_names):
+    """The class that a word means: a name, an id, or `name:...` and `id:...` where one word could be both."""
+    prefix, colon, rest = word.partition(":")
+    named = class_names.index(word) if word in class_names else None
+    numbered = _id(word, class_names)
+    if named is None and colon and prefix == "name" and rest in class_names:
+        named = class_names.index(rest)
+    if numbered is None and colon and prefix == "id":
+        numbered = _id(rest, class_names)
+    if named is None and numbered is None:
         known = ", ".join(class_names[:10]) + (", ..." if len(class_names) > 10 else "")
         raise UserError(
             f"config.forget={spec!r}: there is no class {word!r}; allowed are 0 to {len(class_names) - 1} or a name ({known})."
         )
-    return number
+    # A folder "05" may be the fourth class: taking it for class 5 would remove the wrong one.
+    alike = [name for name in class_names if name.isdecimal() and word.isdecimal() and int(name) == int(word)]
+    if numbered is not None and alike and class_names.index(alike[0]) != numbered:
+        raise UserError(
+            f"config.forget={spec!r}: {word!r} is class {numbered} by its number, which is called {class_names[numbered]!r}, and class "
+            f"{class_names.index(alike[0])} by its name; write id:{numbered} or name:{alike[0]}."
+        )
+    return numbered if named is None else named
+
+
+def _id(word, class_names):
+    return int(word) if word.isdecimal() and int(word) < len(class_names) else None
 
 
 def _build(cls, raw, prefix):
