@@ -30,10 +30,12 @@ from ispf_jax.ops import choose_convolutions, convolutions
 from ispf_jax.parallel import Devices, chosen_devices
 from ispf_jax.plan import plan, table
 from ispf_jax.report import write_combined, write_report
+from ispf_jax.report.names import named
 from ispf_jax.telemetry import format_duration
 from ispf_jax.worker import Worker
 
 TELL_SECONDS = 900  # a CPU run expected to take longer is announced
+TOLD = 10  # so many forget sets are told by their names
 
 
 def default_workdir(config_file: str) -> str:
@@ -120,7 +122,9 @@ class Run:
         return finished(job, self.workdir, self.forget_sets)
 
     def announce(self, todo: list[Job]):
-        """On a CPU, say before a long run about how long it will take."""
+        """Say what the forgotten classes are called and, on a CPU before a long run, about how long it will take."""
+        if names := _names(self.forget_sets, self.data):
+            print(names, file=sys.stderr, flush=True)
         if self.devices[0].devices[0].platform != "cpu":
             return
         cost = costs(self.e, self.data)
@@ -192,7 +196,15 @@ def _prepare_jax(e: Experiment):
 def _plan(name, e, workdir):
     data = load_data(e)
     sets = forget_sets(e.forget, data.class_names)
-    return (f"{name}\n" if name else "") + table(plan(jobs(e, sets), workdir, sets, costs(e, data)), len(_devices(e)))
+    told = table(plan(jobs(e, sets), workdir, sets, costs(e, data)), len(_devices(e)))
+    return "\n".join(filter(None, (name, _names(sets, data), told)))
+
+
+def _names(sets, data):
+    """What forget sets are called, which jobs tell by number; empty where classes have no other names."""
+    numbers, names = ([named(s, known) for s in sets[:TOLD]] for known in ((), data.class_names))
+    rest = f"; and {len(sets) - TOLD} more" if len(sets) > TOLD else ""
+    return f"to forget: {'; '.join(names)}{rest}" if names != numbers else ""
 
 
 def _print(text):

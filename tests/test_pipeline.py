@@ -357,6 +357,16 @@ def test_an_image_of_the_wrong_size_or_none_at_all(tmp_path):
     check_refused(folder_config(tmp_path / "c"), tmp_path / "work", ["train/cat/0.png", "8x6", "square"])
 
 
+def test_what_the_forgotten_classes_are_called_is_told(tmp_path, capsys):
+    config = folder_config(folder(tmp_path / "a", (8,)))
+    config.update(forget="dog;0", dry_run=True)
+    assert pipeline.run(config, str(tmp_path / "work")).splitlines()[0] == "to forget: 1 (dog); 0 (cat)"
+    config.update(stages="original", dry_run=False)
+    config.train.update(batch_size=1)
+    pipeline.run(config, str(tmp_path / "work"))
+    assert "to forget: 1 (dog); 0 (cat)\n" in capsys.readouterr().err
+
+
 # The real thing, reduced.
 
 

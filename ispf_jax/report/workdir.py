@@ -10,7 +10,7 @@ from typing import Any, Iterator
 from ispf_jax.provenance import JOURNAL
 from ispf_jax.report.audits import Audit, read_audits
 from ispf_jax.report.averages import RunKey
-from ispf_jax.report.names import model_name
+from ispf_jax.report.names import model_name, named
 from ispf_jax.report.results import REFERENCES, Row, RunLog, forget_order, load_runs, method_order, read_rows
 
 
@@ -56,11 +56,7 @@ class Contents:
     def forget_name(self, forget: str) -> str:
         """ "3" or, if classes have names of their own, "3 (cat)"."""
         names = self.class_names or next((a.class_names for a in self.audits if a.class_names), [])
-        words = []
-        for number in forget_order(forget):
-            name = names[number] if number < len(names) else str(number)
-            words.append(str(number) if name == str(number) else f"{number} ({name})")
-        return ", ".join(words) or forget
+        return named(forget_order(forget), names) or forget
 
 
 def read(workdir: str | os.PathLike, provenance: dict[str, Any] | None = None) -> Contents:
