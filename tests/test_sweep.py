@@ -262,12 +262,13 @@ def test_a_dry_run_names_the_jobs_and_touches_nothing(tmp_path, capsys):
     config = tiny(methods="gkt,ispf", seeds="0,1", dry_run=True)
     text = pipeline.run(config, str(tmp_path / "new"))
     assert not (tmp_path / "new").exists() and capsys.readouterr().out.strip() == text
-    lines = text.splitlines()
+    told, *lines = text.splitlines()
+    assert told == "to forget: 1 (class1)"
     assert lines[0].split() == ["job", "state", "steps", "time", "left"] and len(lines) == 1 + 8 + 2
     assert lines[1].split()[:5] == ["original", "seed", "0", "to", "do"]
     assert "unlearn gkt (dfq) forget 1 seed 1" in text and lines[-2].startswith("8 of 8 jobs to do, ")
     pipeline.run(tiny(stages="original,unlearn", methods="gkt"), str(tmp_path / "new"))
-    again = pipeline.run(config, str(tmp_path / "new")).splitlines()
+    again = pipeline.run(config, str(tmp_path / "new")).splitlines()[1:]
     states = {line.split("  ")[0]: "finished" in line for line in again[1:9]}
     assert [job for job, done in states.items() if done] == ["original seed 0", "unlearn gkt (dfq) forget 1 seed 0"]
     assert again[-2].startswith("6 of 8 jobs to do, ")
