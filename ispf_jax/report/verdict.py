@@ -131,33 +131,50 @@ def _finding(model: str, name: str, pool: dict[tuple[str, str], Runs]) -> Findin
 def _place(runs: Runs, original: Runs, retrain: Runs) -> Place | None:
     """The recorded place of a single run; over several, the average distance to retraining in averages of the whole distance.
 
-    The ratio of averages is used because single runs whose ends nearly meet would rule an average of ratios. Runs in which the
-    intervals of the two ends overlap count only if there are no others.
+    The ratio of averages is used because single runs whose ends nearly meet would rule an average of ratios. All runs count: to leave
+    out those whose ends overlap would choose runs by the whole distance that they happened to have, and with it bias the ratio.
     """
-    placed = {run: m for run, m in runs.items() if m.value is not None and m.place is not None and math.isfinite(m.place)}
-    ends = {run: (retrain[run], original[run]) for run in placed if run in original and run in retrain}
-    told = [run for run in placed if run not in ends or not _overlap(*ends[run])]
-    placed = {run: placed[run] for run in told or placed}
-    if not placed:
+    places = {run: m.place for run, m in runs.items() if m.value is not None and m.place is not None and math.isfinite(m.place)}
+    if not places:
         return None
-    if len(placed) == 1:
-        ((run, m),) = placed.items()
+    ends = {run: (retrain[run], original[run]) for run, m in runs.items() if m.value is not None and _valued(run, original, retrain)}
+    zeros, ones = ({run: pair[i] for run, pair in ends.items()} for i in (0, 1))
+    sure = not ends or not _overlap(zeros, ones)
+    if len(places) == 1 and len(ends) < 2:
+        ((run, at),) = places.items()
+        m = runs[run]
         if None in (m.low, m.high) or run not in ends or ends[run][0].value == ends[run][1].value:
-            return Place(m.place, sure=bool(told))
+            return Place(at, sure=sure)
         zero, one = (end.value for end in ends[run])
         low, high = sorted((v - zero) / (one - zero) for v in (m.low, m.high))
-        return Place(m.place, low, high, bool(told))
-    places = [m.place for m in placed.values()]
-    at = sum(places) / len(places)
-    if set(placed) <= set(ends):
-        whole = average({run: ends[run][1].value - ends[run][0].value for run in placed}).mean
-        at = average({run: m.value - ends[run][0].value for run, m in placed.items()}).mean / whole if whole else at
-    return Place(at, min(places), max(places), bool(told))
+        return Place(at, low, high, sure)
+    at = sum(places.values()) / len(places)
+    if set(places) <= set(ends):
+        zero, one = _mean(zeros), _mean(ones)
+        at = (_mean({run: runs[run] for run in ends}) - zero) / (one - zero) if one != zero else at
+    return Place(at, min(places.values()), max(places.values()), sure)
 
 
-def _overlap(a: Measurement, b: Measurement) -> bool:
-    """Whether the intervals of two numbers overlap; numbers without one count as exact."""
-    return None not in (a.low, a.high, b.low, b.high) and a.low <= b.high and b.low <= a.high
+def _valued(run: RunKey, *models: Runs) -> bool:
+    return all(run in model and model[run].value is not None for model in models)
+
+
+def _overlap(a: Runs, b: Runs) -> bool:
+    """Whether the 95 % intervals of two averages overlap; numbers without an interval count as exact."""
+    lower, upper = sorted((a, b), key=_mean)
+    return _mean(upper) - _mean(lower) <= _arm(lower, lambda m: m.high) + _arm(upper, lambda m: m.low)
+
+
+def _mean(runs: Runs) -> float:
+    return average({run: m.value for run, m in runs.items()}).mean
+
+
+def _arm(runs: Runs, end) -> float:
+    """From an average to that end of its interval. Seeds share the test images, so more of them do not shorten it; forget sets have images of their own."""
+    arms = defaultdict(list)
+    for (forget, _), m in runs.items():
+        arms[forget].append(0.0 if end(m) is None else abs(end(m) - m.value))
+    return math.hypot(*(sum(by_seed) / len(by_seed) for by_seed in arms.values())) / len(arms)
 
 
 def _from_rows(contents: Contents, dataset: str, arch: str):

@@ -46,6 +46,24 @@ def test_several_runs_average_over_sets_then_seeds(make_audit):
     assert only.findings["ispf/dfq", "probe/penultimate"].value == 58.0
 
 
+@pytest.mark.parametrize("runs, sure", [
+    ([("1", 0), ("2", 0), ("3", 0)], True),  # of each average's interval an arm is 5 / sqrt(3): together 5.8 of 6
+    ([("1", 0), ("1", 1), ("1", 2)], False),  # seeds share the test images: 10 of 6
+])  # fmt: skip
+def test_no_run_is_left_out_for_the_distance_it_happens_to_have(make_audit, runs, sure):
+    ends = {"original": [95, 95, 95], "retrain": [80, 91, 96], "ispf/dfq": [90, 90, 90]}  # only the first run's ends are apart
+
+    def measured(model, i):
+        value, zero, one = ends[model][i], ends["retrain"][i], ends["original"][i]
+        return {"model": model, "metric": "probe/penultimate", "value": value, "unit": "%", "n": 37, "tier": "training data", "note": "",
+                "place": (value - zero) / (one - zero), "low": value - 5, "high": value + 5}  # fmt: skip
+
+    audits = [make_audit(*run, measurements=[measured(model, i) for model in ends]) for i, run in enumerate(runs)]
+    place = judge(Contents(audits=audits), "digits", "allcnn").findings["ispf/dfq", "probe/penultimate"].place
+    assert place.at == pytest.approx((90 - 89) / (95 - 89)) and place.sure == sure
+    assert (place.low, place.high) == pytest.approx((-0.25, 6.0))
+
+
 def test_undefined_numbers_and_bounds_are_named(make_audit):
     verdict = judge(Contents(audits=[make_audit()]), "digits", "allcnn")
     assert verdict.findings["gkt/dfq", "ain"].text == "undefined"
