@@ -19,7 +19,7 @@ from ispf_jax.jobs import ForgetSets, Job, joined, rows_directory, shown
 from ispf_jax.models import build_classifier, init_variables
 from ispf_jax.parallel import Devices
 from ispf_jax.provenance import journalled, weights_digest
-from ispf_jax.report.results import complete_rows
+from ispf_jax.report.results import complete_rows, read_rows
 from ispf_jax.stages.supervised import SupervisedStage
 from ispf_jax.stages.unlearn import UnlearnStage
 from ispf_jax.training import Keeping
@@ -149,6 +149,7 @@ class Worker:
         variables, meta = self.devices.share(lambda: self.load(self.original_directory(seed), "best"))
         if meta["epoch"] < self.e.train.epochs:
             raise UserError(f"the original of seed {seed} is not finished; add original to config.stages.")
+        self.devices.share(lambda: self._refuse_other_originals(seed, variables))
         return variables
 
     def load(self, directory: Path, which: str) -> tuple[dict, dict]:
@@ -160,7 +161,21 @@ class Worker:
 
     def _trained_original(self, seed):
         everything = np.ones(len(self.data.train), bool)
-        return self.supervised.run(f"original seed {seed}", self.original_directory(seed), seed, "original", everything)
+        saved = self.supervised.run(f"original seed {seed}", self.original_directory(seed), seed, "original", everything)
+        self.devices.share(lambda: self._refuse_other_originals(seed, saved.best))
+        return saved
+
+    def _refuse_other_originals(self, seed, variables):
+        """Where an original was made again, perhaps elsewhere, and is not the same: students of the old one must not be compared with it."""
+        weights = weights_digest(variables)
+        for row in read_rows(self.workdir):
+            made_from = row.get("weights" if row["method"] == "original" else "teacher")
+            if row["seed"] == seed and made_from and made_from != weights:
+                raise UserError(
+                    f"{self.workdir} has a result of {row['method']} (forget {row['forget']}, seed {seed}) with the original {made_from}, but "
+                    f"{self.original_directory(seed) / 'checkpoints'} now holds {weights}: put the old checkpoints back, remove the results "
+                    "that were made with the old one, or use another --workdir."
+                )
 
     def _observer(self, stage, method, forget):
         every = self.e.evaluate.every

@@ -19,7 +19,8 @@ from ispf_jax.config import flatten, make_experiment
 from ispf_jax.errors import UserError
 from ispf_jax.files import atomic_write_json
 from ispf_jax.methods import METHODS
-from ispf_jax.report.results import RESULT_FIELDS
+from ispf_jax.provenance import weights_digest
+from ispf_jax.report.results import RESULT_FIELDS, read_rows
 from ispf_jax.stages.supervised import SupervisedStage
 from ispf_jax.stages.unlearn import UnlearnStage
 from ispf_jax.telemetry import read_metrics
@@ -207,6 +208,22 @@ def test_an_extended_start_runs_only_what_is_new(started, monkeypatch):
     again = lone_worker(experiment, started).teacher(0)
     jax.tree.map(np.testing.assert_array_equal, again, teacher)
     assert ran == ["original/seed0"]
+
+
+def test_results_of_two_originals_are_not_mixed(tmp_path):
+    pipeline.run(tiny(stages="original,unlearn", methods="gkt"), str(tmp_path / "a"))
+    old = next(r["weights"] for r in read_rows(tmp_path / "a") if r["method"] == "original")
+    elsewhere = make_experiment(tiny(stages="original"))
+    pipeline.run(tiny(stages="original", seeds="1"), str(tmp_path / "b"))  # stands for the same one, trained on another machine
+    shutil.rmtree(tmp_path / "a" / "original" / "seed0" / "checkpoints")
+    shutil.copytree(tmp_path / "b" / "original" / "seed1" / "checkpoints", tmp_path / "a" / "original" / "seed0" / "checkpoints")
+    new = weights_digest(lone_worker(elsewhere, tmp_path / "b").load(tmp_path / "a" / "original" / "seed0", "best")[0])
+    before = finished(tmp_path / "a")
+    for values in ({"stages": "original,unlearn"}, {"stages": "unlearn"}, {"stages": "audit"}, {"stages": "original", "forget": "2"}):
+        with pytest.raises(UserError) as caught:
+            pipeline.run(tiny(methods="gkt,ispf", **values), str(tmp_path / "a"))
+        assert all(part in str(caught.value) for part in (old, new, "seed 0", "another --workdir")), caught.value
+    assert finished(tmp_path / "a") == before
 
 
 def test_without_an_original_the_next_action_is_named(tmp_path):
