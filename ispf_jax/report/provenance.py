@@ -67,12 +67,14 @@ def times_table(contents: Contents) -> Table | None:
 def hashes_table(contents: Contents) -> Table | None:
     """The hash of the weights of every audited model and of what it was made from, so that a number can be tied to a file.
 
-    Baselines that change the original's head, and every student, were made from the original.
+    Baselines that change the original's head were made from the original, students from the teacher that their result names.
     """
+    teachers = {(f"{r['method']}/{r['base']}", r["forget"], r["seed"]): r.get("teacher") for r in contents.rows}
     lines = []
     for audit in contents.audits:
+        sources = dict.fromkeys(("masked_head", "retrained_head"), audit.weights.get("original"))
         for model, digest in audit.weights.items():
-            source = MISSING if model in ("original", "retrain") else audit.weights.get("original", MISSING)
+            source = sources.get(model) or teachers.get((model, *audit.key)) or MISSING
             lines.append(row(model_name(model, contents.bases), audit.forget, str(audit.seed), digest, source))
     columns = (Column("model", words=True), Column("forget", words=True), Column("seed"), Column("hash of the weights", words=True),
                Column("made from", words=True))

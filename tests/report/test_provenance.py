@@ -37,7 +37,9 @@ def test_a_journal_with_a_broken_line_gives_the_others(tmp_path):
     assert [j["seconds"] for j in read(tmp_path).jobs] == [2.0, 2.0]
 
 
-def test_hashes_name_what_a_model_was_made_from(make_audit):
-    shown = texts(hashes_table(Contents(audits=[make_audit()])))
+def test_hashes_name_what_a_model_was_made_from(make_audit, make_row):
+    rows = [make_row("ispf", seed=1, teacher="another"), make_row("ispf", teacher="00c0ffee"), make_row("original", base="")]
+    shown = texts(hashes_table(Contents(rows=rows, audits=[make_audit()])))
     assert shown["Original"] == ["3", "0", "00c0ffee", "-"] and shown["Retrained"][3] == "-"
     assert shown["Masked head"][2:] == ["01c0ffee", "00c0ffee"] and shown["ISPF"][2:] == ["05c0ffee", "00c0ffee"]
+    assert shown["GKT"][3] == "-"  # no result says what it was made from
