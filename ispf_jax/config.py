@@ -148,7 +148,8 @@ FREE_KEYS = (
     "stages", "methods", "base", "forget", "seeds", "devices", "spread", "dry_run", "deterministic", "convolutions", "checkpoint_seconds", "progress_seconds", "tensorboard",
     "compilation_cache", "evaluate.batch_size", "audit", "data.path", "data.data_dir", "data.manual_dir", "data.download", "data.cache_dir",
 )  # fmt: skip
-"""Keys that may differ between two starts in one work directory: they change what is run or kept, never what a run computes."""
+"""Keys that may differ between two starts in one work directory: they change what is run or kept; of what a run computes
+the rounding at most, which `convolutions` and `devices` may change and every row of the results names."""
 
 
 def make_experiment(config: Any) -> Experiment:

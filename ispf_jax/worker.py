@@ -17,6 +17,7 @@ from ispf_jax.evaluate.accuracy import Evaluator, accuracies
 from ispf_jax.files import atomic_write_json, ensure_writable
 from ispf_jax.jobs import ForgetSets, Job, joined, rows_directory, shown
 from ispf_jax.models import build_classifier, init_variables
+from ispf_jax.ops import convolutions
 from ispf_jax.parallel import Devices
 from ispf_jax.provenance import journalled, weights_digest
 from ispf_jax.report.results import complete_rows, read_rows
@@ -202,6 +203,7 @@ class Worker:
             "images_synthesised": (student_steps + generator_steps) * (stage.setup.batch_size if stage else 0),
             "weights": "" if method == "masked_head" else weights_digest(variables),
             "teacher": weights_digest(self.teacher(seed) if stage else variables) if stage or method == "masked_head" else "",
+            "computed": f"{self.devices.count} x {self.devices.devices[0].device_kind}, {convolutions()}",
             "epoch": epoch, "access": _ACCESS.get(method, "weights only" if selection == "last" else "test images"),
         }  # fmt: skip
 

@@ -1,5 +1,6 @@
 """What a reader must know before using a number: what each needed, what was not measured, and what none of them can say."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from ispf_jax.report.names import TIERS, metric, metric_order, model_name
@@ -27,6 +28,12 @@ def limits(contents: Contents) -> Limits:
     said = list(ALWAYS)
     if any(m.metric == "mia1" for m in measured):
         said.append("MIA-I saturates: it is 0 or 100 for any model that gives the class no confidence, a masked head included.")
+    ways = Counter(r["computed"] for r in contents.rows if r.get("computed"))
+    if len(ways) > 1:
+        said.append(
+            "Results were computed in several ways, which round differently; training amplifies that as another seed would: "
+            + "; ".join(f"{way} ({count} result{'s' * (count > 1)})" for way, count in sorted(ways.items())) + "."
+        )  # fmt: skip
     seeds, sets = len({a.seed for a in contents.audits}), len({a.forget for a in contents.audits})
     if measured and (seeds < 3 or sets < 2):
         said.append(f"{sets} forget set{'s' * (sets > 1)} and {seeds} training seed{'s' * (seeds > 1)} were audited; results vary with both.")

@@ -10,10 +10,10 @@ from ispf_jax.report.workdir import Contents
 _RUN_FIELDS = {
     "method": "method", "base": "base", "forget": "forget", "seed": "seed", "selection": "selection", "epoch": "epoch", "train_seconds": "seconds",
     "student_steps": "student steps", "generator_steps": "generator steps", "images_synthesised": "images synthesised", "access": "used",
-    "weights": "weights", "teacher": "teacher",
+    "computed": "computed on", "weights": "weights", "teacher": "teacher",
 }
 STAGE_OF = {"original": "original", "masked_head": "original", "retrain": "retrain"}
-_WORDS = ("method", "base", "forget", "selection", "access", "weights", "teacher")
+_WORDS = ("method", "base", "forget", "selection", "access", "computed", "weights", "teacher")
 
 
 def facts(contents: Contents) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -25,7 +25,8 @@ RESULT_FIELDS = (
     "train_seconds", "student_steps", "generator_steps", "images_synthesised",
 )
 """What every row holds, in the order of the columns. `forget` is "3" or "1,7", accuracies are in percent. Further fields may
-follow: `epoch` of the selected checkpoint, `access` (what the result used beyond the weights), `kept_share`, ..."""
+follow: `epoch` of the selected checkpoint, `access` (what the result used beyond the weights),
+`computed` (on what devices, with whose convolutions), ..."""
 
 STAGES = ("original", "retrain", "unlearn")
 

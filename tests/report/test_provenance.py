@@ -3,6 +3,7 @@
 import json
 
 from ispf_jax.provenance import JOURNAL
+from ispf_jax.report.limits import limits
 from ispf_jax.report.provenance import hashes_table, times_table
 from ispf_jax.report.workdir import Contents, read
 
@@ -43,3 +44,10 @@ def test_hashes_name_what_a_model_was_made_from(make_audit, make_row):
     assert shown["Original"] == ["3", "0", "00c0ffee", "-"] and shown["Retrained"][3] == "-"
     assert shown["Masked head"][2:] == ["01c0ffee", "00c0ffee"] and shown["ISPF"][2:] == ["05c0ffee", "00c0ffee"]
     assert shown["GKT"][3] == "-"  # no result says what it was made from
+
+
+def test_results_that_were_computed_in_several_ways_are_told(make_row):
+    rows = [make_row("gkt", computed="1 x cpu, XLA"), make_row("gkt", seed=1, computed="1 x cpu, oneDNN 3.2.0"), make_row("is", computed="1 x cpu, XLA")]
+    (said,) = [s for s in limits(Contents(rows=rows)).sentences if "computed" in s]
+    assert said.endswith("1 x cpu, XLA (2 results); 1 x cpu, oneDNN 3.2.0 (1 result).")
+    assert not [s for s in limits(Contents(rows=rows[::2])).sentences if "computed" in s]
