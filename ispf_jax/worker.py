@@ -157,6 +157,8 @@ class Worker:
         """(classifier variables `last` or `best`, meta) of a stage's directory."""
         shapes = jax.eval_shape(partial(init_variables, self.classifier, example_shape=(1, *self.data.image_shape)), jax.random.key(0))
         template = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
+        if not (directory / "checkpoints").is_dir():  # a store would make it
+            raise UserError(f"there is no checkpoint in {directory / 'checkpoints'}; run the stage that writes it first.")
         with Store(directory / "checkpoints") as store:
             return store.variables(which, template)
 

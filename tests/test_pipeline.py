@@ -229,6 +229,7 @@ def test_results_of_two_originals_are_not_mixed(tmp_path):
 def test_without_an_original_the_next_action_is_named(tmp_path):
     with pytest.raises(UserError, match=r"there is no checkpoint in .*original/seed0/checkpoints"):
         pipeline.run(tiny(stages="unlearn"), str(tmp_path))
+    assert not (tmp_path / "original").exists()  # looking for it makes nothing
 
 
 # Bad input: one sentence, and everything on disk as it was. A finished work directory is at stake in each.
