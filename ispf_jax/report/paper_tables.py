@@ -28,7 +28,7 @@ class Block:
 
     Attributes:
       values: {(method, head of the column): {run: value}}.
-      beside, reasons: see `paper.counterpart`; bounds: what was noted beside AIN.
+      beside, reasons: see `paper.counterpart`; bounds: (forget set, what makes an AIN of it no exact number).
     """
 
     dataset: str
@@ -37,7 +37,7 @@ class Block:
     values: dict[tuple[str, str], dict[RunKey, float]]
     beside: str | None = None
     reasons: list[str] = field(default_factory=list)
-    bounds: list[str] = field(default_factory=list)
+    bounds: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def title(self) -> str:
@@ -99,7 +99,8 @@ def _blocks(contents: Contents) -> list[Block]:
                 method, _, of = model.partition("/")
                 for head in (h for h, n in _AUDITED.items() if n == name and of in ("", base)):
                     values[method, head] = {run: m.value for run, m in finding.defined.items()}
-                    bounds += sorted({f"{METHOD_NAMES.get(method, method)}: {m.note}" for m in finding.runs.values() if head == "AIN" and m.note})
+                    bounds += sorted((run[0], f"{METHOD_NAMES.get(method, method)}: {m.note}") for run, m in finding.runs.items()
+                                     if head == "AIN" and m.note not in ("", "exact"))
             for run in contents.runs:
                 kept = [r["kept"] for r in run.records if isinstance(r.get("kept"), (int, float))]
                 if kept and run.base == base and (run.method, "A_r") in values:
@@ -126,7 +127,8 @@ def _table1(block: Block, sets: list[str]) -> Table:
     heads = [h for h in heads if any((m, h) in block.values for m in block.methods)]
     lines, compared = _lines(block, [m for m in block.methods if m not in ("pd", "pd_is")], heads, sets, 1)
     notes = ("Original and DFKD show the accuracy on all classes in both columns, as the paper does.",)
-    notes += (f"AIN is a bound or undefined where a model did not relearn in time ({'; '.join(block.bounds)}).",) if block.bounds else ()
+    bounds = dict.fromkeys(said for forget, said in block.bounds if forget in sets)
+    notes += (f"AIN is a bound or undefined where a model did not relearn in time ({'; '.join(bounds)}).",) if bounds else ()
     which = f"forgetting class {sets[0]}" if len(sets) == 1 else f"mean over {len(sets)} classes, one forgotten at a time"
     return _table(f"Table 1: {block.title}, {which}", heads, lines, block.notes(compared) + notes)
 
@@ -190,15 +192,20 @@ def _lines(block: Block, methods, heads, sets, number: int, kind: str = "single"
 
 
 def _line(block: Block, method: str, heads, sets, number: int, kind: str) -> tuple[tuple[Cell, ...], bool]:
-    """One line; A_r* is compared with the paper where it exists, as the paper selects by it, else A_r."""
-    runs = [run for run in block.values.get((method, "A_r"), block.values.get((method, "A_r*"), {})) if run[0] in sets]
-    cells, compared = [Cell(METHOD_NAMES.get(method, method), count(runs) if runs else "")], False
+    """One line; A_r* is compared with the paper where it exists, as the paper selects by it, else A_r.
+
+    A number that is over fewer runs than the line says so.
+    """
+    runs = {head: [run for run in block.values.get((method, head), {}) if run[0] in sets] for head in heads}
+    every = set().union(*runs.values())
+    cells, compared = [Cell(METHOD_NAMES.get(method, method), count(every) if every else "")], False
     for head in heads:
         ours = block.over(method, head, sets)
         starred = head == "A_r" and "A_r*" in heads and block.over(method, "A_r*", sets)
         theirs = None if starred or (head == "A_r*" and ours is None) else _printed(number, block, method, head.rstrip("*"), kind)
         compared |= theirs is not None
-        cells.append(_cell(ours, theirs, head))
+        fewer = f"{len(runs[head])} of {len(every)} runs" if 0 < len(runs[head]) < len(every) else ""
+        cells.append(_cell(ours, theirs, head, fewer))
     return tuple(cells), compared
 
 
@@ -208,15 +215,15 @@ def _printed(number: int, block: Block, method: str, head: str, kind: str) -> pa
     return paper.printed(table, block.beside, block.arch, method, head, kind)
 
 
-def _cell(ours: Average | None, theirs: paper.Printed | None, head: str) -> Cell:
+def _cell(ours: Average | None, theirs: paper.Printed | None, head: str, fewer: str = "") -> Cell:
     text = "-" if ours is None else f"{ours.mean:.2f}" + (f" +/- {ours.std:.2f}" if ours.std == ours.std else "")
     if theirs is None:
-        return Cell(text)
+        return Cell(text, fewer)
     if ours is None:
         return Cell(text, f"paper {theirs.text()}")
     difference = ours.mean - theirs.mean
     near = abs(difference) <= NEAR.get(head, 1.0)
-    return Cell(text, f"paper {theirs.text()}, {difference:+.2f}", "near" if near else "above" if difference > 0 else "below")
+    return Cell(text, f"paper {theirs.text()}, {difference:+.2f}" + (f", {fewer}" if fewer else ""), "near" if near else "above" if difference > 0 else "below")
 
 
 def _table(title: str, heads: list[str], lines: list[tuple[Cell, ...]], notes: tuple[str, ...]) -> Table:

@@ -57,6 +57,20 @@ def test_table_1_compares_the_papers_selection_with_the_paper(make_row, make_aud
     assert not any("Not comparable" in note for note in table.notes) and any("AIN is a bound" in note for note in table.notes)
 
 
+def test_ain_tells_bounds_only_and_over_how_many_runs_it_is(make_row, make_audit):
+    """Of three runs one has an AIN of 0.50, exactly; a set of several classes has its own table, its bounds are none of table 1's."""
+    notes = {"0": (0.5, "exact"), "1": (None, "undefined"), "2": (None, "undefined"), "3,4": (2.0, "at least")}
+    rows = [make_row("gkt", forget=f, dataset="svhn") for f in notes]
+    audits = [make_audit(f, dataset="svhn", models=("gkt/dfq", "retrain"), measurements=[
+        {"model": "gkt/dfq", "metric": "ain", "value": value, "note": note}, {"model": "retrain", "metric": "ain", "value": 1.0, "note": "exact"},
+    ]) for f, (value, note) in notes.items()]
+    table = tables(rows, audits=audits)["Table 1"]
+    gkt = table.rows[[cells[0].text for cells in table.rows].index("GKT")]
+    assert gkt[0].small == "3 x 1" and gkt[-1].plain == "0.50 (paper 1.30, -0.80, 1 of 3 runs)"
+    (note,) = [note for note in table.notes if "AIN is a bound" in note]
+    assert note.endswith("(GKT: undefined).")
+
+
 def test_data_that_is_not_the_papers_has_no_numbers_beside_it(make_row):
     (table,) = tables([make_row("ispf")]).values()
     assert line(table, "ISPF")["A_r"].plain == "90.00" and table.notes[0].startswith("The paper has no numbers for digits")
