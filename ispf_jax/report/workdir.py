@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterator
 
+from ispf_jax.config import forget_sets
+from ispf_jax.errors import UserError
 from ispf_jax.provenance import JOURNAL
 from ispf_jax.report.audits import Audit, read_audits
 from ispf_jax.report.averages import RunKey
@@ -122,16 +124,14 @@ def unaudited(contents: Contents) -> list[str]:
 
 
 def _expected(contents: Contents) -> list[RunKey]:
-    """The (forget set, seed) pairs of the configuration; without one, those that rows and logs have."""
+    """The (forget set, seed) pairs of the configuration; without one that fits the classes, those that rows and logs have."""
     seen = {(row["forget"], row["seed"]) for row in contents.rows} | {(run.forget, run.seed) for run in contents.runs}
-    spec, seeds = str(contents.config.get("forget") or "").strip(), contents.config.get("seeds") or []
-    names = contents.class_names
-    if spec == "each":
-        sets = [str(i) for i in range(len(names))]
-    else:
-        ids = {name: str(i) for i, name in enumerate(names) if not name.isdigit()}
-        sets = [",".join(sorted((ids.get(w.strip(), w.strip()) for w in part.split(",")), key=forget_order)) for part in spec.split(";") if part]
-    return [(forget, seed) for forget in sets for seed in seeds] or sorted(seen, key=lambda run: (forget_order(run[0]), run[1]))
+    try:
+        sets = forget_sets(str(contents.config.get("forget") or ""), tuple(contents.class_names))
+    except UserError:
+        sets = ()
+    wanted = [(",".join(map(str, ids)), seed) for ids in sets for seed in contents.config.get("seeds") or []]
+    return wanted or sorted(seen, key=lambda run: (forget_order(run[0]), run[1]))
 
 
 def _runs(runs: list[RunKey], contents: Contents, most: int = 4) -> str:
