@@ -89,7 +89,7 @@ def paper_tables(contents: Contents) -> list[Table]:
 def _blocks(contents: Contents) -> list[Block]:
     blocks = []
     for (dataset, arch), rows in settings(contents.rows).items():
-        beside, reasons = paper.counterpart(dataset, contents.config, contents.data_note)
+        beside, reasons = paper.counterpart(dataset, arch, contents.config, contents.data_note)
         audited = judge(contents, dataset, arch).findings
         bases = sorted({str(r.get("base") or "") for r in rows if r["method"] not in REFERENCES}) or [""]
         for base in bases:

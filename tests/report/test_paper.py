@@ -1,7 +1,10 @@
 """The paper's numbers against values typed by hand, and its tables beside ours."""
 
+import importlib
+
 import pytest
 
+from ispf_jax.config import flatten, make_experiment
 from ispf_jax.report.paper import DISTRIBUTED, SHARED, Printed, counterpart, printed, printed_class
 from ispf_jax.report.paper_tables import paper_tables
 from ispf_jax.report.workdir import Contents
@@ -27,11 +30,40 @@ def test_table_9_is_complete_and_its_means_are_those_of_table_1():
 
 
 def test_what_is_comparable():
-    assert counterpart("svhn", {}) == ("svhn", []) and counterpart("digits", {}) == (None, [])
-    name, reasons = counterpart("image_folder", {"data.path": "/somewhere/cifar10-jpeg.tar", "model.width": 0.5}, "a note")
+    assert counterpart("svhn", "allcnn", {}) == ("svhn", []) and counterpart("digits", "allcnn", {}) == (None, [])
+    name, reasons = counterpart("image_folder", "allcnn", {"data.path": "/somewhere/cifar10-jpeg.tar", "model.width": 0.5}, "a note")
     assert name == "cifar10" and len(reasons) == 3 and "JPEG" in reasons[0] and "/somewhere" not in " ".join(reasons)
-    assert counterpart("cifar100", {"data.max_train": 500})[1] == ["only 500 training images were used"]
-    assert counterpart("image_folder", {"data.path": "cats"}) == (None, [])
+    assert counterpart("cifar100", "resnet18", {"data.max_train": 500})[1] == ["data.max_train=500 (paper: all images)"]
+    assert counterpart("image_folder", "allcnn", {"data.path": "cats"}) == (None, [])
+
+
+def flat(name, variant=""):
+    return flatten(make_experiment(importlib.import_module(f"configs.{name}").get_config(variant)))
+
+
+@pytest.mark.parametrize("name, arch", [("svhn", "allcnn"), ("svhn", "resnet18"), ("cifar10", "allcnn"), ("cifar10", "resnet18"), ("cifar100", "resnet18")])
+def test_every_key_that_changes_what_is_computed_is_compared(name, arch):
+    """The paper's configurations are comparable; with any other value of any key of the networks or their training they are not."""
+    config = flat(f"{name}_ispf", arch)
+    assert counterpart(name, arch, config) == (name, [])
+    both = {"train.augment_validation", "distill.thresholded_post_filter"}  # one value is the paper's, one its program's
+    for key in config:
+        if key.startswith(("train.", "distill.", "generator.", "model.")) and key not in both | {"model.name"}:
+            other = {str: "other", list: [7]}.get(type(config[key])) or config[key] * 1.5 + 3
+            (said,) = counterpart(name, arch, config | {key: other})[1]
+            assert said.startswith(f"{key}=") and "(paper: " in said
+    for key, value in (("distill.threshold", 0.1 / (100 if name == "cifar100" else 10)), ("distill.warmup_epochs", 0), *((key, True) for key in both)):
+        assert counterpart(name, arch, config | {key: value}) == (name, [])
+
+
+def test_settings_that_differ_are_named_with_the_papers():
+    """Appendix C: SVHN 10 epochs of training, 100 of distillation, batches of 256."""
+    config = flat("svhn_ispf") | {"distill.epochs": 2, "train.epochs": 1, "generator.width": 0.0625, "distill.batch_size": 8, "model.dtype": "bfloat16"}
+    assert counterpart("svhn", "allcnn", config)[1] == [
+        "distill.batch_size=8 (paper: 256)", "distill.epochs=2 (paper: 100)", "generator.width=0.0625 (paper: 1)", "model.dtype=bfloat16 (paper: float32)",
+        "train.epochs=1 (paper: 10)",
+    ]
+    assert counterpart("cifar10", "resnet18", flat("cifar10_ispf", "resnet18") | {"train.decay_epochs": [60]})[1] == ["train.decay_epochs=60 (paper: 60,80)"]
 
 
 def tables(rows, **contents):
@@ -75,7 +107,7 @@ def test_data_that_is_not_the_papers_has_no_numbers_beside_it(make_row):
     (table,) = tables([make_row("ispf")]).values()
     assert line(table, "ISPF")["A_r"].plain == "90.00" and table.notes[0].startswith("The paper has no numbers for digits")
     beside = tables([make_row("ispf", dataset="cifar10")], config={"model.width": 0.25})["Table 1"]
-    assert "paper 86.02" in line(beside, "ISPF")["A_r"].plain and any("0.25 times the paper's width" in note for note in beside.notes)
+    assert "paper 86.02" in line(beside, "ISPF")["A_r"].plain and any("model.width=0.25 (paper: 1)" in note for note in beside.notes)
 
 
 def test_tables_2_and_6_for_several_classes(make_row, make_run):
