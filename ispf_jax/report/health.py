@@ -78,12 +78,13 @@ def health_table(runs: Sequence[RunLog], audits: Sequence[Audit] = ()) -> Table 
         lines.append(row(
             METHOD_NAMES.get(run.method, run.method), run.base, run.forget, str(run.seed), f"{int(steps * batch):,}" if batch and steps else "-",
             _share(run, "kept", batch), _share(run, "filtered", batch), _share(run, "forget_samples", batch),
-            _per_image(last.get("entropy"), batch), *([_class(shares, np.argmin), _class(shares, np.argmax)] if shares is not None else ["-", "-"]),
+            _per_image(last.get("entropy"), last.get("kept")), *([_class(shares, np.argmin), _class(shares, np.argmax)] if shares is not None else ["-", "-"]),
             _total(run, "skipped_steps"), *(_percent(counted.get(((run.forget, run.seed), f"{run.method}/{run.base}", name))) for name in copies),
         ))
     notes = (
         "Images: all that were synthesised, those that only the generator learned from included. Learned from, filtered out, of forgotten classes "
-        "(by the teacher's label): shares over all student steps. H: retained-class entropy at the end, in nats.",
+        "(by the teacher's label): shares over all student steps. H: retained-class entropy of an image that "
+        "was learned from, at the end, in nats.",
         *_about_copies(counted),
     )
     return Table("Generator health", tuple(columns), tuple(lines), notes)
@@ -98,8 +99,9 @@ def _share(run: RunLog, key: str, batch: Any) -> str:
     return f"{100 * np.mean(values) / batch:.1f} %" if values and batch else "-"
 
 
-def _per_image(entropy: Any, batch: Any) -> str:
-    return f"{entropy / batch:.2f}" if isinstance(entropy, (int, float)) and batch else "-"
+def _per_image(entropy: Any, kept: Any) -> str:
+    """The recorded entropy is a sum over the kept images alone."""
+    return f"{entropy / kept:.2f}" if isinstance(entropy, (int, float)) and kept else "-"
 
 
 def _class(shares: np.ndarray, which) -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterator
 
+from ispf_jax.config import forget_sets
+from ispf_jax.errors import UserError
 from ispf_jax.provenance import JOURNAL
 from ispf_jax.report.audits import Audit, read_audits
 from ispf_jax.report.averages import RunKey
@@ -71,6 +73,19 @@ def read(workdir: str | os.PathLike, provenance: dict[str, Any] | None = None) -
     return Contents(rows, runs, audits, list(_samples(workdir)), _damaged(workdir), names, config, provenance | more, _jobs(workdir), _begun_audits(workdir))
 
 
+def read_part(workdir: str | os.PathLike) -> Contents:
+    """Read the work directory of a part, with the provenance of its last report; the configuration is the one of the last start."""
+    provenance = _json(Path(workdir) / "results.json").get("provenance")
+    return read(workdir, {k: v for k, v in provenance.items() if k != "config"} if isinstance(provenance, dict) else None)
+
+
+def missing(parts: dict[str, Contents]) -> list[str]:
+    """What was asked for and is not there, and what is damaged, as sentences; each begins with the part of a sweep it is of."""
+    found = [(part, sentence) for part, c in parts.items() for sentence in (
+        *unfinished(c), *unaudited(c), *(f"{name} is damaged and was set aside." for name in c.damaged))]
+    return [f"{part}: {sentence}" if part else sentence for part, sentence in found]
+
+
 def unfinished(contents: Contents) -> list[str]:
     """What the configuration asks for and the directory does not hold, as sentences; also runs that never got a result.
 
@@ -122,16 +137,14 @@ def unaudited(contents: Contents) -> list[str]:
 
 
 def _expected(contents: Contents) -> list[RunKey]:
-    """The (forget set, seed) pairs of the configuration; without one, those that rows and logs have."""
+    """The (forget set, seed) pairs of the configuration; without one that fits the classes, those that rows and logs have."""
     seen = {(row["forget"], row["seed"]) for row in contents.rows} | {(run.forget, run.seed) for run in contents.runs}
-    spec, seeds = str(contents.config.get("forget") or "").strip(), contents.config.get("seeds") or []
-    names = contents.class_names
-    if spec == "each":
-        sets = [str(i) for i in range(len(names))]
-    else:
-        ids = {name: str(i) for i, name in enumerate(names) if not name.isdigit()}
-        sets = [",".join(sorted((ids.get(w.strip(), w.strip()) for w in part.split(",")), key=forget_order)) for part in spec.split(";") if part]
-    return [(forget, seed) for forget in sets for seed in seeds] or sorted(seen, key=lambda run: (forget_order(run[0]), run[1]))
+    try:
+        sets = forget_sets(str(contents.config.get("forget") or ""), tuple(contents.class_names))
+    except UserError:
+        sets = ()
+    wanted = [(",".join(map(str, ids)), seed) for ids in sets for seed in contents.config.get("seeds") or []]
+    return wanted or sorted(seen, key=lambda run: (forget_order(run[0]), run[1]))
 
 
 def _runs(runs: list[RunKey], contents: Contents, most: int = 4) -> str:

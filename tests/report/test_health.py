@@ -16,9 +16,17 @@ def test_the_table_counts_images_and_shares(make_run):
     assert cells["images"] == "7,168"  # (50 student + 6 generator steps) of 128
     assert cells["learned from"] == "78.1 %" and cells["filtered out"] == "18.8 %" and cells["of forgotten classes"] == "15.6 %"
     assert cells["rarest class"] == "0: 12.5 %" and cells["commonest class"] == "2: 62.5 %"
-    assert cells["H per image"] == "0.52" and cells["empty steps"] == "5"
+    assert cells["H per image"] == "0.66" and cells["empty steps"] == "5"  # 66 nats of 100 images that were kept
     assert not {"equal images", "near in pixels"} & set(cells) and any("not counted" in note for note in table.notes)
     assert health_table([]) is None
+
+
+@pytest.mark.parametrize("kept, said", [(64, "2.00"), (256, "0.50"), (0, "-")])
+def test_entropy_per_image_is_of_the_images_that_were_kept(kept, said):
+    """Eq. 11's sum is over the N images of distillation: of 256 with 64 kept at 2 nats each, the sum is 128 nats."""
+    run = RunLog("gkt", "dfq", "3", 0, [{"epoch": 1, "batch_size": 256, "kept": kept, "entropy": 128.0}])
+    table = health_table([run])
+    assert table.rows[0][[c.label for c in table.columns].index("H per image")].text == said
 
 
 def test_duplicates_stand_beside_those_among_real_images(make_run, make_audit):

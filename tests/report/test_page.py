@@ -86,7 +86,7 @@ def page_of(monkeypatch):
 
     def make(folder, provenance=None):
         contents = workdir.read(folder, provenance)
-        return check(render(contents, gallery(contents)))
+        return check(render({"": contents}, gallery(contents)))
 
     return make
 
@@ -127,6 +127,21 @@ def test_a_half_finished_sweep_says_what_is_missing(fill, put_run, make_row, put
     assert "ISPF: 1 of 2 runs without a result (class 7, seed 0; 1 begun, the furthest at epoch 3)." in page.said
     assert "1 of 2 trials without an audit (class 7, seed 0)." in page.said and "1 of 2 trials" in page.said
     assert "2 sets: 3 (cat); 7" in page.said
+
+
+@pytest.mark.parametrize("forget", ["id:5", "name:06", "id:5;name:02", "name:06,name:01"])
+def test_finished_runs_of_numbered_folders_are_not_missing(tmp_path, make_row, put_rows, forget):
+    """Folders 01 to 10 are classes 0 to 9: id:5 and name:06 are class 5. A second seed that was not run is missing, under the class's name."""
+    names = [f"{number:02}" for number in range(1, 11)]
+    runs = {"id:5": ["5"], "name:06": ["5"], "id:5;name:02": ["5", "1"], "name:06,name:01": ["0,5"]}[forget]
+    rows = [make_row(method, forget=run) for run in runs for method in ("original", "retrain", "gkt", "ispf")]
+    put_rows("unlearn/dfq/gkt/5/seed0", rows)
+    for seeds in ([0], [0, 1]):
+        config = CONFIG | {"forget": forget, "seeds": seeds}
+        (tmp_path / "config.json").write_text(json.dumps({"config": config, "class_names": names}))
+        said = workdir.unfinished(workdir.read(tmp_path))
+        assert [sentence.partition(":")[0] for sentence in said] == (["Original", "Retrained", "GKT", "ISPF"] if len(seeds) > 1 else [])
+    assert f"{len(runs)} of {2 * len(runs)} runs" in said[0] and f"class {'0 (01), 5' if ',' in runs[0] else 5} (06), seed 1" in said[0]
 
 
 def test_without_an_audit(fill, page_of):

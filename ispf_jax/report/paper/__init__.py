@@ -1,4 +1,4 @@
-"""The numbers that the paper prints (arXiv 2412.13790), and which of them a run may be compared with.
+"""The numbers that the paper prints (arXiv 2412.13790), and which of them a run may be compared with (its settings: `settings.py`).
 
 `tables.csv` holds tables 1, 2, 6, 7 and 8, `table9.csv` table 9: facts, one per line. A standard deviation is the population one
 over the authors' trials; MIA and AIN are printed without. Original and DFKD rows of tables 1 and 2 print the accuracy on the whole
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import PurePath
 from typing import Any
+
+from ispf_jax.report.paper.settings import differences
 
 DATASETS = ("svhn", "cifar10", "cifar100")
 
@@ -48,8 +50,10 @@ def printed_class(dataset: str | None, arch: str, method: str, metric: str, numb
     return _table9().get((dataset, arch, method, metric, number))
 
 
-def counterpart(dataset: str, config: dict[str, Any], note: str = "") -> tuple[str | None, list[str]]:
+def counterpart(dataset: str, arch: str, config: dict[str, Any], note: str = "") -> tuple[str | None, list[str]]:
     """The paper's data set that a run is to be read beside, and why the two are not comparable, in words (empty: they are).
+
+    Reasons are the note on the data, and every key of the configuration with another value than in the paper.
 
     An image folder whose name says svhn, cifar10 or cifar100 is read beside it, though never called comparable: such folders
     usually hold JPEG copies.
@@ -62,13 +66,7 @@ def counterpart(dataset: str, config: dict[str, Any], note: str = "") -> tuple[s
         if not found:
             return None, []
         name, reasons = found[0], [f"the images come from {path}, not from the official archives (JPEG copies differ)", *reasons]
-    for key, usual, said in (
-        ("model.width", 1.0, "the network has {} times the paper's width"), ("data.max_train", 0, "only {} training images were used"),
-        ("data.max_test", 0, "only {} test images were used"),
-    ):
-        if config.get(key, usual) != usual:
-            reasons.append(said.format(config[key]))
-    return name, reasons
+    return name, reasons + differences(name, arch, config)
 
 
 @functools.cache
