@@ -102,6 +102,17 @@ def test_without_a_retrained_model_nothing_is_placed_until_there_is_one(tmp_path
     assert {"kl_retrain", "tv_retrain", "cka_retrain/penultimate"} <= {m["metric"] for m in added["measurements"] if m["model"] == "original"}
 
 
+def test_a_classifier_with_one_retained_class_is_audited_without_a_masked_head(tmp_path):
+    pipeline.run(audited(data__classes=2, methods="ispf", audit__embedding_images=0, stages=STAGES + ",report"), str(tmp_path))
+    audit = content(tmp_path)
+    assert audit["models"] == ["original", "retrained_head", "retrain", "ispf/dfq"]
+    assert [entry["metric"] for entry in audit["not_run"]] == ["masked_head", "lira"]
+    assert "single retained class" in audit["not_run"][0]["why"] and audit["not_run"][0]["why"] in (tmp_path / "report" / "index.html").read_text()
+    expected = {"accuracy", "mia1", "mia2", "relearn", "ain", "probe", "probe_shots1", "knn", "prototype", "cka_retrain", "kl_retrain", "barrier"}
+    assert all(expected <= {m["metric"].split("/")[0] for m in audit["measurements"] if m["model"] == model} for model in audit["models"][1:])
+    assert value(audit, "retrain", "accuracy/retain")["value"] == 100  # it knows no other answer
+
+
 WEIGHTS = {name: {"w": np.full(2, k, np.float32)} for k, name in enumerate(("original", "retrain", "ispf/dfq", "other"))}
 
 

@@ -128,6 +128,8 @@ def _not_run(config, names):
         for family in AUDIT_METRICS
         if family not in config.metrics
     ]
+    if "masked_head" not in names:
+        missing.append({"metric": "masked_head", "why": "with a single retained class the mean of the retained logits is the logit of that class"})
     if "retrain" not in names:
         missing.append({"metric": "places, ain, distances to retraining", "why": "there is no retrained model; add retrain to config.stages"})
     if "lira" in config.metrics and not config.lira_shadows:
