@@ -1,11 +1,17 @@
 """The audit end to end on a tiny run: what hides a class is told from what removes it, and nothing is measured twice."""
 
 import json
+import shutil
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from ispf_jax import pipeline
-from ispf_jax.config import AUDIT_METRICS
+from ispf_jax.config import AUDIT_METRICS, make_experiment
+from ispf_jax.evaluate import measure
+from ispf_jax.stages.audit import Subject
+from ispf_jax.stages.audit import audit as run_audit
 from tests.test_pipeline import tiny
 
 STAGES = "original,retrain,unlearn,audit"
@@ -80,10 +86,63 @@ def test_a_second_start_measures_nothing_and_other_settings_measure_again(finish
     assert {entry["metric"] for entry in less["not_run"]} == set(AUDIT_METRICS) - {"accuracy", "features"}
 
 
-def test_without_a_retrained_model_nothing_is_placed_and_the_audit_says_so(tmp_path):
-    config = audited(stages="original,unlearn,audit", methods="ispf", audit__metrics="accuracy,divergence", audit__embedding_images=0)
-    pipeline.run(config, str(tmp_path))
+def test_without_a_retrained_model_nothing_is_placed_until_there_is_one(tmp_path):
+    values = dict(methods="ispf", audit__metrics="accuracy,features,divergence", audit__embedding_images=0)
+    pipeline.run(audited(stages="original,unlearn,audit", **values), str(tmp_path))
     audit = content(tmp_path)
     assert audit["models"] == ["original", "masked_head", "retrained_head", "ispf/dfq"]
     assert all(m["place"] is None for m in audit["measurements"])
     assert any("no retrained model" in entry["why"] for entry in audit["not_run"])
+
+    pipeline.run(audited(**values), str(tmp_path))
+    added = content(tmp_path)
+    shutil.rmtree(tmp_path / "audit")
+    pipeline.run(audited(**values), str(tmp_path))
+    assert added == content(tmp_path)
+    assert {"kl_retrain", "tv_retrain", "cka_retrain/penultimate"} <= {m["metric"] for m in added["measurements"] if m["model"] == "original"}
+
+
+def test_a_classifier_with_one_retained_class_is_audited_without_a_masked_head(tmp_path):
+    pipeline.run(audited(data__classes=2, methods="ispf", audit__embedding_images=0, stages=STAGES + ",report"), str(tmp_path))
+    audit = content(tmp_path)
+    assert audit["models"] == ["original", "retrained_head", "retrain", "ispf/dfq"]
+    assert [entry["metric"] for entry in audit["not_run"]] == ["masked_head", "lira"]
+    assert "single retained class" in audit["not_run"][0]["why"] and audit["not_run"][0]["why"] in (tmp_path / "report" / "index.html").read_text()
+    expected = {"accuracy", "mia1", "mia2", "relearn", "ain", "probe", "probe_shots1", "knn", "prototype", "cka_retrain", "kl_retrain", "barrier"}
+    assert all(expected <= {m["metric"].split("/")[0] for m in audit["measurements"] if m["model"] == model} for model in audit["models"][1:])
+    assert value(audit, "retrain", "accuracy/retain")["value"] == 100  # it knows no other answer
+
+
+WEIGHTS = {name: {"w": np.full(2, k, np.float32)} for k, name in enumerate(("original", "retrain", "ispf/dfq", "other"))}
+
+
+def audit_by_stub(directory, monkeypatch, references=("original",), original="original", shadows=("a", "b")):
+    """Names of the models that an audit of two models measures, with measurements that cost nothing."""
+    measured = []
+
+    def model(context, subject, attackers, parts):
+        measured.append(subject.name)
+        return {"measurements": [], "curves": [], "confusion": [], "mean_prediction": [], "representation": None}
+
+    monkeypatch.setattr(measure, "model", model)
+    held = WEIGHTS | {"original": WEIGHTS[original]}
+    context = SimpleNamespace(config=make_experiment(audited()).audit, references={name: held[name] for name in references})
+    subjects = [Subject(name, held[name], np.ones(3, bool)) for name in ("original", "ispf/dfq")]
+    run_audit(directory, context, subjects, measure.Attackers(shadows=shadows), [], {"forget": "1", "seed": 0})
+    return measured
+
+
+@pytest.mark.parametrize("change", [{"references": ("original", "retrain")}, {"original": "other"}, {"shadows": ("a", "c")}, {"shadows": ()}])
+def test_a_model_is_measured_again_exactly_when_what_it_is_compared_with_changed(tmp_path, monkeypatch, change):
+    both = ["original", "ispf/dfq"]
+    assert audit_by_stub(tmp_path, monkeypatch) == both
+    assert audit_by_stub(tmp_path, monkeypatch) == []
+    assert audit_by_stub(tmp_path, monkeypatch, **change) == both
+    assert audit_by_stub(tmp_path, monkeypatch, **change) == []
+
+
+def test_measurements_made_from_unknown_inputs_are_made_again(tmp_path, monkeypatch):
+    audit_by_stub(tmp_path, monkeypatch)
+    old = tmp_path / "ispf_dfq.json"
+    old.write_text(json.dumps({name: value for name, value in json.loads(old.read_text()).items() if name != "inputs"}))
+    assert audit_by_stub(tmp_path, monkeypatch) == ["ispf/dfq"]

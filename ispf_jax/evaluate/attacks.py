@@ -15,11 +15,13 @@ class Attackers:
     Attributes:
       mia2: the attack network, None if not asked for.
       lira_statistic, lira_member: [K, M] statistic of the shadows on all training images, and which of them saw what.
+      shadows: hashes of the weights of all these shadow models.
     """
 
     mia2: shadow.Attacker | None = None
     lira_statistic: np.ndarray | None = None
     lira_member: np.ndarray | None = None
+    shadows: tuple[str, ...] = ()
 
 
 def mia1(record, context, subject):

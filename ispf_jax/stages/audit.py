@@ -1,7 +1,9 @@
 """The audit of one trial and forget set: what every model still knows of the forgotten classes, beside its references.
 
 Original and retrained model come first: they are the two ends of the scale on which every residual measurement is placed. Each
-model's measurements are kept in a file of their own, so an interrupted audit goes on with the next model.
+model's measurements are kept in a file of their own, so an interrupted audit goes on with the next model. Beside them stands what they
+were made from: the settings and the hashes of the model, of the references it was compared with and of the shadow models; where one is
+another now, or unknown, the model is measured again. (Data and network of a work directory never change.)
 """
 
 import dataclasses
@@ -21,7 +23,7 @@ from ispf_jax.evaluate import measure
 from ispf_jax.evaluate.inputs import forget_mask as checked_mask
 from ispf_jax.evaluate.placement import placement
 from ispf_jax.evaluate.plane import plane
-from ispf_jax.files import atomic_write_json, from_plain
+from ispf_jax.files import atomic_write_json, from_plain, to_plain
 from ispf_jax.provenance import weights_digest
 from ispf_jax.telemetry import format_duration
 
@@ -62,16 +64,17 @@ def audit(
       interruption.Interrupted: a signal asked to stop; the model measured when it came is saved.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    settings = dataclasses.asdict(context.config)
+    settings = to_plain(dataclasses.asdict(context.config))
+    inputs = {"references": {name: weights_digest(v) for name, v in context.references.items()}, "shadows": list(attackers.shadows)}
     order = {"original": 0, "retrain": 1}
     parts = {}
     for subject in sorted(subjects, key=lambda s: order.get(s.name, 2)):
         path = directory / f"{subject.name.replace('/', '_')}.json"
-        part = _kept(path, settings, subject)
+        made_from = {"format": PART_FORMAT, "settings": settings, "weights": weights_digest(subject.variables), "inputs": inputs}
+        part = _kept(path, made_from)
         if part is None:
             began = time.perf_counter()
-            part = measure.model(context, subject, attackers, parts)
-            part |= {"format": PART_FORMAT, "settings": settings, "weights": weights_digest(subject.variables)}
+            part = measure.model(context, subject, attackers, parts) | made_from
             atomic_write_json(path, part)
             print(f"audit {header['forget']} seed {header['seed']}: {subject.name} in "
                   f"{format_duration(time.perf_counter() - began)}", file=sys.stderr, flush=True)  # fmt: skip
@@ -110,14 +113,13 @@ def _value(part, metric):
     return next((m["value"] for m in part["measurements"] if m["metric"] == metric), None)
 
 
-def _kept(path, settings, subject):
-    """The measurements of an earlier start, if they are of these weights with these settings; None otherwise."""
+def _kept(path, made_from):
+    """The measurements of an earlier start, if they were made from the same; None otherwise."""
     try:
         part = from_plain(json.loads(path.read_text()))
     except (OSError, ValueError):
         return None
-    wanted = {"format": PART_FORMAT, "settings": json.loads(json.dumps(settings)), "weights": weights_digest(subject.variables)}
-    return part if all(part.get(name) == value for name, value in wanted.items()) else None
+    return part if all(part.get(name) == value for name, value in made_from.items()) else None
 
 
 def _not_run(config, names):
@@ -126,6 +128,8 @@ def _not_run(config, names):
         for family in AUDIT_METRICS
         if family not in config.metrics
     ]
+    if "masked_head" not in names:
+        missing.append({"metric": "masked_head", "why": "with a single retained class the mean of the retained logits is the logit of that class"})
     if "retrain" not in names:
         missing.append({"metric": "places, ain, distances to retraining", "why": "there is no retrained model; add retrain to config.stages"})
     if "lira" in config.metrics and not config.lira_shadows:

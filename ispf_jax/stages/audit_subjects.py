@@ -15,12 +15,13 @@ def collect(worker, seed: int, forget: tuple[int, ...]):
     e, data = worker.e, worker.data
     mask = np.isin(np.arange(data.num_classes), forget)
     original, member = worker.teacher(seed), _train_split(worker.original_directory(seed))
-    subjects = [Subject("original", original, member), Subject("masked_head", baseline.masked_head(original, mask), member)]
-    references = {"original": original}
+    several = np.count_nonzero(~mask) > 1  # a single retained class has no masked head
+    heads = [Subject("masked_head", baseline.masked_head(original, mask), member)] if several else []
+    references, retrained, students = {"original": original}, [], []
     retrain = worker.retrain_directory(seed, forget)
     if (retrain / "result.json").exists():
         references["retrain"] = worker.load(retrain, "best")[0]
-        subjects.append(Subject("retrain", references["retrain"], _train_split(retrain)))
+        retrained = [Subject("retrain", references["retrain"], _train_split(retrain))]
     context = measure.Context(
         worker.classifier, worker.evaluator, e.train.augment, data.train, data.test, worker.images, worker.test_images,
         member, mask, references, e.audit, seed,
@@ -34,11 +35,12 @@ def collect(worker, seed: int, forget: tuple[int, ...]):
         stage = worker.unlearners[base]
         saved = stage.restore(directory, seed)
         images = stage.sample_images(saved.state, seed, e.audit.synthetic_images)
-        subjects.append(Subject(f"{method}/{base}", saved.last, member, images))
-        if not any(s.name == "retrained_head" for s in subjects):
-            subjects.insert(2, Subject("retrained_head", _retrained_head(context, original, images), member))
+        if not students:
+            heads.append(Subject("retrained_head", _retrained_head(context, original, images), member))
+        students.append(Subject(f"{method}/{base}", saved.last, member, images))
         if e.audit.embedding_images:
             embeddings.append(_embedding(context, f"{method}/{base}", images, e.distill.threshold or 0.1 / mask.size))
+    subjects = [Subject("original", original, member), *heads, *retrained, *students]
     return context, subjects, train_attackers(worker.workdir / "shadows", worker.supervised, context), embeddings
 
 

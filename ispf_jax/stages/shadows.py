@@ -9,6 +9,7 @@ import numpy as np
 
 from ispf_jax.config import AuditConfig
 from ispf_jax.evaluate import lira, measure, sampling, shadow, signals
+from ispf_jax.provenance import weights_digest
 from ispf_jax.stages.supervised import SupervisedStage
 
 SEED = 0
@@ -24,18 +25,21 @@ def train_attackers(directory: Path, supervised: SupervisedStage, context: measu
     """Train (or restore) the shadow models the audit asks for, and what the attacks learn from them."""
     c, images = context.config, len(context.train)
     attacker = statistic = member = None
+    digests = []
     if c.shadows and "mia2" in c.metrics:
         halves = _halves(c, images, "mia2")
-        seen, logits = _shadows(directory, supervised, context, "mia2", len(halves))
+        seen, logits, weights = _shadows(directory, supervised, context, "mia2", len(halves))
+        digests += weights
         outside = [sampling.draw(np.flatnonzero(~half), int(s.sum()), [SEED, k]) for k, (half, s) in enumerate(zip(halves, seen))]
         inside = [np.flatnonzero(s) for s in seen]
         rows = [np.concatenate(pair) for pair in zip(inside, outside)]
         truth = np.concatenate([np.repeat([True, False], [len(i), len(o)]) for i, o in zip(inside, outside)])
         attacker = shadow.train_attacker(signals.sorted_softmax(np.concatenate([x[r] for x, r in zip(logits, rows)])), truth, SEED)
     if c.lira_shadows and "lira" in c.metrics:
-        member, logits = _shadows(directory, supervised, context, "lira", c.lira_shadows)
+        member, logits, weights = _shadows(directory, supervised, context, "lira", c.lira_shadows)
+        digests += weights
         statistic = np.stack([signals.scaled_confidence(x, context.train.labels) for x in logits])
-    return measure.Attackers(attacker, statistic, member)
+    return measure.Attackers(attacker, statistic, member, tuple(digests))
 
 
 def _halves(config, images, attack):
@@ -46,11 +50,12 @@ def _halves(config, images, attack):
 
 
 def _shadows(directory, supervised, context, attack, count):
-    """(bool [K, M] images each shadow was really trained on, its half less its validation split; logits [K, M, C])."""
-    seen, logits = [], []
+    """(bool [K, M] images each shadow was really trained on, its half less its validation split; logits [K, M, C]; hashes of weights)."""
+    seen, logits, digests = [], [], []
     for k in range(count):
         saved = train_shadow(directory, supervised, context.config, len(context.train), attack, k)
         with np.load(directory / attack / f"shadow{k}" / "split.npz") as split:
             seen.append(split["train"])
         logits.append(context.logits(saved.best, context.train.images))
-    return np.stack(seen), logits
+        digests.append(weights_digest(saved.best))
+    return np.stack(seen), logits, digests
