@@ -10,7 +10,7 @@ import numpy as np
 
 from ispf_jax import interruption
 from ispf_jax.checkpoint import Saved, Store
-from ispf_jax.config import Experiment
+from ispf_jax.config import BASES, Experiment
 from ispf_jax.data import ImageData
 from ispf_jax.errors import UserError
 from ispf_jax.evaluate.accuracy import Evaluator, accuracies
@@ -49,7 +49,7 @@ class Worker:
         self.evaluator = Evaluator(self.classifier, e.data.mean, e.data.std, min(e.evaluate.batch_size, len(data.test)))
         self.supervised = SupervisedStage(e, self.classifier, self.devices, self.images, self.labels, keeping)
         self.unlearners = {
-            base: UnlearnStage(e, base, self.classifier, data.image_shape, self.devices, keeping) for base in e.base
+            base: UnlearnStage(e, base, self.classifier, data.image_shape, self.devices, keeping) for base in BASES
         }
 
     @property
@@ -127,7 +127,7 @@ class Worker:
             "forget": shown(job.forget), "forget_names": [self.data.class_names[c] for c in job.forget], "seed": job.seed,
             "dataset": self.e.data.name, "arch": self.e.model.name, "class_names": list(self.data.class_names),
         }  # fmt: skip
-        audit(self.workdir / job.place, *collect(self, job.seed, job.forget), header)
+        audit(self.audit_directory(job.seed, job.forget), *collect(self, job.seed, job.forget), header)
 
     def original_directory(self, seed: int) -> Path:
         return self.workdir / Job("original", seed).place
@@ -137,6 +137,9 @@ class Worker:
 
     def unlearn_directory(self, seed: int, forget: tuple[int, ...], base: str, method: str) -> Path:
         return self.workdir / Job("unlearn", seed, forget, base, method).place
+
+    def audit_directory(self, seed: int, forget: tuple[int, ...]) -> Path:
+        return self.workdir / Job("audit", seed, forget).place
 
     def teacher(self, seed: int) -> dict:
         """Variables of the selected original of a trial; UserError if it is neither there nor among the stages."""

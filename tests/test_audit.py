@@ -9,6 +9,7 @@ import pytest
 
 from ispf_jax import pipeline
 from ispf_jax.config import AUDIT_METRICS, make_experiment
+from ispf_jax.errors import UserError
 from ispf_jax.evaluate import measure
 from ispf_jax.stages.audit import Subject
 from ispf_jax.stages.audit import audit as run_audit
@@ -72,7 +73,7 @@ def test_places_run_from_the_retrained_model_to_the_original(finished):
     assert value(audit, "original", "l2_original")["value"] == 0
 
 
-def test_a_second_start_measures_nothing_and_other_settings_measure_again(finished):
+def test_a_second_start_measures_nothing_and_other_settings_measure_again(finished, capsys):
     workdir, audit = finished
     parts = workdir / "audit" / "1" / "seed0"
     before = {p: p.stat().st_mtime_ns for p in parts.glob("*_*.json")}
@@ -80,10 +81,30 @@ def test_a_second_start_measures_nothing_and_other_settings_measure_again(finish
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert content(workdir)["measurements"] == audit["measurements"]
 
-    pipeline.run(audited(audit__metrics="accuracy,features"), str(workdir))
+    # A start that asks for less takes nothing away.
+    pipeline.run(audited(audit__metrics="accuracy,features", methods="gkt", base="zskt", stages="audit"), str(workdir))
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert content(workdir) == audit
+
+    # With other settings everything is measured again, and what there was is kept.
+    pipeline.run(audited(audit__metrics="accuracy,features", audit__train_images=30), str(workdir))
     less = content(workdir)
     assert {m["metric"].split("/")[0] for m in less["measurements"]}.isdisjoint({"mia1", "mia2", "relearn", "kl_retrain"})
     assert {entry["metric"] for entry in less["not_run"]} == set(AUDIT_METRICS) - {"accuracy", "features"}
+    assert json.loads((parts / "earlier1" / "audit.json").read_text()) == audit and f"are in {parts / 'earlier1'} now" in capsys.readouterr().err
+
+    # A start that asks for more adds to it.
+    pipeline.run(audited(audit__metrics="divergence", audit__train_images=30), str(workdir))
+    more = content(workdir)
+    assert [m for m in more["measurements"] if m["metric"] not in ("kl_retrain", "tv_retrain", "l2_original", "barrier")] == less["measurements"]
+    assert not (parts / "earlier2").exists()
+
+
+def test_a_student_whose_checkpoints_are_gone_is_named(tmp_path):
+    pipeline.run(audited(stages="original,unlearn", methods="gkt"), str(tmp_path))
+    shutil.rmtree(tmp_path / "unlearn/dfq/gkt/1/seed0/checkpoints")
+    with pytest.raises(UserError, match="unlearn/dfq/gkt/1/seed0 has a result, but its checkpoints are gone"):
+        pipeline.run(audited(stages="audit"), str(tmp_path))
 
 
 def test_without_a_retrained_model_nothing_is_placed_until_there_is_one(tmp_path):

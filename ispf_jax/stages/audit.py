@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import jax
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ispf_jax import interruption
-from ispf_jax.config import AUDIT_METRICS
+from ispf_jax.config import AUDIT_METRICS, AuditConfig
 from ispf_jax.evaluate import measure
 from ispf_jax.evaluate.inputs import forget_mask as checked_mask
 from ispf_jax.evaluate.placement import placement
@@ -64,6 +65,7 @@ def audit(
       interruption.Interrupted: a signal asked to stop; the model measured when it came is saved.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    _set_aside(directory, context.config)
     settings = to_plain(dataclasses.asdict(context.config))
     inputs = {"references": {name: weights_digest(v) for name, v in context.references.items()}, "shadows": list(attackers.shadows)}
     order = {"original": 0, "retrain": 1}
@@ -97,6 +99,37 @@ def audit(
     }
     atomic_write_json(directory / "audit.json", content)
     return content
+
+
+def widened(config: AuditConfig, directory: Path) -> AuditConfig:
+    """The settings, with the metrics of an earlier start too if nothing else differs: a start adds to an audit and takes nothing away."""
+    earlier = _earlier(directory)
+    wider = dataclasses.replace(config, metrics=tuple(dict.fromkeys((*earlier.get("metrics", ()), *config.metrics))))
+    return wider if _same_but_for_metrics(earlier, wider) else config
+
+
+def _set_aside(directory, config):
+    """Move what was measured with other settings into a directory of its own, which no report reads."""
+    earlier = _earlier(directory)
+    if not earlier or _same_but_for_metrics(earlier, config):
+        return
+    aside = next(folder for i in count(1) if not (folder := directory / f"earlier{i}").exists())
+    aside.mkdir()
+    for path in directory.glob("*.json"):
+        path.rename(aside / path.name)
+    print(f"{directory} was audited with other settings; these measurements are in {aside} now", file=sys.stderr, flush=True)
+
+
+def _earlier(directory):
+    """The settings of what was measured before; empty if nothing was. The original is always the first."""
+    try:
+        return json.loads((directory / "original.json").read_text())["settings"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _same_but_for_metrics(earlier, config):
+    return earlier == to_plain(dataclasses.asdict(config)) | {"metrics": earlier.get("metrics")}
 
 
 def _placed(measurement, parts):

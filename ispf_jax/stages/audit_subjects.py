@@ -4,15 +4,18 @@ from itertools import product
 
 import numpy as np
 
+from ispf_jax.config import BASES
+from ispf_jax.errors import UserError
 from ispf_jax.evaluate import baseline, features, measure, plane
 from ispf_jax.methods import METHODS, post_filter
-from ispf_jax.stages.audit import Subject, embedding
+from ispf_jax.stages.audit import Subject, embedding, widened
 from ispf_jax.stages.shadows import train_attackers
 
 
 def collect(worker, seed: int, forget: tuple[int, ...]):
     """(context, subjects, attackers, embeddings) of a trial and forget set, from what is finished in the work directory."""
     e, data = worker.e, worker.data
+    config = widened(e.audit, worker.audit_directory(seed, forget))
     mask = np.isin(np.arange(data.num_classes), forget)
     original, member = worker.teacher(seed), _train_split(worker.original_directory(seed))
     several = np.count_nonzero(~mask) > 1  # a single retained class has no masked head
@@ -24,21 +27,23 @@ def collect(worker, seed: int, forget: tuple[int, ...]):
         retrained = [Subject("retrain", references["retrain"], _train_split(retrain))]
     context = measure.Context(
         worker.classifier, worker.evaluator, e.train.augment, data.train, data.test, worker.images, worker.test_images,
-        member, mask, references, e.audit, seed,
+        member, mask, references, config, seed,
     )  # fmt: skip
 
     embeddings = []
-    for base, method in product(e.base, METHODS):
+    for base, method in product(BASES, METHODS):
         directory = worker.unlearn_directory(seed, forget, base, method)
         if not (directory / "result.json").exists():
             continue
         stage = worker.unlearners[base]
         saved = stage.restore(directory, seed)
-        images = stage.sample_images(saved.state, seed, e.audit.synthetic_images)
+        if saved is None:
+            raise UserError(f"{directory} has a result, but its checkpoints are gone: put them back, or remove that directory to make the student again.")
+        images = stage.sample_images(saved.state, seed, config.synthetic_images)
         if not students:
             heads.append(Subject("retrained_head", _retrained_head(context, original, images), member))
         students.append(Subject(f"{method}/{base}", saved.last, member, images))
-        if e.audit.embedding_images:
+        if config.embedding_images:
             embeddings.append(_embedding(context, f"{method}/{base}", images, e.distill.threshold or 0.1 / mask.size))
     subjects = [Subject("original", original, member), *heads, *retrained, *students]
     return context, subjects, train_attackers(worker.workdir / "shadows", worker.supervised, context), embeddings
