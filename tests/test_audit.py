@@ -11,8 +11,10 @@ from ispf_jax import pipeline
 from ispf_jax.config import AUDIT_METRICS, make_experiment
 from ispf_jax.errors import UserError
 from ispf_jax.evaluate import measure
+from ispf_jax.evaluate.lira import lira_members
 from ispf_jax.stages.audit import Subject
 from ispf_jax.stages.audit import audit as run_audit
+from ispf_jax.stages.shadows import train_shadow
 from tests.test_pipeline import tiny
 
 STAGES = "original,retrain,unlearn,audit"
@@ -124,14 +126,27 @@ def test_without_a_retrained_model_nothing_is_placed_until_there_is_one(tmp_path
 
 
 def test_a_classifier_with_one_retained_class_is_audited_without_a_masked_head(tmp_path):
-    pipeline.run(audited(data__classes=2, methods="ispf", audit__embedding_images=0, stages=STAGES + ",report"), str(tmp_path))
+    pipeline.run(audited(data__classes=2, methods="ispf", audit__lira_shadows=4, audit__embedding_images=0, stages=STAGES + ",report"), str(tmp_path))
     audit = content(tmp_path)
     assert audit["models"] == ["original", "retrained_head", "retrain", "ispf/dfq"]
-    assert [entry["metric"] for entry in audit["not_run"]] == ["masked_head", "lira"]
+    assert [entry["metric"] for entry in audit["not_run"]] == ["masked_head"]
     assert "single retained class" in audit["not_run"][0]["why"] and audit["not_run"][0]["why"] in (tmp_path / "report" / "index.html").read_text()
-    expected = {"accuracy", "mia1", "mia2", "relearn", "ain", "probe", "probe_shots1", "knn", "prototype", "cka_retrain", "kl_retrain", "barrier"}
+    expected = {"accuracy", "mia1", "mia2", "lira", "relearn", "ain", "probe", "probe_shots1", "knn", "prototype", "cka_retrain", "kl_retrain", "barrier"}
     assert all(expected <= {m["metric"].split("/")[0] for m in audit["measurements"] if m["model"] == model} for model in audit["models"][1:])
     assert value(audit, "retrain", "accuracy/retain")["value"] == 100  # it knows no other answer
+    scores = [value(audit, model, "lira/auc") for model in audit["models"]]  # four shadows, some images are validation in one or two
+    assert all(0 <= m["value"] <= 1 and "50 left out" in m["note"] for m in scores)
+
+
+def test_a_shadow_model_goes_on_with_the_half_it_was_begun_with(tmp_path):
+    """Its split says what it was trained on; a start that would draw another half must not change that."""
+    begun, asked = np.arange(40) % 3 == 0, []
+    (tmp_path / "lira" / "shadow1").mkdir(parents=True)
+    np.savez(tmp_path / "lira" / "shadow1" / "split.npz", train=begun & (np.arange(40) < 30), validation=begun & (np.arange(40) >= 30))
+    supervised = SimpleNamespace(run=lambda title, place, seed, stream, member: asked.append(member))
+    for k in (0, 1):
+        train_shadow(tmp_path, supervised, make_experiment(audited(audit__lira_shadows=4)).audit, 40, "lira", k)
+    np.testing.assert_array_equal(asked, [lira_members(40, 4, 0)[0], begun])
 
 
 WEIGHTS = {name: {"w": np.full(2, k, np.float32)} for k, name in enumerate(("original", "retrain", "ispf/dfq", "other"))}

@@ -63,13 +63,25 @@ def mia2(record, context, subject, attacker):
 
 
 def lira_attack(record, context, subject, attackers):
-    rows = np.flatnonzero(context.of_forget(context.train.labels))
-    logits = context.logits(subject.variables, context.train.images[rows])
-    statistic = signals.scaled_confidence(logits, context.train.labels[rows])
-    fit = "per_example" if len(attackers.lira_member) >= 64 else "pooled"
-    scores = lira.online_scores(statistic, attackers.lira_statistic[:, rows], attackers.lira_member[:, rows], fit)
-    curve = lira.attack_curve(scores, context.member[rows])
-    note = f"{len(attackers.lira_member)} shadow models, {curve.negatives} forgotten images outside the training split"
-    record.add("lira/auc", curve.auc, "", TRAINING, curve.positives, note=note)
-    record.add("lira/tpr1", curve.tpr_at_1, "%", TRAINING, curve.positives, note=note)
-    record.add("lira/tpr0.1", curve.tpr_at_01, "%", TRAINING, curve.positives, note=note)
+    """LiRA on forgotten training images: those the original was trained on against those it was only selected on.
+
+    Of the shadow models, too, those that were trained on an image are "in" and all others "out", whether they validated on it or were
+    never given it. Images with too few models on a side are left out; which these are is chance.
+    """
+    forgotten, shadows = context.of_forget(context.train.labels), len(attackers.lira_member)
+    rows = np.flatnonzero(forgotten & lira.fittable(attackers.lira_member))
+    truth, values = context.member[rows], (None, None, None)
+    note = f"{shadows} shadow models, {np.count_nonzero(~truth)} forgotten images outside the training split"
+    if left_out := np.count_nonzero(forgotten) - rows.size:
+        note += f"; {left_out} of {np.count_nonzero(forgotten)} left out, which fewer than {lira.FEWEST} shadow models saw, or did not see, in training"
+    if truth.any() and not truth.all():
+        logits = context.logits(subject.variables, context.train.images[rows])
+        statistic = signals.scaled_confidence(logits, context.train.labels[rows])
+        fit = "per_example" if shadows >= 64 else "pooled"
+        scores = lira.online_scores(statistic, attackers.lira_statistic[:, rows], attackers.lira_member[:, rows], fit)
+        curve = lira.attack_curve(scores, truth)
+        values = curve.auc, curve.tpr_at_1, curve.tpr_at_01
+    else:
+        note += "; images of both kinds are needed"
+    for name, unit, value in zip(("auc", "tpr1", "tpr0.1"), ("", "%", "%"), values):
+        record.add(f"lira/{name}", value, unit, TRAINING, np.count_nonzero(truth), note=note)

@@ -15,6 +15,9 @@ from ispf_jax.evaluate import inputs
 SMALLEST_STD = 1e-3
 """Floor of every fitted standard deviation, in logits: with few shadows a fit can collapse onto equal values."""
 
+FEWEST = 2
+"""Shadow models on either side of an image that a Gaussian can be fitted to."""
+
 FITS = ("per_example", "pooled")
 
 
@@ -36,21 +39,31 @@ class AttackCurve:
 
 
 def lira_members(num_images: int, shadows: int, seed: int) -> np.ndarray:
-    """Training sets of LiRA's shadow models: bool [shadows, num_images], every image in exactly half of the models.
+    """Images that LiRA's shadow models are given: bool [shadows, num_images], every image to exactly half of the models.
 
+    Models come in pairs that share the images out between them, so what a model is given does not depend on how many there are.
     UserError unless the number of shadows is even and 4 or more: a Gaussian is fitted to each half.
     """
     if shadows < 4 or shadows % 2:
         raise UserError(f"LiRA with {shadows} shadow models: use an even number, 4 or more.")
-    order = np.random.default_rng(seed).random((shadows, num_images)).argsort(axis=0)
-    return order < shadows // 2
+    halves = [np.random.default_rng([seed, pair]).permutation(num_images) < num_images // 2 for pair in range(shadows // 2)]
+    return np.stack([side for half in halves for side in (half, ~half)])
+
+
+def fittable(member) -> np.ndarray:
+    """Bool [N], images with shadow models enough, of member bool [K, N], on both sides.
+
+    A model trains on a part of what it is given and validates on the rest, so by chance an image may have been trained on by too few.
+    """
+    seen = np.sum(member, axis=0)
+    return np.minimum(seen, len(member) - seen) >= FEWEST
 
 
 def online_scores(target, shadows, member, fit: str = "per_example") -> np.ndarray:
     """log N(t; in) - log N(t; out) per example in nats, [N]: the online attack, with shadows that saw the image and that did not.
 
     Args:
-      target: statistic of the model under attack, [N]; shadows: [K, N]; member: bool [K, N], which shadows saw the image.
+      target: statistic of the model under attack, [N]; shadows: [K, N]; member: bool [K, N], which shadows were trained on the image.
       fit: "per_example" standard deviations, or one "pooled" over all examples (each around its own mean), which is better
         below about 64 shadows.
     """
@@ -115,7 +128,7 @@ def _gaussian(shadows, chosen, fit):
     if fit not in FITS:
         raise UserError(f"lira.fit={fit!r}; it must be one of {', '.join(FITS)}.")
     count = np.sum(chosen, axis=0)
-    if count.min() < 2:
+    if count.min() < FEWEST:
         raise UserError(f"An image has {count.min()} shadow models on one side; a Gaussian needs at least two on each.")
     mean = np.sum(shadows * chosen, axis=0) / count
     squares = np.sum(np.square(shadows - mean) * chosen, axis=0)

@@ -18,6 +18,8 @@ SEED = 0
 def train_shadow(directory: Path, supervised: SupervisedStage, config: AuditConfig, images: int, attack: str, k: int):
     """Train (or restore) shadow model `k` of an attack, "mia2" or "lira"; returns what training saved."""
     half, place = _halves(config, images, attack)[k], directory / attack / f"shadow{k}"
+    if (place / "split.npz").exists():  # begun, perhaps with halves that were drawn in another way: it goes on with its own
+        half = np.logical_or(*_split(place))
     return supervised.run(f"shadow model {k + 1} ({attack})", place, SEED, f"shadow {attack} {k}", half)
 
 
@@ -54,8 +56,13 @@ def _shadows(directory, supervised, context, attack, count):
     seen, logits, digests = [], [], []
     for k in range(count):
         saved = train_shadow(directory, supervised, context.config, len(context.train), attack, k)
-        with np.load(directory / attack / f"shadow{k}" / "split.npz") as split:
-            seen.append(split["train"])
+        seen.append(_split(directory / attack / f"shadow{k}")[0])
         logits.append(context.logits(saved.best, context.train.images))
         digests.append(weights_digest(saved.best))
     return np.stack(seen), logits, digests
+
+
+def _split(place):
+    """Bool [M] masks of the images that a shadow model was trained on and validated on."""
+    with np.load(place / "split.npz") as split:
+        return split["train"], split["validation"]

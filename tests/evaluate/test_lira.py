@@ -15,10 +15,17 @@ MEMBER = np.array([[1, 1], [1, 1], [0, 0], [0, 0]], bool)
 
 def test_every_image_is_in_half_of_the_shadows():
     members = lira.lira_members(30, 6, seed=0)
-    assert members.shape == (6, 30) and np.all(members.sum(axis=0) == 3)
+    assert members.shape == (6, 30) and np.all(members.sum(axis=0) == 3) and np.all(members.sum(axis=1) == 15)
+    np.testing.assert_array_equal(lira.lira_members(30, 16, seed=0)[:6], members)  # those that are trained already keep their halves
+    assert len({tuple(m) for m in members}) == 6
     for shadows in (2, 5):
         with pytest.raises(UserError):
             lira.lira_members(30, shadows, seed=0)
+
+
+def test_images_with_two_shadows_on_either_side_can_be_fitted():
+    member = np.array([[1, 1, 1, 0, 0], [1, 1, 0, 0, 0], [1, 0, 0, 0, 1], [0, 0, 0, 0, 1]], bool)
+    np.testing.assert_array_equal(lira.fittable(member), [False, True, False, False, True])
 
 
 def test_online_scores_by_hand():

@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import norm
+from sklearn.metrics import roc_auc_score
 
 from configs import default
 from ispf_jax.config import make_experiment
 from ispf_jax.data.dataset import ArrayDataset
 from ispf_jax.errors import UserError
-from ispf_jax.evaluate import measure
+from ispf_jax.evaluate import lira, measure
 from ispf_jax.evaluate.accuracy import Evaluator
 from tests.evaluate.conftest import MEAN, STD, TINY, fresh, make_images
 
@@ -56,6 +58,43 @@ def test_copies_are_counted_among_the_models_synthetic_images(context):
     assert numbers["duplicates/exact"]["value"] == numbers["duplicates/pixels"]["value"] == 20
     assert numbers["duplicates/exact"]["note"] == "of 16 real training images: 0.0 %"
     assert numbers["duplicates/features"]["value"] >= 20 and numbers["duplicates/features"]["tier"] == "weights only"
+
+
+@pytest.fixture
+def lira_context(context):
+    return replace(context, config=replace(context.config, metrics=("accuracy", "lira"), synthetic_images=0))
+
+
+def test_lira_leaves_out_images_that_too_few_shadows_saw(lira_context):
+    """Eight shadows that hold a fifth of their half back for validation, against a slow loop over the images that are left."""
+    rng = np.random.default_rng(2)
+    member = lira.lira_members(64, 8, seed=3) & (rng.random((8, 64)) < 0.8)
+    member[2:, 1] = False  # image 1, of the forgotten class: at most two shadows
+    member[0, 1], member[1, 1] = True, False
+    statistic = rng.normal(size=(8, 64))
+    variables = fresh(TINY, 2)
+    numbers = found(measure.model(lira_context, subject(variables), measure.Attackers(lira_statistic=statistic, lira_member=member), {}))
+
+    forgotten = [i for i in range(64) if i % 4 == 1]
+    rows = [i for i in forgotten if min(member[:, i].sum(), (~member[:, i]).sum()) >= 2]
+    logits = lira_context.logits(variables, lira_context.train.images[rows])
+    target = [z[1] - np.log(np.sum(np.exp(np.delete(z, 1)))) for z in logits.astype(np.float64)]
+    sides = [{i: statistic[member[:, i] == side, i] for i in rows} for side in (True, False)]
+    pooled = [np.sqrt(sum(np.sum((x - x.mean()) ** 2) for x in side.values()) / sum(len(x) - 1 for x in side.values())) for side in sides]
+    scores = [np.subtract(*(norm.logpdf(t, side[i].mean(), std) for side, std in zip(sides, pooled))) for i, t in zip(rows, target)]
+    assert 0 < len(rows) < len(forgotten)
+    assert numbers["lira/auc"]["value"] == pytest.approx(roc_auc_score([i < 48 for i in rows], scores))
+    assert numbers["lira/auc"]["n"] == sum(i < 48 for i in rows)
+    assert f"{len(forgotten) - len(rows)} of {len(forgotten)} left out" in numbers["lira/auc"]["note"]
+
+
+@pytest.mark.parametrize("change, reason", [({"member": np.ones(64, bool)}, "0 forgotten images outside"), ({}, "16 of 16 left out")])
+def test_lira_without_images_of_both_kinds_has_no_value(lira_context, change, reason):
+    member = np.arange(4)[:, None] < (2 if change else 1) * np.ones(64)
+    attackers = measure.Attackers(lira_statistic=np.zeros((4, 64)), lira_member=member)
+    numbers = found(measure.model(replace(lira_context, **change), subject(fresh(TINY, 2)), attackers, {}))
+    for name in ("lira/auc", "lira/tpr1", "lira/tpr0.1"):
+        assert numbers[name]["value"] is None and reason in numbers[name]["note"] and "both kinds are needed" in numbers[name]["note"]
 
 
 def test_a_class_without_test_images_is_named(context):
