@@ -21,7 +21,8 @@ def load(request: Request) -> ImageData:
     Splits: `train`, and `test` or else `val` or `valid`; in an archive one folder may lie above them. Classes are the
     folder names, sorted, and must be the same in both splits. Images are PNG, JPEG, BMP or WebP; other and hidden
     files are ignored. Examples are in the order of (class, file name), so an archive gives the same arrays as the
-    directory it was made of. Sizes and channels: see `pixels.Decoder`. The decoded arrays are cached.
+    directory it was made of. Sizes and channels: see `pixels.Decoder`; grey images beside coloured ones get three equal
+    channels. The decoded arrays are cached.
     Pillow decodes small images one after the other: two threads were slower (1.45 s instead of 1.02 s for 13,170).
 
     Raises UserError naming the file if something is missing, empty, damaged, truncated or of the wrong size.
@@ -73,10 +74,12 @@ def _decode(name: str, path: Path, entries: Iterator[Entry], decoder: Decoder) -
     if len(train) < 2:
         raise UserError(f"{path} has {len(train)} class; at least 2 are needed.")
     names = sorted(train)
-    return ImageData(name, _stack(train, names), _stack(test, names), tuple(names))
+    channels = max(pixels.shape[2] for classes in (train, test) for files in classes.values() for _, pixels in files)
+    return ImageData(name, _stack(train, names, channels), _stack(test, names, channels), tuple(names))
 
 
-def _stack(classes: dict[str, list], names: list[str]) -> ArrayDataset:
+def _stack(classes: dict[str, list], names: list[str], channels: int) -> ArrayDataset:
     images = [pixels for label in names for _, pixels in sorted(classes[label], key=lambda item: item[0])]
+    images = [np.broadcast_to(pixels, (*pixels.shape[:2], channels)) for pixels in images]  # grey beside colour
     labels = [np.full(len(classes[label]), i, np.int32) for i, label in enumerate(names)]
     return ArrayDataset(np.stack(images), np.concatenate(labels))

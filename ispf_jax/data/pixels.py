@@ -13,10 +13,10 @@ GREY_MODES = ("1", "L", "LA", "I;16")
 
 
 class Decoder:
-    """Turns one encoded image after the other into arrays of one common shape.
+    """Turns one encoded image after the other into arrays of one common size.
 
     size: side in pixels, 0: the first image decides. resize: bring other sizes to `size` (bilinear, aspect ratio not
-    kept) instead of refusing them. channels: 1 or 3 to convert, 0: the first image decides (grey gives 1, all else 3).
+    kept) instead of refusing them. channels: 1 or 3 to convert, 0: as every image is (grey gives 1, all else 3).
 
     Raises UserError if `resize` is asked for without a size, or the numbers make no sense.
     """
@@ -28,7 +28,7 @@ class Decoder:
         self.size, self.resize, self.channels = size, resize, channels
 
     def __call__(self, encoded: bytes, file: str) -> np.ndarray:
-        """uint8 [size, size, channels]. `file` is for messages.
+        """uint8 [size, size, 1 or 3]. `file` is for messages.
 
         Raises UserError if the image is damaged or does not fit.
         """
@@ -38,8 +38,8 @@ class Decoder:
         except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
             raise UserError(f"The image {file} cannot be decoded ({error}); replace or remove it.") from error
         self.size = self.size or self._square(image, file)
-        self.channels = self.channels or (1 if image.mode in GREY_MODES else 3)
-        image = image.convert("L" if self.channels == 1 else "RGB")
+        channels = self.channels or (1 if image.mode in GREY_MODES else 3)
+        image = image.convert("L" if channels == 1 else "RGB")
         if image.size != (self.size, self.size):
             if not self.resize:
                 raise UserError(
@@ -47,7 +47,7 @@ class Decoder:
                     "set data.resize=True and data.image_size to bring all images to one size."
                 )
             image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
-        return np.asarray(image).reshape(self.size, self.size, self.channels)
+        return np.asarray(image).reshape(self.size, self.size, channels)
 
     @staticmethod
     def _square(image, file: str) -> int:

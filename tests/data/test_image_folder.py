@@ -109,6 +109,30 @@ def test_channels_and_sizes(tmp_path):
     assert small.train.labels.tolist() == small.test.labels.tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("grey_first", [True, False])
+def test_grey_beside_colour_is_colour_in_any_order(tmp_path, grey_first):
+    """Hues of one luminance would be one and the same class as grey images."""
+    root = make_folder(tmp_path / "pets")
+    grey = pixels(1, 5, 8, 1)[0]
+    label = "ant" if grey_first else "dog"
+    (root / "train" / label / "-.png").write_bytes(encoded(grey))
+    for found in (load(root, cache_dir="off"), load(archive(root, tmp_path / "p.tar"), cache_dir="off")):
+        assert found.image_shape == (8, 8, 3)
+        wanted = [*pixels(2, 0, 8)] * 3
+        wanted.insert(0 if grey_first else 4, np.repeat(grey, 3, axis=2))
+        assert (found.train.images == wanted).all()
+    assert load(root, channels=1).image_shape == (8, 8, 1)
+
+
+def test_grey_test_images_of_a_coloured_training_set(tmp_path):
+    root = make_folder(tmp_path / "pets")
+    (root / "test" / "ant" / "0.png").write_bytes(encoded(pixels(1, 5, 8, 1)[0]))
+    assert load(root).test.images.shape == (6, 8, 8, 3)
+    grey = make_folder(tmp_path / "grey", channels=1)
+    shutil.copytree(root / "train", grey / "val")  # a split that is not used has no say
+    assert load(grey).image_shape == (8, 8, 1)
+
+
 def test_palette_and_alpha(tmp_path):
     root = make_folder(tmp_path / "pets")
     Image.new("P", (8, 8)).save(root / "train" / "ant" / "a.png")
