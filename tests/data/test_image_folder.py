@@ -84,6 +84,85 @@ def test_formats_and_ignored_files(tmp_path):
         assert (abs(found.train.images[1:6].astype(int) - 200) <= 3).all()
 
 
+def test_ignored_files_are_told(tmp_path, caplog):
+    root = make_folder(tmp_path / "pets", each=1)
+    cat = root / "train" / "cat"
+    for file in ("a.tif", "b.TIF", "Thumbs.db", "notes", "more/1.png", "more/deep/2.png", ".hidden", ".git/x.png"):
+        (cat / file).parent.mkdir(parents=True, exist_ok=True)
+        (cat / file).write_bytes(b"")
+    (root / "test" / "x.png").write_bytes(b"")
+    (root / "val" / "cat").mkdir(parents=True)  # not used, as there is a test split
+    (root / "val" / "cat" / "c.tif").write_bytes(b"")
+    (cat / "circle").symlink_to(cat)
+    (cat / "nowhere").symlink_to(tmp_path / "none")
+    told = (
+        "ignored files: 1 .db (such as train/cat/Thumbs.db), 2 .tif (such as train/cat/a.tif), 2 in folders inside a class "
+        "(such as train/cat/more/1.png), 1 in no class folder (such as test/x.png), 3 without a suffix (such as train/cat/circle)"
+    )
+    for path in (root, archive(root, tmp_path / "p.tar.gz")):
+        for _ in range(2):  # the second time from the cache
+            caplog.clear()
+            found = load(path)
+            assert found.note == told and len(found.train) == 3
+            assert [record.getMessage() for record in caplog.records] == [f"{path}: {told}."]
+    (cat / "c.tif").write_bytes(b"")
+    assert "3 .tif" in load(root).note
+    caplog.clear()
+    assert load(make_folder(tmp_path / "clean")).note == "" and not caplog.records
+
+
+def spread_links(root):
+    """Four more images that are links: two hard ones and a chain of two symbolic ones, out of the class folders and back."""
+    cat = root / "train" / "cat"
+    os.link(cat / "0.png", cat / "hard.png")
+    os.link(cat / "0.png", root / "train" / "dog" / "hard.png")
+    (root / "other").mkdir()
+    (root / "other" / "far").write_bytes(encoded(pixels(1, 9, 8)[0]))
+    (cat / "chain.png").symlink_to("link")
+    (cat / "soft.png").symlink_to("../cat/chain.png")
+    (cat / "link").symlink_to("../../other/far")
+
+
+@pytest.mark.parametrize("name", ["p.tar", "p.tar.gz"])
+@pytest.mark.parametrize("prefix", ["./", "pets/"])
+def test_links_in_an_archive_are_followed(tmp_path, name, prefix):
+    root = make_folder(tmp_path / "pets")
+    spread_links(root)
+    found, whole = load(archive(root, tmp_path / name, prefix)), load(root)
+    assert same(found, whole) and np.bincount(found.train.labels).tolist() == [2, 5, 3]
+
+
+@pytest.mark.parametrize("link, target", [("train/cat/z.png", "../../../x.png"), ("train/cat/z.png", "z.png"), ("train/cow", "cat"), ("train/cat/z.png", "../dog")])
+def test_links_out_of_an_archive(tmp_path, link, target):
+    """To nothing, in a circle, to a class folder, to no file."""
+    root = make_folder(tmp_path / "pets")
+    (root / link).symlink_to(target)
+    with pytest.raises(UserError, match=f"{link} in the archive .*p.tar is neither a file nor a link to one.*tar --dereference"):
+        load(archive(root, tmp_path / "p.tar"))
+
+
+def test_the_last_of_two_files_with_one_name_counts(tmp_path):
+    """As unpacking has it; `tar --append` writes a newer version behind the older one."""
+    root = make_folder(tmp_path / "pets")
+    file = archive(root, tmp_path / "p.tar")
+    newer = encoded(pixels(1, 9, 8)[0])
+    (root / "train" / "cat" / "0.png").write_bytes(newer)
+    with tarfile.open(file, "a") as tar:
+        tar.add(root / "train" / "cat" / "0.png", arcname="./train/cat/0.png")
+    assert same(load(file), load(root)) and len(load(file).train) == 6
+
+
+def test_splits_in_two_places_of_an_archive(tmp_path):
+    root = make_folder(tmp_path / "pets")
+    file = tmp_path / "p.tar"
+    for first, second in (("old", "new"), ("", "old")):
+        with tarfile.open(file, "w") as tar:
+            for folder, split in ((first, "train"), (first, "test"), (second, "train")):
+                tar.add(root / split, arcname=os.path.join(folder, split))
+        with pytest.raises(UserError, match=f"p.tar has splits in {'new and in old' if first else '. and in old'}"):
+            load(file)
+
+
 @pytest.mark.parametrize("name", ["val", "valid"])
 def test_other_names_of_the_test_split(tmp_path, name):
     root = make_folder(tmp_path / "pets", test=name)
