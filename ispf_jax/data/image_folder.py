@@ -1,7 +1,8 @@
 """Own images: `<split>/<class>/<file>`, as a directory or as one tar archive."""
 
+import logging
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
@@ -13,18 +14,21 @@ from ispf_jax.errors import UserError
 
 LAYOUT = "train/<class>/<image> and test/<class>/<image>"
 TEST_NAMES = ("test", "val", "valid")  # in this order of preference
+log = logging.getLogger(__name__)
 
 
 def load(request: Request) -> ImageData:
     """The images under `path`, a directory or a tar archive (plain, gz, bz2, xz), which is read without unpacking it.
 
     Splits: `train`, and `test` or else `val` or `valid`; in an archive one folder may lie above them. Classes are the
-    folder names, sorted, and must be the same in both splits. Images are PNG, JPEG, BMP or WebP; other and hidden
-    files are ignored. Examples are in the order of (class, file name), so an archive gives the same arrays as the
-    directory it was made of. Sizes and channels: see `pixels.Decoder`. The decoded arrays are cached.
+    folder names, sorted, and must be the same in both splits. Images are PNG, JPEG, BMP or WebP. Other files
+    and those in folders inside a class are ignored, which the note tells with counts; hidden ones without. Examples are in the order of (class, file name), so an archive gives the same arrays as the
+    directory it was made of. Sizes and channels: see `pixels.Decoder`; grey images beside coloured ones get three equal
+    channels. The decoded arrays are cached.
     Pillow decodes small images one after the other: two threads were slower (1.45 s instead of 1.02 s for 13,170).
 
-    Raises UserError naming the file if something is missing, empty, damaged, truncated or of the wrong size.
+    Raises UserError naming the file if something is missing, empty, damaged, truncated, of the wrong size or
+    partly transparent.
     """
     if not request.path:
         raise UserError(f"data.path is empty; set it to a directory or a tar archive with {LAYOUT}.")
@@ -42,16 +46,23 @@ def load(request: Request) -> ImageData:
             )
         key = [mark, request.image_size, request.resize, request.channels]
         name = path.name.split(".")[0] or "images"
-        return cache.cached(
+        data = cache.cached(
             request.cache_dir, f"folder-{name}", key, lambda: _decode(name, path, entries(path), decoder)
         )
     except OSError as error:
         raise UserError(f"data.path {path} cannot be read ({error}); check the file and its permissions.") from error
+    if data.note:
+        log.warning("%s: %s.", path, data.note)
+    return data
 
 
 def _decode(name: str, path: Path, entries: Iterator[Entry], decoder: Decoder) -> ImageData:
     splits: dict[str, dict[str, list]] = {}  # split -> class -> [(file name, pixels)]
+    ignored: dict[str, list[Entry]] = {}  # split -> files
     for entry in entries:
+        if entry.file and entry.encoded is None:
+            ignored.setdefault(entry.split, []).append(entry)
+            continue
         files = splits.setdefault(entry.split, {}).setdefault(entry.label, [])
         if entry.encoded is not None:
             files.append((entry.file, decoder(entry.encoded, f"{path}/{entry.split}/{entry.label}/{entry.file}")))
@@ -73,10 +84,25 @@ def _decode(name: str, path: Path, entries: Iterator[Entry], decoder: Decoder) -
     if len(train) < 2:
         raise UserError(f"{path} has {len(train)} class; at least 2 are needed.")
     names = sorted(train)
-    return ImageData(name, _stack(train, names), _stack(test, names), tuple(names))
+    channels = max(pixels.shape[2] for classes in (train, test) for files in classes.values() for _, pixels in files)
+    note = _note(ignored.get("train", []) + ignored.get(test_name, []))
+    return ImageData(name, _stack(train, names, channels), _stack(test, names, channels), tuple(names), note)
 
 
-def _stack(classes: dict[str, list], names: list[str]) -> ArrayDataset:
+def _note(ignored: list[Entry]) -> str:
+    """How many files are ignored, by their kind and with an example of each; "" if none."""
+    kinds: dict[str, list[str]] = {}
+    for split, label, file, _ in ignored:
+        kind = PurePath(file).suffix.lower() or "without a suffix"
+        kind = "in no class folder" if not label else "in folders inside a class" if "/" in file else kind
+        kinds.setdefault(kind, []).append("/".join(filter(None, (split, label, file))))
+    parts = [f"{len(files)} {kind} (such as {min(files)})" for kind, files in sorted(kinds.items())]
+    note = f"ignored files: {', '.join(parts)}" if parts else ""
+    return note.encode(errors="backslashreplace").decode()
+
+
+def _stack(classes: dict[str, list], names: list[str], channels: int) -> ArrayDataset:
     images = [pixels for label in names for _, pixels in sorted(classes[label], key=lambda item: item[0])]
+    images = [np.broadcast_to(pixels, (*pixels.shape[:2], channels)) for pixels in images]  # grey beside colour
     labels = [np.full(len(classes[label]), i, np.int32) for i, label in enumerate(names)]
     return ArrayDataset(np.stack(images), np.concatenate(labels))

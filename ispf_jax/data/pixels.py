@@ -3,20 +3,21 @@
 import io
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ispf_jax.errors import UserError
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-GREY_MODES = ("1", "L", "LA", "I;16")
+GREY_MODES = ("1", "L", "LA")
 
 
 class Decoder:
-    """Turns one encoded image after the other into arrays of one common shape.
+    """Turns one encoded image after the other into arrays of one common size.
 
     size: side in pixels, 0: the first image decides. resize: bring other sizes to `size` (bilinear, aspect ratio not
-    kept) instead of refusing them. channels: 1 or 3 to convert, 0: the first image decides (grey gives 1, all else 3).
+    kept) instead of refusing them. channels: 1 or 3 to convert, 0: as every image is (grey gives 1, all else 3).
+    Grey values of 16 bits are scaled to 8. Photos are turned upright, as their EXIF data say.
 
     Raises UserError if `resize` is asked for without a size, or the numbers make no sense.
     """
@@ -28,18 +29,14 @@ class Decoder:
         self.size, self.resize, self.channels = size, resize, channels
 
     def __call__(self, encoded: bytes, file: str) -> np.ndarray:
-        """uint8 [size, size, channels]. `file` is for messages.
+        """uint8 [size, size, 1 or 3]. `file` is for messages.
 
-        Raises UserError if the image is damaged or does not fit.
+        Raises UserError if the image is damaged, does not fit or is partly transparent.
         """
-        try:
-            image = Image.open(io.BytesIO(encoded), formats=FORMATS)
-            image.load()
-        except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-            raise UserError(f"The image {file} cannot be decoded ({error}); replace or remove it.") from error
+        image = _opened(encoded, file)
         self.size = self.size or self._square(image, file)
-        self.channels = self.channels or (1 if image.mode in GREY_MODES else 3)
-        image = image.convert("L" if self.channels == 1 else "RGB")
+        channels = self.channels or (1 if image.mode in GREY_MODES else 3)
+        image = image.convert("L" if channels == 1 else "RGB")
         if image.size != (self.size, self.size):
             if not self.resize:
                 raise UserError(
@@ -47,7 +44,7 @@ class Decoder:
                     "set data.resize=True and data.image_size to bring all images to one size."
                 )
             image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
-        return np.asarray(image).reshape(self.size, self.size, self.channels)
+        return np.asarray(image).reshape(self.size, self.size, channels)
 
     @staticmethod
     def _square(image, file: str) -> int:
@@ -57,6 +54,25 @@ class Decoder:
                 "set data.resize=True and data.image_size to bring all images to one size."
             )
         return image.width
+
+
+def _opened(encoded: bytes, file: str) -> Image.Image:
+    """The image in a mode of 8 bits, upright and without transparency."""
+    try:
+        image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        see_through = image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise UserError(f"The image {file} cannot be decoded ({error}); replace or remove it.") from error
+    if see_through:  # the colours below are arbitrary: a shape may be in the transparency alone
+        raise UserError(
+            f"The image {file} is partly transparent, so what it shows depends on the background; "
+            "save such images without transparency, all on the same background."
+        )
+    if image.mode.startswith("I"):  # Pillow would cut off what is above 255
+        return Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
+    return image
 
 
 def check_shape(size: int, channels: int) -> None:

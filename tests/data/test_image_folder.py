@@ -84,6 +84,85 @@ def test_formats_and_ignored_files(tmp_path):
         assert (abs(found.train.images[1:6].astype(int) - 200) <= 3).all()
 
 
+def test_ignored_files_are_told(tmp_path, caplog):
+    root = make_folder(tmp_path / "pets", each=1)
+    cat = root / "train" / "cat"
+    for file in ("a.tif", "b.TIF", "Thumbs.db", "notes", "more/1.png", "more/deep/2.png", ".hidden", ".git/x.png"):
+        (cat / file).parent.mkdir(parents=True, exist_ok=True)
+        (cat / file).write_bytes(b"")
+    (root / "test" / "x.png").write_bytes(b"")
+    (root / "val" / "cat").mkdir(parents=True)  # not used, as there is a test split
+    (root / "val" / "cat" / "c.tif").write_bytes(b"")
+    (cat / "circle").symlink_to(cat)
+    (cat / "nowhere").symlink_to(tmp_path / "none")
+    told = (
+        "ignored files: 1 .db (such as train/cat/Thumbs.db), 2 .tif (such as train/cat/a.tif), 2 in folders inside a class "
+        "(such as train/cat/more/1.png), 1 in no class folder (such as test/x.png), 3 without a suffix (such as train/cat/circle)"
+    )
+    for path in (root, archive(root, tmp_path / "p.tar.gz")):
+        for _ in range(2):  # the second time from the cache
+            caplog.clear()
+            found = load(path)
+            assert found.note == told and len(found.train) == 3
+            assert [record.getMessage() for record in caplog.records] == [f"{path}: {told}."]
+    (cat / "c.tif").write_bytes(b"")
+    assert "3 .tif" in load(root).note
+    caplog.clear()
+    assert load(make_folder(tmp_path / "clean")).note == "" and not caplog.records
+
+
+def spread_links(root):
+    """Four more images that are links: two hard ones and a chain of two symbolic ones, out of the class folders and back."""
+    cat = root / "train" / "cat"
+    os.link(cat / "0.png", cat / "hard.png")
+    os.link(cat / "0.png", root / "train" / "dog" / "hard.png")
+    (root / "other").mkdir()
+    (root / "other" / "far").write_bytes(encoded(pixels(1, 9, 8)[0]))
+    (cat / "chain.png").symlink_to("link")
+    (cat / "soft.png").symlink_to("../cat/chain.png")
+    (cat / "link").symlink_to("../../other/far")
+
+
+@pytest.mark.parametrize("name", ["p.tar", "p.tar.gz"])
+@pytest.mark.parametrize("prefix", ["./", "pets/"])
+def test_links_in_an_archive_are_followed(tmp_path, name, prefix):
+    root = make_folder(tmp_path / "pets")
+    spread_links(root)
+    found, whole = load(archive(root, tmp_path / name, prefix)), load(root)
+    assert same(found, whole) and np.bincount(found.train.labels).tolist() == [2, 5, 3]
+
+
+@pytest.mark.parametrize("link, target", [("train/cat/z.png", "../../../x.png"), ("train/cat/z.png", "z.png"), ("train/cow", "cat"), ("train/cat/z.png", "../dog")])
+def test_links_out_of_an_archive(tmp_path, link, target):
+    """To nothing, in a circle, to a class folder, to no file."""
+    root = make_folder(tmp_path / "pets")
+    (root / link).symlink_to(target)
+    with pytest.raises(UserError, match=f"{link} in the archive .*p.tar is neither a file nor a link to one.*tar --dereference"):
+        load(archive(root, tmp_path / "p.tar"))
+
+
+def test_the_last_of_two_files_with_one_name_counts(tmp_path):
+    """As unpacking has it; `tar --append` writes a newer version behind the older one."""
+    root = make_folder(tmp_path / "pets")
+    file = archive(root, tmp_path / "p.tar")
+    newer = encoded(pixels(1, 9, 8)[0])
+    (root / "train" / "cat" / "0.png").write_bytes(newer)
+    with tarfile.open(file, "a") as tar:
+        tar.add(root / "train" / "cat" / "0.png", arcname="./train/cat/0.png")
+    assert same(load(file), load(root)) and len(load(file).train) == 6
+
+
+def test_splits_in_two_places_of_an_archive(tmp_path):
+    root = make_folder(tmp_path / "pets")
+    file = tmp_path / "p.tar"
+    for first, second in (("old", "new"), ("", "old")):
+        with tarfile.open(file, "w") as tar:
+            for folder, split in ((first, "train"), (first, "test"), (second, "train")):
+                tar.add(root / split, arcname=os.path.join(folder, split))
+        with pytest.raises(UserError, match=f"p.tar has splits in {'new and in old' if first else '. and in old'}"):
+            load(file)
+
+
 @pytest.mark.parametrize("name", ["val", "valid"])
 def test_other_names_of_the_test_split(tmp_path, name):
     root = make_folder(tmp_path / "pets", test=name)
@@ -109,11 +188,68 @@ def test_channels_and_sizes(tmp_path):
     assert small.train.labels.tolist() == small.test.labels.tolist() == [0, 1, 2]
 
 
-def test_palette_and_alpha(tmp_path):
+@pytest.mark.parametrize("grey_first", [True, False])
+def test_grey_beside_colour_is_colour_in_any_order(tmp_path, grey_first):
+    """Hues of one luminance would be one and the same class as grey images."""
     root = make_folder(tmp_path / "pets")
-    Image.new("P", (8, 8)).save(root / "train" / "ant" / "a.png")
-    Image.new("RGBA", (8, 8), (1, 2, 3, 4)).save(root / "train" / "ant" / "b.png")
-    assert load(root).image_shape == (8, 8, 3)
+    grey = pixels(1, 5, 8, 1)[0]
+    label = "ant" if grey_first else "dog"
+    (root / "train" / label / "-.png").write_bytes(encoded(grey))
+    for found in (load(root, cache_dir="off"), load(archive(root, tmp_path / "p.tar"), cache_dir="off")):
+        assert found.image_shape == (8, 8, 3)
+        wanted = [*pixels(2, 0, 8)] * 3
+        wanted.insert(0 if grey_first else 4, np.repeat(grey, 3, axis=2))
+        assert (found.train.images == wanted).all()
+    assert load(root, channels=1).image_shape == (8, 8, 1)
+
+
+def test_grey_test_images_of_a_coloured_training_set(tmp_path):
+    root = make_folder(tmp_path / "pets")
+    (root / "test" / "ant" / "0.png").write_bytes(encoded(pixels(1, 5, 8, 1)[0]))
+    assert load(root).test.images.shape == (6, 8, 8, 3)
+    grey = make_folder(tmp_path / "grey", channels=1)
+    shutil.copytree(root / "train", grey / "val")  # a split that is not used has no say
+    assert load(grey).image_shape == (8, 8, 1)
+
+
+def one_image(root, image, name="-.png", **options):
+    """The first training image of a folder to which `image` was added."""
+    image.save(make_folder(root) / "train" / "ant" / name, **options)
+    return load(root).train.images[0]
+
+
+def test_palette_and_opaque_alpha(tmp_path):
+    colours = pixels(1, 0, 8)[0]
+    opaque = np.concatenate([colours, np.full((8, 8, 1), 255, np.uint8)], axis=2)
+    assert (one_image(tmp_path / "a", Image.fromarray(opaque)) == colours).all()
+    palette = Image.new("P", (8, 8), 1)
+    palette.putpalette([0, 0, 0, 10, 20, 30])
+    assert (one_image(tmp_path / "b", palette) == [10, 20, 30]).all()
+    assert (one_image(tmp_path / "c", palette, transparency=0) == [10, 20, 30]).all()  # no pixel has that colour
+
+
+@pytest.mark.parametrize("mode, options", [("RGBA", {}), ("LA", {}), ("P", {"transparency": 0}), ("RGB", {"transparency": (0, 0, 0)})])
+def test_transparency_is_refused(tmp_path, mode, options):
+    """Black everywhere, with a shape in the transparency alone."""
+    with pytest.raises(UserError, match=r"train/ant/-.png is partly transparent.*same background"):
+        one_image(tmp_path / "pets", Image.new(mode, (8, 8)), **options)
+
+
+def test_grey_of_sixteen_bits_is_scaled(tmp_path):
+    grey = np.zeros((8, 8), np.uint16)
+    grey[0] = [0, 128, 129, 200, 257, 30000, 60000, 65535]  # 257 steps of 16 bits are one of 8
+    found = one_image(tmp_path / "pets", Image.fromarray(grey))
+    assert found[0, :, 0].tolist() == [0, 0, 1, 1, 1, 117, 233, 255] and (found == found[:, :, :1]).all()
+
+
+@pytest.mark.parametrize("orientation, turns", [(1, 0), (3, 2), (6, 3), (8, 1)])  # EXIF 2.3, 4.6.4 A: where the first row is
+@pytest.mark.parametrize("name", ["-.png", "-.webp"])
+def test_photos_are_turned_upright(tmp_path, orientation, turns, name):
+    stored = pixels(1, 3, 8)[0]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    found = one_image(tmp_path / "pets", Image.fromarray(stored), name, exif=exif, lossless=True)
+    assert (found == np.rot90(stored, turns)).all()
 
 
 def wrong_size(root):
