@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterator
@@ -14,6 +15,9 @@ from ispf_jax.report.audits import Audit, read_audits
 from ispf_jax.report.averages import RunKey
 from ispf_jax.report.names import model_name, named
 from ispf_jax.report.results import REFERENCES, Row, RunLog, forget_order, load_runs, method_order, read_rows
+
+SETTINGS_OF_EXTENT = ("metrics", "embedding_images")
+"""Settings of an audit that decide what is measured or drawn, and no number."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Sample:
 class Contents:
     """What a report is made from; `config` is flat ("data.name"), `damaged` are files that were set aside.
 
-    `begun_audits` are trials with measurements of some models only. `jobs` are the lines of the journal: {"stage", "job", "seconds", "cpu_seconds", "finished", "ended", "devices"}.
+    `begun_audits` are trials with measurements of some models only, `other_audits` those with other settings than most, which no average may mix. `jobs` are the lines of the journal: {"stage", "job", "seconds", "cpu_seconds", "finished", "ended", "devices"}.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -44,6 +48,7 @@ class Contents:
     provenance: dict[str, Any] = field(default_factory=dict)
     jobs: list[dict[str, Any]] = field(default_factory=list)
     begun_audits: list[RunKey] = field(default_factory=list)
+    other_audits: list[Audit] = field(default_factory=list)
 
     @property
     def bases(self) -> bool:
@@ -64,13 +69,14 @@ class Contents:
 def read(workdir: str | os.PathLike, provenance: dict[str, Any] | None = None) -> Contents:
     """Read a work directory; whatever is not there stays empty. Damaged files are set aside first."""
     workdir = Path(workdir)
-    rows, runs, audits = read_rows(workdir), load_runs(workdir), read_audits(workdir)
+    rows, runs = read_rows(workdir), load_runs(workdir)
+    audits, others = _of_the_same_settings(read_audits(workdir))
     saved = _json(workdir / "config.json")
     provenance = provenance or {}
     config = provenance.get("config") or saved.get("config") or {}
     more = {"data_fingerprint": saved["data_fingerprint"]} if saved.get("data_fingerprint") else {}
     names = [str(name) for name in saved.get("class_names") or []]
-    return Contents(rows, runs, audits, list(_samples(workdir)), _damaged(workdir), names, config, provenance | more, _jobs(workdir), _begun_audits(workdir))
+    return Contents(rows, runs, audits, list(_samples(workdir)), _damaged(workdir), names, config, provenance | more, _jobs(workdir), _begun_audits(workdir), others)
 
 
 def read_part(workdir: str | os.PathLike) -> Contents:
@@ -121,10 +127,15 @@ def unaudited(contents: Contents) -> list[str]:
     """Trials without an audit, and models that the audit of their trial left out, as sentences."""
     begun = [f"The audit of {_runs([run], contents)} was begun and is not finished: start it again with audit in config.stages."
              for run in contents.begun_audits]
+    for other in contents.other_audits:
+        settings = contents.audits[0].settings
+        differ = ", ".join(f"audit.{k}={v}, not {settings.get(k)}" for k, v in other.settings.items() if k not in SETTINGS_OF_EXTENT and v != settings.get(k))
+        begun.append(f"The audit of {_runs([other.key], contents)} has other settings than the others ({differ}) and is left out: "
+                     "start it again with audit in config.stages.")
     if not contents.audits:
         none = "No audit has been run: what is left of the forgotten classes was not measured. Add audit to config.stages."
         return begun or ([none] if contents.rows else [])
-    audited = {audit.key: audit.models for audit in contents.audits}
+    audited = {audit.key: audit.models for audit in (*contents.audits, *contents.other_audits)}
     trials = dict.fromkeys(sorted(((row["forget"], row["seed"]) for row in contents.rows), key=lambda run: (forget_order(run[0]), run[1])))
     without = [run for run in trials if run not in audited]
     said = [f"{len(without)} of {len(trials)} trials without an audit ({_runs(without, contents)})."] if without else []
@@ -134,6 +145,17 @@ def unaudited(contents: Contents) -> list[str]:
         if run in audited and model not in audited[run]:
             left_out.setdefault(model, {})[run] = None
     return begun + said + [f"{model_name(m, contents.bases)}: left out of the audit of {_runs(list(runs), contents)}." for m, runs in left_out.items()]
+
+
+def _of_the_same_settings(audits: list[Audit]) -> tuple[list[Audit], list[Audit]]:
+    """The audits with the settings that most have, and the others; settings that only say what is measured may differ."""
+    def settings(audit):
+        return json.dumps({k: v for k, v in audit.settings.items() if k not in SETTINGS_OF_EXTENT}, sort_keys=True)
+
+    if not audits:
+        return [], []
+    most = Counter(map(settings, audits)).most_common(1)[0][0]
+    return [a for a in audits if settings(a) == most], [a for a in audits if settings(a) != most]
 
 
 def _expected(contents: Contents) -> list[RunKey]:

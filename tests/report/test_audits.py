@@ -9,6 +9,8 @@ import pytest
 from ispf_jax.report.audits import parse_audit, read_audits, write_audit_csv
 from ispf_jax.report.figures.audit import class_accuracies, closeness, confusion, embeddings, relearning, representations
 from ispf_jax.report.figures.style import STYLE, compose
+from ispf_jax.report.verdict import judge
+from ispf_jax.report.workdir import read, unaudited
 
 
 def test_audits_are_read_in_order(tmp_path, put_audit):
@@ -111,3 +113,14 @@ def test_accuracy_class_by_class_frames_the_forgotten_ones(make_audit):
     assert np.isnan(shown[:, :2].filled(np.nan)).all()  # classes without images or numbers
     (frame,) = axes.patches
     assert (frame.get_x(), frame.get_width(), frame.get_height()) == (2.5, 1, 6)
+
+
+def test_audits_with_other_settings_enter_no_average_and_are_named(tmp_path, put_audit):
+    for forget, steps in (("1", 40), ("2", 40), ("3", 2)):
+        put_audit(forget, shift=float(forget), settings={"relearn_steps": steps, "metrics": ["accuracy"] * int(forget)})
+    contents = read(tmp_path)
+    assert [a.forget for a in contents.audits] == ["1", "2"] and [a.forget for a in contents.other_audits] == ["3"]
+    found = judge(contents, "digits", "allcnn").findings["ispf/dfq", "probe/penultimate"]
+    assert found.value == 52 + (1 + 2) / 2
+    (said,) = unaudited(contents)
+    assert "class 3, seed 0 has other settings than the others (audit.relearn_steps=2, not 40)" in said
