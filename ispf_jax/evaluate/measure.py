@@ -15,7 +15,7 @@ from ispf_jax.evaluate import attacks, divergence, features, inputs, plane, prob
 from ispf_jax.evaluate.accuracy import accuracies, class_accuracies
 from ispf_jax.evaluate.attacks import Attackers
 from ispf_jax.evaluate.context import RETRAINED, TEST, TRAINING, WEIGHTS, Context, Record
-from ispf_jax.evaluate.statistics import wilson
+from ispf_jax.evaluate.statistics import mean_share, wilson
 
 __all__ = ["Attackers", "Context", "model"]
 
@@ -115,8 +115,9 @@ def _features(record, context, subject, test):
     penultimate = train.layers[features.PENULTIMATE][chosen]
     head = probes.prototype_head(subject.variables, penultimate, labels[chosen], mask)
     confusion = context.evaluator.confusion(head, context.test_images, test_labels)
-    n = int(confusion[mask].sum())
-    record.add(f"prototype/{k}", accuracies(confusion, context.forget).forget, "%", TRAINING, n, note=f"{k} images per class, no training")
+    share = wilson(int(np.diag(confusion)[mask].sum()), int(confusion[mask].sum()))
+    note = f"{k} images per class, no training"
+    record.add(f"prototype/{k}", share.percent, "%", TRAINING, share.n, share.low, share.high, note)
 
 
 def _few_shot_probes(record, context, train, test, labels):
@@ -128,8 +129,8 @@ def _few_shot_probes(record, context, train, test, labels):
         draws = [np.flatnonzero(sampling.shots(labels, everything, k, context.seed + d)) for d in range(PROBE_DRAWS)]
         readings = [probes.linear_probe(train[r], labels[r], test, test_labels, context.forget_mask) for r in draws]
         note = f"mean of {PROBE_DRAWS} draws of {k} image(s) per class"
-        value = np.mean([reading.forget for reading in readings])
-        record.add(f"probe_shots{k}/{features.PENULTIMATE}", value, "%", TRAINING, readings[0].n_forget, note=note)
+        shares, n = [reading.forget for reading in readings], readings[0].n_forget
+        record.add(f"probe_shots{k}/{features.PENULTIMATE}", np.mean(shares), "%", TRAINING, n, *mean_share(shares, n), note)
 
 
 def _divergence(record, context, subject, forgotten_logits):

@@ -29,7 +29,7 @@ from ispf_jax.provenance import weights_digest
 from ispf_jax.telemetry import format_duration
 
 FORMAT = 1
-PART_FORMAT = 2
+PART_FORMAT = 3
 """Of the files with one model's measurements; those of another format are measured again."""
 EPS = {"%": 2.0, "F1 x 100": 2.0, "ratio": 0.05, "nats": 0.02, "": 0.02}
 """Difference of original and retrained, by unit, below which a metric cannot tell them apart and nothing is placed."""

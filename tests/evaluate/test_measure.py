@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import binomtest, norm
 from sklearn.metrics import roc_auc_score
 
 from configs import default
@@ -58,6 +58,18 @@ def test_copies_are_counted_among_the_models_synthetic_images(context):
     assert numbers["duplicates/exact"]["value"] == numbers["duplicates/pixels"]["value"] == 20
     assert numbers["duplicates/exact"]["note"] == "of 16 real training images: 0.0 %"
     assert numbers["duplicates/features"]["value"] >= 20 and numbers["duplicates/features"]["tier"] == "weights only"
+
+
+def test_readers_of_few_images_have_intervals(context):
+    """A prototype head's is that of its share; a mean over draws has one that is at least as wide as a single share's."""
+    numbers = found(measure.model(context, subject(fresh(TINY, 2)), measure.Attackers(), {}))
+    prototype = next(m for name, m in numbers.items() if name.startswith("prototype/"))
+    exact = binomtest(round(prototype["value"] * prototype["n"] / 100), prototype["n"]).proportion_ci(0.95, "wilson")
+    np.testing.assert_allclose([prototype["low"], prototype["high"]], [100 * exact.low, 100 * exact.high], atol=1e-9)
+    shots = numbers["probe_shots1/penultimate"]
+    assert shots["n"] == prototype["n"] == 10 and 0 <= shots["low"] < shots["value"] < shots["high"] <= 100
+    nearest = binomtest(round(shots["value"] / 10), 10).proportion_ci(0.95, "wilson")
+    assert shots["high"] - shots["low"] > 0.95 * 100 * (nearest.high - nearest.low)
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 
 from ispf_jax.errors import UserError
-from ispf_jax.evaluate.statistics import wilson
+from ispf_jax.evaluate.statistics import mean_share, wilson
 
 
 @pytest.mark.parametrize("successes, n", [(0, 10), (1, 10), (5, 10), (10, 10), (930, 1000), (1, 1)])
@@ -25,3 +25,34 @@ def test_wilson_by_hand():
 def test_wilson_of_impossible_counts(successes, n):
     with pytest.raises(UserError):
         wilson(successes, n)
+
+
+def test_equal_draws_have_the_interval_of_one():
+    for successes in (0, 4, 10):
+        one = wilson(successes, 10)
+        np.testing.assert_allclose(mean_share([one.percent] * 5, 10), [one.low, one.high])
+
+
+def test_mean_of_draws_by_hand():
+    """Draws of 40, 50 and 60 % of 10 examples: Wilson's 23.659 to 76.341 around 50; t(2) = 4.3027, half width 4.3027 x 10 / sqrt 3 = 24.841."""
+    np.testing.assert_allclose(mean_share([40, 50, 60], 10), [50 - np.hypot(26.341, 24.841), 50 + np.hypot(26.341, 24.841)], atol=1e-3)
+    many = 10**9  # on so many examples only the draws are left to chance
+    np.testing.assert_allclose(mean_share([40, 50, 60], many), t.interval(0.95, 2, 50, 10 / np.sqrt(3)), atol=0.01)
+    assert mean_share([0, 0, 90], 10)[0] == 0 and mean_share([100, 100, 10], 10)[1] == 100
+
+
+@pytest.mark.parametrize("by_draw, n", [(0.0, 40), (0.15, 40), (0.15, 1000), (0.02, 1000)])
+def test_the_interval_covers_the_share_over_all_draws_and_examples(by_draw, n):
+    """Examples of different difficulty, draws of different quality, 2000 times: at least 95 % of the intervals hold the true share."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(2000):
+        chance = np.clip(0.5 + by_draw * rng.uniform(-1, 1, (5, 1)) + 0.2 * rng.choice([-1, 1], n), 0, 1)
+        low, high = mean_share(100 * (rng.random((5, n)) < chance).mean(axis=1), n)
+        covered += low <= 50 <= high
+    assert covered / 2000 >= 0.95
+
+
+def test_a_single_draw_has_no_spread():
+    with pytest.raises(UserError):
+        mean_share([50.0], 10)
