@@ -8,7 +8,7 @@ from ispf_jax.files import atomic_write_text
 from ispf_jax.report import workdir as reading
 from ispf_jax.report.audits import write_audit_csv
 from ispf_jax.report.averages_csv import write_averages_csv
-from ispf_jax.report.cells import to_console, to_markdown
+from ispf_jax.report.cells import Table, to_console, to_markdown
 from ispf_jax.report.paper_tables import paper_tables
 from ispf_jax.report.results import write_results
 from ispf_jax.report.table import settings, summary_table, summary_tables
@@ -26,53 +26,57 @@ def write_report(workdir: str | os.PathLike, provenance: dict[str, Any] | None =
     write_results(workdir, contents.rows, provenance)
     if contents.audits:
         write_audit_csv(workdir, contents.audits)
-    verdicts = {key: judge(contents, *key) for key in settings([vars(audit) for audit in contents.audits])}
+    verdicts = {key: judge(contents, *key) for key in _settings(contents)}
     if verdicts:
         write_averages_csv(workdir, verdicts)
-    atomic_write_text(Path(workdir) / "tables.md", _markdown(contents, verdicts))
+    atomic_write_text(Path(workdir) / "tables.md", _markdown({"": contents}))
 
     from ispf_jax.report.figures.style import write  # matplotlib takes a second to import: only when something is drawn
     from ispf_jax.report.gallery import gallery
     from ispf_jax.report.page import write_page
 
     pictures = gallery(contents)
-    write_page(workdir, contents, pictures)
+    write_page(workdir, {"": contents}, pictures)
     write(pictures.all, Path(workdir) / "figures")
     places = [to_console(table) for verdict in verdicts.values() if (table := places_table(verdict))]
     return "\n\n".join([summary_table(contents.rows), *places])
 
 
 def write_combined(workdir: str | os.PathLike, parts: list[str]) -> None:
-    """The parts of a sweep side by side: `results.json`, `results.csv`, `tables.md` and one page of all.
+    """The parts of a sweep side by side: `results.json`, `results.csv` (with a column `part`), `tables.md` and one page of all.
 
-    Pictures of training are on the pages of the parts, which `tables.md` names.
+    Every table is of one part, read beside that part's configuration: parts may share data set, network and forget sets. Pictures of
+    single runs are on the pages of the parts, which `tables.md` names.
     """
-    found = [reading.read(Path(workdir) / part) for part in parts]
-    contents = reading.Contents(
-        rows=[row for c in found for row in c.rows], audits=[audit for c in found for audit in c.audits],
-        class_names=found[0].class_names,
-    )  # fmt: skip
-    write_results(workdir, contents.rows, {part: c.provenance | {"config": c.config} for part, c in zip(parts, found)})
-    verdicts = {key: judge(contents, *key) for key in settings([vars(audit) for audit in contents.audits])}
-    pages = "\n".join(f"- [{part}]({part}/report/index.html)" for part in parts)
-    missing = [f"{part}: {sentence}" for part, c in zip(parts, found) for sentence in reading.unfinished(c)]
-    text = _tables(contents, verdicts, missing)
-    from ispf_jax.report.gallery import gallery
+    found = {part: reading.read_part(Path(workdir) / part) for part in parts}
+    rows = [row | {"part": part} for part, c in found.items() for row in c.rows]
+    write_results(workdir, rows, {part: c.provenance | {"config": c.config} for part, c in found.items()})
+    from ispf_jax.report.gallery import combined_gallery
     from ispf_jax.report.page import write_page
 
-    write_page(workdir, contents, gallery(contents))
-    atomic_write_text(Path(workdir) / "tables.md", f"{text}\n## Pages of the parts\n\n{pages}\n")
+    write_page(workdir, found, combined_gallery(found))
+    pages = "\n".join(f"- [{part}]({part}/report/index.html)" for part in parts)
+    atomic_write_text(Path(workdir) / "tables.md", f"{_markdown(found)}\n## Pages of the parts\n\n{pages}\n")
 
 
-def _markdown(contents: reading.Contents, verdicts: dict) -> str:
-    return _tables(contents, verdicts, reading.unfinished(contents) + reading.unaudited(contents))
+def _settings(contents: reading.Contents) -> list[tuple[str, str]]:
+    """The (data set, network) of all audits."""
+    return list(settings([vars(audit) for audit in contents.audits]))
 
 
-def _tables(contents: reading.Contents, verdicts: dict, missing: list[str]) -> str:
-    """All tables of numbers, and what is missing."""
-    parts = ["# Results", *map(to_markdown, summary_tables(contents.rows))] if contents.rows else ["# Results", "no results yet"]
-    parts += [to_markdown(verdict_table(verdict, f"What is left: {', '.join(key)}")) for key, verdict in verdicts.items()]
-    parts += [to_markdown(table) for key, verdict in verdicts.items() if (table := class_table(verdict, f"Class by class: {', '.join(key)}"))]
-    parts += map(to_markdown, paper_tables(contents))
-    parts += ["## Missing", "\n".join(f"- {sentence}" for sentence in missing)] if missing else []
-    return "\n\n".join(parts) + "\n"
+def _markdown(parts: dict[str, reading.Contents]) -> str:
+    """All tables of numbers, one kind after the other, and what is missing."""
+    kinds = zip(*([[table.of_part(part) for table in kind] for kind in _tables(c)] for part, c in parts.items()))
+    shown = [to_markdown(table) for kind in kinds for tables in kind for table in tables]
+    text = ["# Results", *([] if any(c.rows for c in parts.values()) else ["no results yet"]), *shown]
+    missing = reading.missing(parts)
+    text += ["## Missing", "\n".join(f"- {sentence}" for sentence in missing)] if missing else []
+    return "\n\n".join(text) + "\n"
+
+
+def _tables(contents: reading.Contents) -> list[list[Table]]:
+    """The tables of one work directory by kind: results, what is left, classes, the paper's."""
+    verdicts = {", ".join(key): judge(contents, *key) for key in _settings(contents)}
+    left = [verdict_table(verdict, f"What is left: {name}") for name, verdict in verdicts.items()]
+    classes = [table for name, verdict in verdicts.items() if (table := class_table(verdict, f"Class by class: {name}"))]
+    return [summary_tables(contents.rows), left, classes, paper_tables(contents)]

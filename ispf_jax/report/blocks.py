@@ -62,7 +62,8 @@ class Block:
 
 
 def blocks(contents: Contents) -> list[Block]:
-    blocks = []
+    """All blocks of a work directory, by data set, network and base."""
+    found = []
     for (dataset, arch), rows in settings(contents.rows).items():
         beside, reasons = paper.counterpart(dataset, arch, contents.config, contents.data_note)
         audited = judge(contents, dataset, arch).findings
@@ -80,8 +81,8 @@ def blocks(contents: Contents) -> list[Block]:
                 kept = [r["kept"] for r in run.records if isinstance(r.get("kept"), (int, float))]
                 if kept and run.base == base and (run.method, "A_r") in values:
                     values.setdefault((run.method, "samples"), {})[run.forget, run.seed] = sum(kept) / len(kept)
-            blocks.append(Block(dataset, arch, base, values, beside, reasons, bounds))
-    return blocks
+            found.append(Block(dataset, arch, base, values, beside, reasons, bounds))
+    return found
 
 
 def _row_values(rows: list[Row]) -> dict[tuple[str, str], dict[RunKey, float]]:

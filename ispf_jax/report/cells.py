@@ -1,6 +1,6 @@
 """Tables as values, written once and shown three ways: on the console, in `tables.md` and on the page."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Sequence
 
@@ -81,12 +81,21 @@ class Table:
         if any(len(row) != len(self.columns) for row in self.rows):
             raise ValueError(f"table {self.title!r}: a row has another number of cells than the {len(self.columns)} columns")
 
+    def of_part(self, part: str) -> "Table":
+        """The same with the part of a sweep in the title, if it is of one."""
+        return replace(self, title=in_part(self.title, part))
+
     @property
     def groups(self) -> list[tuple[str, int]]:
         """(group, number of columns below it), empty if no column has one."""
         if not any(column.group for column in self.columns):
             return []
         return [(name, len(list(members))) for name, members in groupby(column.group for column in self.columns)]
+
+
+def in_part(title: str, part: str) -> str:
+    """A title with the part of a sweep; without one ("") as it is."""
+    return f"{title} (part {part})" if part else title
 
 
 def row(*cells: Cell | str) -> tuple[Cell, ...]:

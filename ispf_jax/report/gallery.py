@@ -1,7 +1,8 @@
 """Which pictures a work directory allows, in the order in which the page shows them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ispf_jax.report.cells import in_part
 from ispf_jax.report.figures import accuracy, audit, generator, training
 from ispf_jax.report.figures.style import Picture
 from ispf_jax.report.workdir import Contents
@@ -37,3 +38,13 @@ def gallery(contents: Contents) -> Gallery:
         accuracy.accuracy_bars(contents.rows), audits, training.training_curves(contents.runs), generator.class_histograms(contents.runs),
         generator.synthesis_against_accuracy(contents), training.loss_curves(contents.runs),
     )
+
+
+def combined_gallery(parts: dict[str, Contents]) -> Gallery:
+    """The pictures that sum up a part, for every part of a sweep; all others are on the parts' own pages."""
+    def named(part: str, pictures: list[Picture]) -> list[Picture]:
+        return [replace(p, name=f"{p.name}_{part}", title=in_part(p.title, part)) for p in pictures]
+
+    bars = [picture for part, c in parts.items() for picture in named(part, accuracy.accuracy_bars(c.rows))]
+    synthesis = [picture for part, c in parts.items() for picture in named(part, generator.synthesis_against_accuracy(c))]
+    return Gallery(bars, [], [], [], synthesis, [])

@@ -4,13 +4,13 @@ import base64
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Callable, Iterable, Sequence
 
 import jinja2
 
 from ispf_jax.files import atomic_write_text, ensure_writable
 from ispf_jax.report import svg
-from ispf_jax.report.cells import Place, Table
+from ispf_jax.report.cells import Place, Table, in_part
 from ispf_jax.report.figures.style import Picture, panel_svgs
 from ispf_jax.report.gallery import Gallery
 from ispf_jax.report.health import health_table
@@ -22,7 +22,7 @@ from ispf_jax.report.results import REFERENCES, forget_order, method_order
 from ispf_jax.report.table import settings, summary_tables
 from ispf_jax.report.verdict import judge
 from ispf_jax.report.verdict_tables import class_table, full_table, sentences, verdict_table
-from ispf_jax.report.workdir import Contents, unaudited, unfinished
+from ispf_jax.report.workdir import Contents, missing
 
 SHOWN = 3
 """Pictures of so many forget sets and seeds are on the page; those of the others are in `figures/` only."""
@@ -45,32 +45,41 @@ class Setting:
         return any(cell.place for row in self.verdict.rows for cell in row)
 
 
-def write_page(workdir: str | os.PathLike, contents: Contents, gallery: Gallery) -> Path:
-    """Write `report/index.html`."""
+def write_page(workdir: str | os.PathLike, parts: dict[str, Contents], gallery: Gallery) -> Path:
+    """Write `report/index.html`; see `render`."""
     out = ensure_writable(Path(workdir) / "report")
-    return atomic_write_text(out / "index.html", render(contents, gallery))
+    return atomic_write_text(out / "index.html", render(parts, gallery))
 
 
-def render(contents: Contents, gallery: Gallery) -> str:
-    """The page as text."""
+def render(parts: dict[str, Contents], gallery: Gallery) -> str:
+    """The page as text: of one work directory, {"": contents}, or of the parts of a sweep, each with tables of its own."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ispf_jax.report"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )
     environment.globals |= {"place_bar": svg.place_bar, "legend_mark": svg.legend_mark, "panels": _panels, "png": _png, "example": Place(0.3)}
-    found = [_setting(contents, *key) for key in settings([*contents.rows, *(vars(a) for a in contents.audits)])]
+    every = Contents(rows=[r for c in parts.values() for r in c.rows], audits=[a for c in parts.values() for a in c.audits])
+    found = [_setting(part, c, *key) for part, c in parts.items() for key in settings([*c.rows, *(vars(a) for a in c.audits)])]
+    combined = "" not in parts
     return environment.get_template("page.html").render(
-        title=_title(contents), subtitle=_subtitle(contents), settings=found, limits=limits(contents),
-        missing=unfinished(contents) + unaudited(contents) + [f"{name} is damaged and was set aside." for name in contents.damaged],
-        summaries=summary_tables(contents.rows), paper=paper_tables(contents), audits=_shown(gallery.audits), training=_shown(gallery.training),
-        accuracy=gallery.accuracy, synthesis=gallery.synthesis, classes=_shown(gallery.classes), hidden=gallery.beyond(SHOWN),
-        samples=_samples(contents), health=health_table(contents.runs, contents.audits), facts=facts(contents), runs=runs_table(contents.rows),
-        times=times_table(contents), hashes=hashes_table(contents), asks=_asks(contents), names=METHOD_NAMES,
+        title=_title(parts), subtitle=_subtitle(parts, every), settings=found, limits=limits(every), missing=missing(parts),
+        summaries=_each(parts, lambda c: summary_tables(c.rows)), paper=_each(parts, paper_tables), audits=_shown(gallery.audits),
+        training=_shown(gallery.training), accuracy=gallery.accuracy, synthesis=gallery.synthesis, classes=_shown(gallery.classes),
+        hidden=gallery.beyond(SHOWN), samples=[] if combined else [group for c in parts.values() for group in _samples(c)],
+        health=_each(parts, lambda c: [health_table(c.runs, c.audits)]), runs=_each(parts, lambda c: [runs_table(c.rows)]),
+        facts=[(in_part(name, part), pairs) for part, c in parts.items() for name, pairs in facts(c)],
+        times=_each(parts, lambda c: [times_table(c)]), hashes=_each(parts, lambda c: [hashes_table(c)]), asks=_asks(every), names=METHOD_NAMES,
+        pages=[f"{part}/report/index.html" for part in parts] if combined else [],
     )
 
 
-def _setting(contents: Contents, dataset: str, arch: str) -> Setting:
+def _each(parts: dict[str, Contents], make: Callable[[Contents], Iterable[Table | None]]) -> list[Table]:
+    """The tables of every part, with its name."""
+    return [table.of_part(part) for part, c in parts.items() for table in make(c) if table]
+
+
+def _setting(part: str, contents: Contents, dataset: str, arch: str) -> Setting:
     verdict = judge(contents, dataset, arch)
-    name = f"{dataset}, {arch}"
+    name = in_part(f"{dataset}, {arch}", part)
     sets = sorted({run[0] for f in verdict.findings.values() for run in f.runs}, key=forget_order)
     details = []
     for s in sets if len(sets) > 1 else []:
@@ -81,29 +90,31 @@ def _setting(contents: Contents, dataset: str, arch: str) -> Setting:
                    classes, details)
 
 
-def _title(contents: Contents) -> str:
-    sets = _sets(contents)
+def _title(parts: dict[str, Contents]) -> str:
+    sets = _forgotten(parts)
     if len(sets) == 1:
-        several = "," in sets[0]
-        return f"What is left of class{'es' if several else ''} {contents.forget_name(sets[0])}?"
+        ((name, ids),) = sets.items()
+        return f"What is left of class{'es' if len(ids) > 1 else ''} {name}?"
     return "What is left of the forgotten classes?"
 
 
-def _subtitle(contents: Contents) -> list[tuple[str, str]]:
-    """(word, what it is) of the first lines: what was forgotten from what, by which methods."""
-    rows, sets = contents.rows, _sets(contents)
-    seeds = sorted({r["seed"] for r in rows} | {a.seed for a in contents.audits})
+def _subtitle(parts: dict[str, Contents], every: Contents) -> list[tuple[str, str]]:
+    """(word, what it is) of the first lines: what was forgotten from what, by which methods; `every`: all rows and audits."""
+    rows, sets = every.rows, list(_forgotten(parts))
+    seeds = sorted({r["seed"] for r in rows} | {a.seed for a in every.audits})
     methods = sorted({r["method"] for r in rows} - set(REFERENCES), key=method_order)
     bases = sorted({str(r["base"]) for r in rows if r["method"] not in REFERENCES and r.get("base")})
-    forgotten = "; ".join(contents.forget_name(s) for s in sets[:12]) + (f"; and {len(sets) - 12} more" if len(sets) > 12 else "")
+    forgotten = "; ".join(sets[:12]) + (f"; and {len(sets) - 12} more" if len(sets) > 12 else "")
+    trials = sum(len({(r["forget"], r["seed"]) for r in c.rows} | {a.key for a in c.audits}) for c in parts.values())
+    notes = dict.fromkeys(c.data_note for c in parts.values() if c.data_note)
     found = [
         ("Forgotten", (f"{len(sets)} sets: " if len(sets) > 1 else "class " if sets else "") + (forgotten or "nothing yet")),
-        ("From", "; ".join(f"{a} on {d}" for d, a in settings([*rows, *(vars(x) for x in contents.audits)])) or "no model yet"),
+        ("From", "; ".join(f"{a} on {d}" for d, a in settings([*rows, *(vars(x) for x in every.audits)])) or "no model yet"),
         ("By", (", ".join(METHOD_NAMES.get(m, m) for m in methods) or "no method yet") + (f", base {' and '.join(bases)}" if bases else "")),
         ("Trials", ("seed " if len(seeds) == 1 else "seeds ") + ", ".join(map(str, seeds)) if seeds else "none yet"),
-        ("Audited", f"{len(contents.audits)} of {len({(r['forget'], r['seed']) for r in rows} | {a.key for a in contents.audits})} trials"),
+        ("Audited", f"{len(every.audits)} of {trials} trials"),
     ]
-    return found + ([("Data", contents.data_note)] if contents.data_note else [])
+    return found + ([] if "" in parts else [("Parts", ", ".join(parts))]) + ([("Data", "; ".join(notes))] if notes else [])
 
 
 def _asks(contents: Contents) -> list[tuple[str, str]]:
@@ -114,8 +125,10 @@ def _asks(contents: Contents) -> list[tuple[str, str]]:
     return [(label, asks) for label, asks in found.items() if asks]
 
 
-def _sets(contents: Contents) -> list[str]:
-    return sorted({r["forget"] for r in contents.rows} | {a.forget for a in contents.audits}, key=forget_order)
+def _forgotten(parts: dict[str, Contents]) -> dict[str, list[int]]:
+    """{what a forget set is called: its classes}, each set once, in their order."""
+    found = {c.forget_name(s): forget_order(s) for c in parts.values() for s in {r["forget"] for r in c.rows} | {a.forget for a in c.audits}}
+    return dict(sorted(found.items(), key=lambda item: (item[1], item[0])))
 
 
 def _samples(contents: Contents) -> list[tuple[str, list]]:

@@ -35,7 +35,7 @@ def paper_tables(contents: Contents) -> list[Table]:
             tables += [_accuracies(block, 2, words, sets, kind) for kind, words, sets in (
                 ("single", "single classes", singles), ("multi", "ten classes at once, distributed", distributed),
                 ("", "several classes at once", others)) if sets]
-        if multis:
+        if multis and any((method, "samples") in block.values for method in block.methods):
             tables.append(_table6(block, multis))
         if any(method in ("pd", "pd_is") for method in block.methods):
             tables.append(_table8(block, singles or multis))

@@ -37,7 +37,7 @@ def runs_table(rows: Sequence[Row]) -> Table | None:
         return None
     columns = tuple(Column(label, words=name in _WORDS) for name, label in _RUN_FIELDS.items())
     lines = tuple(row(*(_field(r, name) for name in _RUN_FIELDS)) for r in rows)
-    return Table("Runs", columns, lines, ("Times are of training alone, without evaluation. Weights, teacher: hashes of what came out and went in.",))
+    return Table("Runs one by one", columns, lines, ("Times are of training alone, without evaluation. Weights, teacher: hashes of what came out and went in.",))
 
 
 def times_table(contents: Contents) -> Table | None:

@@ -86,7 +86,7 @@ def page_of(monkeypatch):
 
     def make(folder, provenance=None):
         contents = workdir.read(folder, provenance)
-        return check(render(contents, gallery(contents)))
+        return check(render({"": contents}, gallery(contents)))
 
     return make
 
