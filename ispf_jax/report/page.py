@@ -59,7 +59,7 @@ def render(parts: dict[str, Contents], gallery: Gallery) -> str:
     environment.globals |= {"place_bar": svg.place_bar, "legend_mark": svg.legend_mark, "panels": _panels, "png": _png, "example": Place(0.3)}
     every = Contents(rows=[r for c in parts.values() for r in c.rows], audits=[a for c in parts.values() for a in c.audits])
     found = [_setting(part, c, *key) for part, c in parts.items() for key in settings([*c.rows, *(vars(a) for a in c.audits)])]
-    combined = len(parts) > 1
+    combined = "" not in parts
     return environment.get_template("page.html").render(
         title=_title(parts), subtitle=_subtitle(parts, every), settings=found, limits=limits(every), missing=missing(parts),
         summaries=_each(parts, lambda c: summary_tables(c.rows)), paper=_each(parts, paper_tables), audits=_shown(gallery.audits),
@@ -114,7 +114,7 @@ def _subtitle(parts: dict[str, Contents], every: Contents) -> list[tuple[str, st
         ("Trials", ("seed " if len(seeds) == 1 else "seeds ") + ", ".join(map(str, seeds)) if seeds else "none yet"),
         ("Audited", f"{len(every.audits)} of {trials} trials"),
     ]
-    return found + ([("Parts", ", ".join(parts))] if len(parts) > 1 else []) + ([("Data", "; ".join(notes))] if notes else [])
+    return found + ([] if "" in parts else [("Parts", ", ".join(parts))]) + ([("Data", "; ".join(notes))] if notes else [])
 
 
 def _asks(contents: Contents) -> list[tuple[str, str]]:

@@ -92,6 +92,19 @@ def missing(parts: dict[str, Contents]) -> list[str]:
     return [f"{part}: {sentence}" if part else sentence for part, sentence in found]
 
 
+def read_part(workdir: str | os.PathLike) -> Contents:
+    """Read the work directory of a part, with the provenance of its last report; the configuration is the one of the last start."""
+    provenance = _json(Path(workdir) / "results.json").get("provenance")
+    return read(workdir, {k: v for k, v in provenance.items() if k != "config"} if isinstance(provenance, dict) else None)
+
+
+def missing(parts: dict[str, Contents]) -> list[str]:
+    """What was asked for and is not there, and what is damaged, as sentences; each begins with the part of a sweep it is of."""
+    found = [(part, sentence) for part, c in parts.items() for sentence in (
+        *unfinished(c), *unaudited(c), *(f"{name} is damaged and was set aside." for name in c.damaged))]
+    return [f"{part}: {sentence}" if part else sentence for part, sentence in found]
+
+
 def unfinished(contents: Contents) -> list[str]:
     """What the configuration asks for and the directory does not hold, as sentences; also runs that never got a result.
 

@@ -84,3 +84,8 @@ def test_classes_are_called_as_in_their_part(put_part, combined):
     text, page = combined(["digits", "animals"])
     assert "2 sets: 3; 3 (cat)" in page.said and "1 of 2 trials" in page.said
     assert re.findall(r"- animals: (.*)", text) == ["No audit has been run: what is left of the forgotten classes was not measured. Add audit to config.stages."]
+
+
+def test_a_sweep_of_one_part_names_its_page(put_part, combined):
+    put_part("only", 90.0)
+    assert "on the pages of the parts: only/report/index.html." in combined(["only"])[1].said
