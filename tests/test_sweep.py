@@ -211,7 +211,7 @@ def test_parts_have_directories_of_their_own_and_one_table(tmp_path):
     config.parts = {"one": {}, "wide": {"model": {"width": 0.06}}}
     table = pipeline.run(config, str(tmp_path))
     assert table.startswith("one\n") and "\n\nwide\n" in table
-    rows = [json.loads((tmp_path / part / "results.json").read_text())["rows"] for part in ("one", "wide")]
+    rows = [[row | {"part": part} for row in results(tmp_path / part)] for part in ("one", "wide")]
     combined = results(tmp_path)
     assert len(combined) == len(rows[0]) + len(rows[1]) and all(row in combined for part in rows for row in part)
     tables = (tmp_path / "tables.md").read_text()
