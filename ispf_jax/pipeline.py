@@ -194,10 +194,10 @@ def _prepare_jax(e: Experiment):
 
 
 def _plan(name, e, workdir):
-    data = load_data(e)
-    sets = forget_sets(e.forget, data.class_names)
-    told = table(plan(jobs(e, sets), workdir, sets, costs(e, data)), len(_devices(e)))
-    return "\n".join(filter(None, (name, _names(sets, data), told)))
+    """What a start would do, after all that it would check."""
+    run = Run(e, workdir)
+    told = table(plan(run.jobs, workdir, run.forget_sets, costs(e, run.data)), len(run.devices))
+    return "\n".join(filter(None, (name, _names(run.forget_sets, run.data), told)))
 
 
 def _names(sets, data):

@@ -239,6 +239,7 @@ def check_refused(config, workdir, parts):
         assert snapshot(workdir) == before
 
 
+@pytest.mark.parametrize("dry_run", [False, True])
 @pytest.mark.parametrize("values, parts", [
     ({"methods": "gtk"}, ["config.methods", "'gtk'", "ispf"]),
     ({"forget": "5"}, ["config.forget='5'", "0 to 4"]),
@@ -252,8 +253,8 @@ def check_refused(config, workdir, parts):
     ({"data__name": "digits"}, ["started", "data.name", "another --workdir"]),
     ({"data__image_size": -1}, ["config.data.image_size=-1"]),
 ])  # fmt: skip
-def test_bad_values_for_a_started_work_directory(started, values, parts):
-    check_refused(tiny(**values), started, parts)
+def test_bad_values_for_a_started_work_directory(started, values, parts, dry_run):
+    check_refused(tiny(**values, dry_run=dry_run), started, parts)
 
 
 @pytest.mark.parametrize("values, parts", [
@@ -266,14 +267,15 @@ def test_bad_values_for_a_new_work_directory(tmp_path, values, parts):
     check_refused(tiny(**values), tmp_path, parts)
 
 
-def test_other_data_in_the_same_work_directory(started, monkeypatch):
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_other_data_in_the_same_work_directory(started, monkeypatch, dry_run):
     load = data_room.load
 
     def other(*args, **kwargs):
         return load(*args, **{**kwargs, "seed": 1})
 
     monkeypatch.setattr(data_room, "load", other)
-    check_refused(tiny(), started, ["data.name='synthetic'", started, "another --workdir"])
+    check_refused(tiny(dry_run=dry_run), started, ["data.name='synthetic'", started, "another --workdir"])
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"config": 3}', '{"config": [], "data_fingerprint": ""}', "\x00\xff"])
