@@ -9,6 +9,7 @@ the story is in ispf_jax/pipeline.py.
 
 import sys
 import traceback
+from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -38,7 +39,8 @@ def main(argv):
     if _COORDINATOR.value or _DISTRIBUTED.value:
         parallel.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     interruption.listen()
-    pipeline.run(_CONFIG.value, _WORKDIR.value or pipeline.default_workdir(config_flags.get_config_filename(flags.FLAGS["config"])))
+    workdir = _WORKDIR.value or pipeline.default_workdir(config_flags.get_config_filename(flags.FLAGS["config"]))
+    pipeline.run(_CONFIG.value, str(Path(workdir).expanduser()))
 
 
 def parse_flags(argv):

@@ -344,7 +344,7 @@ def _validate(e: Experiment):
     positive = {
         "model.width": e.model.width, "generator.width": e.generator.width, "generator.latent_dim": e.generator.latent_dim,
         "train.epochs": e.train.epochs, "train.batch_size": e.train.batch_size, "train.lr": e.train.lr,
-        "train.decay_factor": e.train.decay_factor, "distill.epochs": e.distill.epochs, "distill.loops": e.distill.loops,
+        "train.decay_factor": e.train.decay_factor, **{f"train.decay_epochs[{i}]": n for i, n in enumerate(e.train.decay_epochs)}, "distill.epochs": e.distill.epochs, "distill.loops": e.distill.loops,
         "distill.generator_steps": e.distill.generator_steps, "distill.student_steps": e.distill.student_steps,
         "distill.batch_size": e.distill.batch_size, "distill.lr": e.distill.lr, "distill.generator_lr": e.distill.generator_lr,
         "audit.relearn_batch": e.audit.relearn_batch, "audit.layers": e.audit.layers, "audit.train_images": e.audit.train_images,
@@ -378,5 +378,20 @@ def _validate(e: Experiment):
         raise UserError("config.data.val_fraction=0.0 leaves nothing to select the original's epoch by; use for example 0.2.")
     if e.data.name == "image_folder" and not e.data.path:
         raise UserError("config.data.path is empty; name a directory or tar archive that holds <split>/<class>/<file>.")
+    if e.data.name != "image_folder" and e.data.path:
+        raise UserError(
+            f"config.data.path={e.data.path!r} would not be read: config.data.name is {e.data.name!r} (with :smoke it is 'synthetic'); "
+            "leave the path out, or set config.data.name=image_folder."
+        )
+    for key, values in (("mean", e.data.mean), ("std", e.data.std)):
+        for i, value in enumerate(values):
+            if not 0 <= value <= 1:
+                raise UserError(f"config.data.{key}[{i}]={value} must be from 0 to 1: it is for images in [0, 1]; divide one for 0 to 255 by 255.")
+    if e.distill.lr_final > e.distill.lr:
+        raise UserError(
+            f"config.distill.lr_final={e.distill.lr_final} is greater than config.distill.lr={e.distill.lr}, which decays to it; set it to {e.distill.lr} or less."
+        )
+    if e.audit.lira_shadows % 2 or e.audit.lira_shadows == 2:
+        raise UserError(f"config.audit.lira_shadows={e.audit.lira_shadows} must be 0 (no LiRA) or an even number, 4 or more; 16 or more are useful.")
     if len(e.data.mean) not in (1, 3) or len(e.data.std) not in (1, 3):
         raise UserError("config.data.mean and config.data.std take one number, or three for colour images.")

@@ -24,13 +24,14 @@ from ispf_jax.data import cache
 from ispf_jax.errors import UserError
 from ispf_jax.estimate import costs, device_seconds
 from ispf_jax.files import atomic_write_json, ensure_writable
-from ispf_jax.jobs import Job, finished, jobs
+from ispf_jax.jobs import Job, finished, jobs, joined
 from ispf_jax.lock import locked
 from ispf_jax.ops import choose_convolutions, convolutions
 from ispf_jax.parallel import Devices, chosen_devices
 from ispf_jax.plan import plan, table
 from ispf_jax.report import write_combined, write_report
 from ispf_jax.report.names import named
+from ispf_jax.state import split_seed
 from ispf_jax.telemetry import format_duration
 from ispf_jax.worker import Worker
 
@@ -78,7 +79,7 @@ class Run:
     """One experiment on loaded data, in a work directory that fits it.
 
     Raises:
-      UserError: the work directory was started with another configuration or other data.
+      UserError: the work directory was started with another configuration or other data, or a job would train without one of its classes.
     """
 
     def __init__(self, experiment: Experiment, workdir: Path):
@@ -95,6 +96,9 @@ class Run:
                 f"the images of data.name={experiment.data.name!r} are others than those that {workdir} was started with; "
                 "use the same data or another --workdir."
             )
+        for job in self.jobs:
+            if job.kind in ("original", "retrain"):
+                _check_split(job, experiment, self.data)
 
     def worker(self, devices: Devices) -> Worker:
         """A worker for this experiment; it has the console for itself if it is the only one."""
@@ -172,6 +176,13 @@ def load_data(e: Experiment) -> data_room.ImageData:
     return data
 
 
+def _check_split(job: Job, e: Experiment, data: data_room.ImageData):
+    """Refused before anything is trained: a class whose images are all held out for validation."""
+    labels, stream = data.train.labels, f"{job.kind} {joined(job.forget)}".strip()
+    train, _ = data_room.train_val_split(~np.isin(labels, job.forget), e.data.val_fraction, split_seed(job.seed, stream))
+    data_room.check_classes(labels, train, data.class_names, job.forget, str(job))
+
+
 def _devices(e: Experiment) -> tuple[Devices, ...]:
     """Checked against the batch sizes that are spread over them."""
     found = chosen_devices(e.devices, e.spread)
@@ -194,10 +205,10 @@ def _prepare_jax(e: Experiment):
 
 
 def _plan(name, e, workdir):
-    data = load_data(e)
-    sets = forget_sets(e.forget, data.class_names)
-    told = table(plan(jobs(e, sets), workdir, sets, costs(e, data)), len(_devices(e)))
-    return "\n".join(filter(None, (name, _names(sets, data), told)))
+    """What a start would do, after all that it would check."""
+    run = Run(e, workdir)
+    told = table(plan(run.jobs, workdir, run.forget_sets, costs(e, run.data)), len(run.devices))
+    return "\n".join(filter(None, (name, _names(run.forget_sets, run.data), told)))
 
 
 def _names(sets, data):

@@ -53,3 +53,8 @@ def select(condition, new, old):
 def random_stream(seed: int, name: str) -> jax.Array:
     """The key of a named random stream of a trial: streams of other names or seeds are independent."""
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+
+
+def split_seed(seed: int, stream: str) -> int:
+    """The seed of the validation split of the supervised run that has this random stream: from the first of its four keys."""
+    return int(jax.random.bits(jax.random.split(random_stream(seed, stream), 4)[0], dtype=jnp.uint32))

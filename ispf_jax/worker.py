@@ -1,5 +1,6 @@
 """Does the jobs of one experiment on its devices: models, data and compiled programs are made once and used by all of them."""
 
+import sys
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from ispf_jax.models import build_classifier, init_variables
 from ispf_jax.ops import convolutions
 from ispf_jax.parallel import Devices
 from ispf_jax.provenance import journalled, weights_digest
+from ispf_jax.report.names import named
 from ispf_jax.report.results import complete_rows, read_rows
 from ispf_jax.stages.supervised import SupervisedStage
 from ispf_jax.stages.unlearn import UnlearnStage
@@ -81,6 +83,7 @@ class Worker:
     def original(self, job: Job):
         """The original of a trial, with rows for it and its masked head for every forget set."""
         directory, saved = self.workdir / job.place, self._trained_original(job.seed)
+        self._warn_of_chance(job, saved.best)
         for forget in self.forget_sets:
             if self.devices.share(lambda: complete_rows(rows_directory(directory, forget) / "result.json")):
                 continue  # of an earlier start with fewer forget sets
@@ -89,6 +92,18 @@ class Worker:
                 hidden = self._mask(forget) if method == "masked_head" else None
                 rows.append(self._row(method, "", forget, job.seed, "best_validation", saved.best, saved, hidden=hidden))
             self._keep_rows(rows_directory(directory, forget), rows)
+
+    def _warn_of_chance(self, job, variables):
+        """On a class that the original never learned every method looks perfect: say so."""
+        confusion, chance = self.evaluator.confusion(variables, self.test_images, self.test_labels), 100 / self.data.num_classes
+        forgotten = sorted({c for forget in self.forget_sets for c in forget})
+        weak = [c for c in forgotten if accuracies(confusion, (c,)).forget <= chance]
+        if weak and self.leads:
+            print(
+                f"warning: {job}: test images of the forgotten {named(weak, self.data.class_names)} are recognised no better than by guessing "
+                f"({chance:.3g} %); what was not learned cannot be unlearned: train longer (config.train.epochs) or with more images",
+                file=sys.stderr, flush=True,
+            )  # fmt: skip
 
     def retrain(self, job: Job):
         """The reference of a trial: trained from scratch without the images of forgotten classes."""

@@ -24,9 +24,9 @@ def changed(**values):
 
 
 def test_lists_written_as_text_become_tuples():
-    e = make_experiment(changed(methods=" gkt, ispf", base="dfq,zskt", seeds="0,7", train__decay_epochs="60,80", data__mean="0.1, .2,3"))
+    e = make_experiment(changed(methods=" gkt, ispf", base="dfq,zskt", seeds="0,7", train__decay_epochs="60,80", data__mean="0.1, .2,1"))
     assert (e.methods, e.base, e.seeds) == (("gkt", "ispf"), ("dfq", "zskt"), (0, 7))
-    assert (e.train.decay_epochs, e.data.mean) == ((60, 80), (0.1, 0.2, 3.0))
+    assert (e.train.decay_epochs, e.data.mean) == ((60, 80), (0.1, 0.2, 1.0))
     assert make_experiment(changed(methods="", train__decay_epochs="")).methods == ()
 
 
@@ -81,6 +81,23 @@ BAD = {
 def test_a_bad_value_is_named_with_what_is_allowed(path):
     value, parts = BAD[path]
     check_refused(changed(**{path: value}), parts)
+
+
+@pytest.mark.parametrize("path, value, parts", [
+    ("data__path", "photos", ["config.data.path='photos'", "config.data.name is 'digits'", "image_folder", ":smoke"]),
+    ("data__mean", "125.3,123.0,113.9", ["config.data.mean[0]=125.3", "from 0 to 1", "255"]),
+    ("data__std", "63,62.1,66.7", ["config.data.std[0]=63.0", "from 0 to 1", "255"]),
+    ("train__decay_epochs", "30,-5", ["config.train.decay_epochs[1]=-5", "greater than 0"]),
+    ("distill__lr_final", 0.5, ["config.distill.lr_final=0.5", "config.distill.lr=0.05", "0.05 or less"]),
+    ("audit__lira_shadows", 2, ["config.audit.lira_shadows=2", "0 (no LiRA)", "4 or more"]),
+    ("audit__lira_shadows", 5, ["config.audit.lira_shadows=5", "even"]),
+])  # fmt: skip
+def test_values_that_would_be_ignored_or_fail_later(path, value, parts):
+    check_refused(changed(**{path: value}), parts)
+
+
+def test_the_ends_of_what_is_allowed():
+    make_experiment(changed(data__mean="0,1,0.5", data__std="1", train__decay_epochs="1", distill__lr_final=0.05, audit__lira_shadows=4))
 
 
 @pytest.mark.parametrize("seeds", ["", "-1", "0,1,1", "a", "0.5", "4294967296"])
@@ -183,7 +200,7 @@ def test_bad_forget_sets(spec, parts):
 def test_flat_configuration_and_its_differences():
     old = flatten(make_experiment(changed()))
     assert old["data.mean"] == [0.5] and old["distill.loops"] == 5 and "data" not in old
-    new = flatten(make_experiment(changed(train__lr=0.2, distill__loops=7, methods="pf", data__path="x", devices=1, evaluate__batch_size=7)))
+    new = flatten(make_experiment(changed(train__lr=0.2, distill__loops=7, methods="pf", data__data_dir="x", devices=1, evaluate__batch_size=7)))
     assert changed_keys(old, new) == ["distill.loops", "train.lr"]
     assert changed_keys(old, old) == []
     assert changed_keys({**old, "gone": 1}, old) == ["gone"]

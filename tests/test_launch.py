@@ -133,6 +133,17 @@ def test_a_right_command_line_is_parsed(program, monkeypatch):
     assert (config.train.lr, config.forget, config.tensorboard, config.data.name) == (1.0, "0;1", False, "synthetic")
 
 
+def test_home_is_expanded_in_the_work_directory(program, monkeypatch, tmp_path):
+    argv = ["launch.py", DIGITS, "--workdir=~/work"]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", argv)
+    started = []
+    monkeypatch.setattr("ispf_jax.pipeline.run", lambda config, workdir: started.append(workdir))
+    monkeypatch.setattr(program.interruption, "listen", lambda: None)
+    program.main(program.parse_flags(argv))
+    assert started == [f"{tmp_path}/work"]
+
+
 def test_words_that_are_no_options(program, monkeypatch):
     argv = ["launch.py", DIGITS, "forget=3"]
     monkeypatch.setattr(sys, "argv", argv)

@@ -23,6 +23,7 @@ from ispf_jax.provenance import weights_digest
 from ispf_jax.report.results import RESULT_FIELDS, read_rows
 from ispf_jax.stages.supervised import SupervisedStage
 from ispf_jax.stages.unlearn import UnlearnStage
+from ispf_jax.state import split_seed
 from ispf_jax.telemetry import read_metrics
 
 ALL = default.ALL_METHODS.split(",")
@@ -257,6 +258,7 @@ def check_refused(config, workdir, parts):
         assert snapshot(workdir) == before
 
 
+@pytest.mark.parametrize("dry_run", [False, True])
 @pytest.mark.parametrize("values, parts", [
     ({"methods": "gtk"}, ["config.methods", "'gtk'", "ispf"]),
     ({"forget": "5"}, ["config.forget='5'", "0 to 4"]),
@@ -270,8 +272,8 @@ def check_refused(config, workdir, parts):
     ({"data__name": "digits"}, ["started", "data.name", "another --workdir"]),
     ({"data__image_size": -1}, ["config.data.image_size=-1"]),
 ])  # fmt: skip
-def test_bad_values_for_a_started_work_directory(started, values, parts):
-    check_refused(tiny(**values), started, parts)
+def test_bad_values_for_a_started_work_directory(started, values, parts, dry_run):
+    check_refused(tiny(**values, dry_run=dry_run), started, parts)
 
 
 @pytest.mark.parametrize("values, parts", [
@@ -284,14 +286,15 @@ def test_bad_values_for_a_new_work_directory(tmp_path, values, parts):
     check_refused(tiny(**values), tmp_path, parts)
 
 
-def test_other_data_in_the_same_work_directory(started, monkeypatch):
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_other_data_in_the_same_work_directory(started, monkeypatch, dry_run):
     load = data_room.load
 
     def other(*args, **kwargs):
         return load(*args, **{**kwargs, "seed": 1})
 
     monkeypatch.setattr(data_room, "load", other)
-    check_refused(tiny(), started, ["data.name='synthetic'", started, "another --workdir"])
+    check_refused(tiny(dry_run=dry_run), started, ["data.name='synthetic'", started, "another --workdir"])
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"config": 3}', '{"config": [], "data_fingerprint": ""}', "\x00\xff"])
@@ -376,13 +379,49 @@ def test_an_image_of_the_wrong_size_or_none_at_all(tmp_path):
 
 
 def test_what_the_forgotten_classes_are_called_is_told(tmp_path, capsys):
-    config = folder_config(folder(tmp_path / "a", (8,)))
+    config = folder_config(folder(tmp_path / "a", (8,) * 5))
     config.update(forget="dog;0", dry_run=True)
     assert pipeline.run(config, str(tmp_path / "work")).splitlines()[0] == "to forget: 1 (dog); 0 (cat)"
     config.update(stages="original", dry_run=False)
     config.train.update(batch_size=1)
     pipeline.run(config, str(tmp_path / "work"))
     assert "to forget: 1 (dog); 0 (cat)\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_an_original_that_would_not_see_a_class_is_refused_before_training(tmp_path, dry_run):
+    """One image of five is held out: with some seeds the dog's only one."""
+    root = folder(tmp_path / "a", (8,) * 4)
+    for number in (1, 2, 3):
+        (root / "train" / "dog" / f"{number}.png").unlink()
+    splits = [data_room.train_val_split(5, 0.2, split_seed(seed, "original"))[1] for seed in range(20)]
+    seed = next(seed for seed, val in enumerate(splits) if val[4])  # the dog is the last of the five
+    config = folder_config(root)
+    config.update(seeds=str(seed), stages="original", dry_run=dry_run)
+    check_refused(config, tmp_path / "work", [f"original seed {seed}: class 1 (dog)", "of its 1 training image(s)", "config.data.val_fraction"])
+    assert not (tmp_path / "work" / "original").exists()
+
+
+def test_the_split_that_is_checked_is_the_one_that_is_trained_on(whole):
+    config, workdir, _ = whole
+    labels = pipeline.load_data(make_experiment(config)).train.labels
+    for place, stream, forget in (("original", "original", ()), ("retrain/0-2", "retrain 0-2", (0, 2))):
+        train, val = data_room.train_val_split(~np.isin(labels, forget), config.data.val_fraction, split_seed(0, stream))
+        with np.load(workdir / place / "seed0" / "split.npz") as kept:
+            np.testing.assert_array_equal(kept["train"], train)
+            np.testing.assert_array_equal(kept["validation"], val)
+
+
+def test_an_original_no_better_than_guessing_on_the_forgotten_class_is_told(tmp_path, capsys):
+    """A learning rate at which nothing moves leaves a network that takes all images for one class."""
+    config = tiny(stages="original", forget="each", train__lr=1e-12)
+    config.train.update(epochs=1, decay_epochs="")
+    pipeline.run(config, str(tmp_path / "poor"))
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: original seed 0: ")]
+    files = [tmp_path / "poor" / "original" / "seed0" / "rows" / str(c) / "result.json" for c in range(5)]
+    measured = [row["acc_forget"] for file in files for row in json.loads(file.read_text()) if row["method"] == "original"]
+    assert len(told) == 1 and "(20 %)" in told[0] and "config.train.epochs" in told[0]
+    assert [f"class{c}" in told[0] for c in range(5)] == [measured[c] <= 20 for c in range(5)]
 
 
 # The real thing, reduced.

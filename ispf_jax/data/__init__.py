@@ -9,11 +9,11 @@ import dataclasses
 from ispf_jax.data import digits, image_folder, named, synthetic
 from ispf_jax.data.augment import augment, normalise
 from ispf_jax.data.dataset import ArrayDataset, ImageData, Request
-from ispf_jax.data.splits import limit, train_val_split
+from ispf_jax.data.splits import check_classes, limit, train_val_split
 from ispf_jax.errors import UserError
 
 __all__ = [
-    "SOURCES", "ArrayDataset", "ImageData", "augment", "known_shape", "load", "normalise", "train_val_split",
+    "SOURCES", "ArrayDataset", "ImageData", "augment", "check_classes", "known_shape", "load", "normalise", "train_val_split",
 ]  # fmt: skip
 
 SOURCES = {

@@ -81,6 +81,9 @@ def _decode(name: str, path: Path, entries: Iterator[Entry], decoder: Decoder) -
                     f"The class folder {path}/{split}/{label} holds no image; "
                     "add images or remove the class from both splits."
                 )
+    for label in sorted(train):
+        if any("\ud800" <= letter <= "\udfff" for letter in label):  # Python's stand-ins for bytes that are no UTF-8
+            raise UserError(f"The class folder {label!r} of {path} has a name that is not UTF-8, as results are; rename it in both splits.")
     if len(train) < 2:
         raise UserError(f"{path} has {len(train)} class; at least 2 are needed.")
     names = sorted(train)

@@ -42,6 +42,20 @@ def train_val_split(n_or_member_mask, val_fraction: float = 0.2, seed: int = 0) 
     return train, val
 
 
+def check_classes(labels: np.ndarray, train: np.ndarray, class_names: tuple[str, ...], without: tuple[int, ...], title: str) -> None:
+    """Raises UserError if a class has no training image left after the split: the network would never see it.
+
+    labels: int [N]. train: bool [N], as `train_val_split` gives it. without: classes that are left out on purpose.
+    """
+    found, left = (np.bincount(some, minlength=len(class_names)) for some in (labels, labels[train]))
+    for c in np.flatnonzero(left == 0):
+        if c not in without:
+            raise UserError(
+                f"{title}: class {c} ({class_names[c]}) would not be learned: of its {found[c]} training image(s) the validation split "
+                "leaves none; add images of it, or try a smaller config.data.val_fraction or other config.seeds."
+            )
+
+
 def balanced_subset(labels: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
     """`count` examples with as equal numbers of every class as the data allow.
 

@@ -64,6 +64,14 @@ def test_split_bad_input():
             data.train_val_split(n, fraction)
 
 
+def test_a_class_that_is_held_out_altogether_is_refused():
+    labels, names = np.array([0, 0, 1, 2, 2], np.int32), ("cat", "dog", "cow")
+    train = np.array([True, False, False, True, True])
+    data.check_classes(labels, train, names, (1,), "retrain")  # left out on purpose
+    with pytest.raises(UserError, match=r"original seed 0: class 1 \(dog\) .* of its 1 training image.*config.data.val_fraction"):
+        data.check_classes(labels, train, names, (), "original seed 0")
+
+
 def test_balanced_subset():
     labels = np.repeat([0, 1, 2], [100, 3, 100])
     np.random.default_rng(0).shuffle(labels)

@@ -307,6 +307,25 @@ def test_bad_folders(tmp_path, spoil, words, as_archive):
         load(archive(root, tmp_path / "p.tar.gz") if as_archive else root)
 
 
+@pytest.mark.parametrize("as_archive", [False, True])
+def test_a_class_whose_name_is_no_text(tmp_path, as_archive):
+    """A name in Latin-1 is not UTF-8, and every result file is."""
+    root = make_folder(tmp_path / "pets", classes=("cat", "dog"))
+    for split in ("train", "test"):
+        os.rename(root / split / "dog", os.fsencode(root / split) + b"/\xe9l\xe9phant")
+    with pytest.raises(UserError) as caught:
+        load(archive(root, tmp_path / "p.tar") if as_archive else root)
+    message = str(caught.value)
+    message.encode()
+    assert r"'\udce9l\udce9phant'" in message and "rename it" in message
+
+
+def test_an_ignored_file_whose_name_is_no_text(tmp_path):
+    root = make_folder(tmp_path / "pets")
+    (root / "train" / "cat" / os.fsdecode(b"\xe9.tif")).write_bytes(b"")
+    assert load(root).note == r"ignored files: 1 .tif (such as train/cat/\udce9.tif)"
+
+
 @pytest.mark.parametrize(
     "options, words",
     [
