@@ -14,7 +14,7 @@ from ispf_jax.data import train_val_split
 from ispf_jax.evaluate.accuracy import Evaluator, accuracies
 from ispf_jax.files import atomic_write_bytes, ensure_writable
 from ispf_jax.models import init_variables
-from ispf_jax.state import TrainState, new_net, random_stream
+from ispf_jax.state import TrainState, new_net, random_stream, split_seed
 from ispf_jax.steps.supervised import SupervisedSetup, supervised_epoch
 from ispf_jax.training import Keeping, Task, train
 
@@ -49,9 +49,8 @@ class SupervisedStage:
           stream: name of the random stream, so that original and retrained models of one seed are independent.
         """
         c = self._config
-        split_key, init_key, run_key, val_key = jax.random.split(random_stream(seed, stream), 4)
-        split_seed = int(jax.random.bits(split_key, dtype=jnp.uint32))
-        train_mask, val_mask = train_val_split(member, self._val_fraction, split_seed)
+        _, init_key, run_key, val_key = jax.random.split(random_stream(seed, stream), 4)
+        train_mask, val_mask = train_val_split(member, self._val_fraction, split_seed(seed, stream))
         self._devices.share(lambda: _keep_split(directory, train_mask, val_mask))
 
         variables = init_variables(self._classifier, init_key, (1, *self._images.shape[1:]))

@@ -49,7 +49,7 @@ def distill_setup(experiment: Experiment, base: str, classifier, image_shape) ->
         student_steps=c.student_steps,
         warmup_epochs=c.warmup_epochs,
         student_lr=c.lr,
-        student_lr_final=min(c.lr_final, c.lr),
+        student_lr_final=c.lr_final,
         cosine_epochs=c.cosine_epochs or c.epochs,
         generator_lr=c.generator_lr,
         weights=weights,
