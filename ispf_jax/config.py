@@ -119,7 +119,7 @@ class AuditConfig:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A checked configuration. `forget` is kept as written: classes are resolved once the data is known (`forget_sets`)."""
+    """A checked configuration. `forget` is kept as written: classes are resolved once the data is known (`forget.forget_sets`)."""
 
     stages: tuple[str, ...]
     methods: tuple[str, ...]
@@ -227,54 +227,6 @@ def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Keys of two flat configurations that differ and are not free to differ."""
     free = lambda key: any(key == f or key.startswith(f + ".") for f in FREE_KEYS)  # noqa: E731
     return [key for key in sorted({*old, *new}) if not free(key) and old.get(key) != new.get(key)]
-
-
-def forget_sets(spec: str, class_names: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
-    """The sets of class ids that `config.forget` asks for, each sorted.
-
-    Sets are separated by ";", classes by ","; a class is an id or a name, as `id:5` or `name:05` where a word could be both; "each" is
-    every class by itself.
-    """
-    classes = len(class_names)
-    if spec.strip() == "each":
-        return tuple((c,) for c in range(classes))
-    sets = tuple(tuple(sorted(_class_id(word.strip(), spec, class_names) for word in s.split(","))) for s in spec.split(";"))
-    for ids in sets:
-        if len(set(ids)) < len(ids):
-            raise UserError(f"config.forget={spec!r} names a class twice in one set; name every class once.")
-        if len(ids) == classes:
-            raise UserError(f"config.forget={spec!r} forgets all {classes} classes at once; leave at least one to retain.")
-    if len(set(sets)) < len(sets):
-        raise UserError(f"config.forget={spec!r} names the same set twice; name every set once.")
-    return sets
-
-
-def _class_id(word, spec, class_names):
-    """The class that a word means: a name, an id, or `name:...` and `id:...` where one word could be both."""
-    prefix, colon, rest = word.partition(":")
-    named = class_names.index(word) if word in class_names else None
-    numbered = _id(word, class_names)
-    if named is None and colon and prefix == "name" and rest in class_names:
-        named = class_names.index(rest)
-    if numbered is None and colon and prefix == "id":
-        numbered = _id(rest, class_names)
-    if named is None and numbered is None:
-        known = ", ".join(class_names[:10]) + (", ..." if len(class_names) > 10 else "")
-        raise UserError(
-            f"config.forget={spec!r}: there is no class {word!r}; allowed are 0 to {len(class_names) - 1} or a name ({known})."
-        )
-    # A folder "05" may be the fourth class: taking it for class 5 would remove the wrong one.
-    alike = [name for name in class_names if name.isdecimal() and word.isdecimal() and int(name) == int(word)]
-    if numbered is not None and alike and class_names.index(alike[0]) != numbered:
-        raise UserError(
-            f"config.forget={spec!r}: {word!r} is class {numbered} by its number, which is called {class_names[numbered]!r}, and class "
-            f"{class_names.index(alike[0])} by its name; write id:{numbered} or name:{alike[0]}."
-        )
-    return numbered if named is None else named
-
-
-def _id(word, class_names):
-    return int(word) if word.isdecimal() and int(word) < len(class_names) else None
 
 
 def _build(cls, raw, prefix):

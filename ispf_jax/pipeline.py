@@ -19,18 +19,18 @@ import numpy as np
 
 from ispf_jax import data as data_room
 from ispf_jax import sweep
-from ispf_jax.config import Experiment, changed_keys, flatten, forget_sets, make_experiments
+from ispf_jax.config import Experiment, changed_keys, flatten, make_experiments
 from ispf_jax.data import cache
 from ispf_jax.errors import UserError
 from ispf_jax.estimate import costs, device_seconds
 from ispf_jax.files import atomic_write_json, ensure_writable
+from ispf_jax.forget import forget_sets, named
 from ispf_jax.jobs import Job, finished, jobs, joined
 from ispf_jax.lock import locked
 from ispf_jax.ops import choose_convolutions, convolutions
 from ispf_jax.parallel import Devices, chosen_devices
 from ispf_jax.plan import plan, table
 from ispf_jax.report import write_combined, write_report
-from ispf_jax.report.names import named
 from ispf_jax.state import split_seed
 from ispf_jax.telemetry import format_duration
 from ispf_jax.worker import Worker

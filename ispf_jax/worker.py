@@ -16,12 +16,12 @@ from ispf_jax.data import ImageData
 from ispf_jax.errors import UserError
 from ispf_jax.evaluate.accuracy import Evaluator, accuracies
 from ispf_jax.files import atomic_write_json, ensure_writable
+from ispf_jax.forget import named
 from ispf_jax.jobs import ForgetSets, Job, joined, rows_directory, shown
 from ispf_jax.models import build_classifier, init_variables
 from ispf_jax.ops import convolutions
 from ispf_jax.parallel import Devices
 from ispf_jax.provenance import journalled, weights_digest
-from ispf_jax.report.names import named
 from ispf_jax.report.results import complete_rows, read_rows
 from ispf_jax.stages.supervised import SupervisedStage
 from ispf_jax.stages.unlearn import UnlearnStage

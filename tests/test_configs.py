@@ -7,7 +7,8 @@ import itertools
 import pytest
 
 from configs import cifar100_multi_ispf, default
-from ispf_jax.config import Experiment, forget_sets, make_experiment, make_experiments
+from ispf_jax.config import Experiment, make_experiment, make_experiments
+from ispf_jax.forget import forget_sets
 from ispf_jax.methods import METHODS
 
 TABLES = ("svhn_table1", "cifar10_table1", "cifar100_table2", "table6", "table7", "table8")

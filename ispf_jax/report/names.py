@@ -1,7 +1,6 @@
 """What methods and metrics are called, what they ask, and which of them the verdict shows."""
 
 import re
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 METHOD_NAMES = {
@@ -131,9 +130,3 @@ def model_order(model: str) -> tuple:
     method, base = split_model(model)
     names = list(METHOD_NAMES)
     return (bool(base), base, names.index(method) if method in METHOD_NAMES else len(names), model)
-
-
-def named(forget: Iterable[int], class_names: Sequence[str]) -> str:
-    """A forget set for readers: "3" or, if classes have names of their own, "3 (cat)"."""
-    names = ((c, class_names[c] if c < len(class_names) else str(c)) for c in forget)
-    return ", ".join(str(c) if name == str(c) else f"{c} ({name})" for c, name in names)

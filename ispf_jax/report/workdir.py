@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterator
 
-from ispf_jax.config import forget_sets
+from ispf_jax.forget import forget_sets, named
 from ispf_jax.errors import UserError
 from ispf_jax.provenance import JOURNAL
 from ispf_jax.report.audits import Audit, read_audits
 from ispf_jax.report.averages import RunKey
-from ispf_jax.report.names import model_name, named
+from ispf_jax.report.names import model_name
 from ispf_jax.report.results import REFERENCES, Row, RunLog, forget_order, load_runs, method_order, read_rows
 
 SETTINGS_OF_EXTENT = ("metrics", "embedding_images")
