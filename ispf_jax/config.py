@@ -296,7 +296,8 @@ def _validate(e: Experiment):
     positive = {
         "model.width": e.model.width, "generator.width": e.generator.width, "generator.latent_dim": e.generator.latent_dim,
         "train.epochs": e.train.epochs, "train.batch_size": e.train.batch_size, "train.lr": e.train.lr,
-        "train.decay_factor": e.train.decay_factor, **{f"train.decay_epochs[{i}]": n for i, n in enumerate(e.train.decay_epochs)}, "distill.epochs": e.distill.epochs, "distill.loops": e.distill.loops,
+        "train.decay_factor": e.train.decay_factor, **{f"train.decay_epochs[{i}]": n for i, n in enumerate(e.train.decay_epochs)},
+        "distill.epochs": e.distill.epochs, "distill.loops": e.distill.loops,
         "distill.generator_steps": e.distill.generator_steps, "distill.student_steps": e.distill.student_steps,
         "distill.batch_size": e.distill.batch_size, "distill.lr": e.distill.lr, "distill.generator_lr": e.distill.generator_lr,
         "audit.relearn_batch": e.audit.relearn_batch, "audit.layers": e.audit.layers, "audit.train_images": e.audit.train_images,

@@ -27,30 +27,25 @@ def forget_sets(spec: str, class_names: tuple[str, ...]) -> tuple[tuple[int, ...
 
 def _class_id(word, spec, class_names):
     """The class that a word means: a name, an id, or `name:...` and `id:...` where one word could be both."""
-    prefix, colon, rest = word.partition(":")
-    named = class_names.index(word) if word in class_names else None
-    numbered = _id(word, class_names)
-    if named is None and colon and prefix == "name" and rest in class_names:
-        named = class_names.index(rest)
-    if numbered is None and colon and prefix == "id":
-        numbered = _id(rest, class_names)
-    if named is None and numbered is None:
+    kind, _, rest = word.partition(":")
+    number = rest if kind == "id" else word
+    numbered = int(number) if number.isdecimal() and int(number) < len(class_names) else None
+    called = next((class_names.index(name) for name in (word, rest if kind == "name" else word) if name in class_names), None)
+    if called is None and numbered is None:
         known = ", ".join(class_names[:10]) + (", ..." if len(class_names) > 10 else "")
         raise UserError(
             f"config.forget={spec!r}: there is no class {word!r}; allowed are 0 to {len(class_names) - 1} or a name ({known})."
         )
-    # A folder "05" may be the fourth class: taking it for class 5 would remove the wrong one.
-    alike = [name for name in class_names if name.isdecimal() and word.isdecimal() and int(name) == int(word)]
-    if numbered is not None and alike and class_names.index(alike[0]) != numbered:
-        raise UserError(
-            f"config.forget={spec!r}: {word!r} is class {numbered} by its number, which is called {class_names[numbered]!r}, and class "
-            f"{class_names.index(alike[0])} by its name; write id:{numbered} or name:{alike[0]}."
-        )
-    return numbered if named is None else named
-
-
-def _id(word, class_names):
-    return int(word) if word.isdecimal() and int(word) < len(class_names) else None
+    if word.isdecimal() and numbered is not None:
+        # A folder "05" may be the fourth class: taking it, or "5", for class 5 would remove the wrong one.
+        alike = [i for i, name in enumerate(class_names) if name.isdecimal() and int(name) == numbered]
+        other = called if called is not None else alike[0] if alike else numbered
+        if other != numbered:
+            raise UserError(
+                f"config.forget={spec!r}: {word!r} is class {numbered} by its number, which is called {class_names[numbered]!r}, and class "
+                f"{other} by its name; write id:{numbered} or name:{class_names[other]}."
+            )
+    return numbered if called is None else called
 
 
 def named(forget: Iterable[int], class_names: Sequence[str]) -> str:

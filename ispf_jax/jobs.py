@@ -44,6 +44,11 @@ class Job:
         return words.get(self.kind, self.kind).format(shown(self.forget)) + f" seed {self.seed}"
 
     @property
+    def stream(self) -> str:
+        """The random stream of an original or a retrained model: "original" or "retrain 3"."""
+        return f"{self.kind} {joined(self.forget)}".strip()
+
+    @property
     def place(self) -> Path:
         """Its directory below the work directory."""
         if self.kind == "shadow":

@@ -25,7 +25,7 @@ from ispf_jax.errors import UserError
 from ispf_jax.estimate import costs, device_seconds
 from ispf_jax.files import atomic_write_json, ensure_writable
 from ispf_jax.forget import forget_sets, named
-from ispf_jax.jobs import Job, finished, jobs, joined
+from ispf_jax.jobs import Job, finished, jobs
 from ispf_jax.lock import locked
 from ispf_jax.ops import choose_convolutions, convolutions
 from ispf_jax.parallel import Devices, chosen_devices
@@ -178,8 +178,8 @@ def load_data(e: Experiment) -> data_room.ImageData:
 
 def _check_split(job: Job, e: Experiment, data: data_room.ImageData):
     """Refused before anything is trained: a class whose images are all held out for validation."""
-    labels, stream = data.train.labels, f"{job.kind} {joined(job.forget)}".strip()
-    train, _ = data_room.train_val_split(~np.isin(labels, job.forget), e.data.val_fraction, split_seed(job.seed, stream))
+    labels = data.train.labels
+    train, _ = data_room.train_val_split(~np.isin(labels, job.forget), e.data.val_fraction, split_seed(job.seed, job.stream))
     data_room.check_classes(labels, train, data.class_names, job.forget, str(job))
 
 

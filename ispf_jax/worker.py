@@ -109,7 +109,7 @@ class Worker:
         """The reference of a trial: trained from scratch without the images of forgotten classes."""
         retained = ~np.isin(self.data.train.labels, job.forget)
         directory = self.workdir / job.place
-        saved = self.supervised.run(str(job), directory, job.seed, f"retrain {joined(job.forget)}", retained)
+        saved = self.supervised.run(str(job), directory, job.seed, job.stream, retained)
         self._keep_rows(directory, [self._row("retrain", "", job.forget, job.seed, "best_validation", saved.best, saved)])
 
     def unlearn(self, job: Job):
@@ -182,7 +182,8 @@ class Worker:
 
     def _trained_original(self, seed):
         everything = np.ones(len(self.data.train), bool)
-        saved = self.supervised.run(f"original seed {seed}", self.original_directory(seed), seed, "original", everything)
+        job = Job("original", seed)
+        saved = self.supervised.run(str(job), self.original_directory(seed), seed, job.stream, everything)
         self.devices.share(lambda: self._refuse_other_originals(seed, saved.best))
         return saved
 

@@ -46,6 +46,13 @@ def test_a_word_that_is_the_number_of_one_class_and_the_name_of_another_is_refus
     assert all(part in str(caught.value) for part in parts), caught.value
 
 
+def test_of_two_names_with_the_same_number_the_written_one_is_meant():
+    names = ("05", "5", "cat", "dog", "eel", "fox")
+    assert forget_sets("name:5", names) == ((1,),) and forget_sets("name:05", names) == ((0,),)
+    with pytest.raises(UserError, match="class 1 by its name; write id:5 or name:5"):
+        forget_sets("5", names)
+
+
 def test_numbers_as_names_in_order_need_no_more_than_a_number():
     assert forget_sets("1;02", ("00", "01", "02")) == ((1,), (2,))
     assert forget_sets("id:1,id:3", ("id:3", "cat", "dog")) == ((0, 1),)  # a name that looks like a number

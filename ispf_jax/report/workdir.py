@@ -92,19 +92,6 @@ def missing(parts: dict[str, Contents]) -> list[str]:
     return [f"{part}: {sentence}" if part else sentence for part, sentence in found]
 
 
-def read_part(workdir: str | os.PathLike) -> Contents:
-    """Read the work directory of a part, with the provenance of its last report; the configuration is the one of the last start."""
-    provenance = _json(Path(workdir) / "results.json").get("provenance")
-    return read(workdir, {k: v for k, v in provenance.items() if k != "config"} if isinstance(provenance, dict) else None)
-
-
-def missing(parts: dict[str, Contents]) -> list[str]:
-    """What was asked for and is not there, and what is damaged, as sentences; each begins with the part of a sweep it is of."""
-    found = [(part, sentence) for part, c in parts.items() for sentence in (
-        *unfinished(c), *unaudited(c), *(f"{name} is damaged and was set aside." for name in c.damaged))]
-    return [f"{part}: {sentence}" if part else sentence for part, sentence in found]
-
-
 def unfinished(contents: Contents) -> list[str]:
     """What the configuration asks for and the directory does not hold, as sentences; also runs that never got a result.
 
@@ -141,8 +128,8 @@ def unaudited(contents: Contents) -> list[str]:
     begun = [f"The audit of {_runs([run], contents)} was begun and is not finished: start it again with audit in config.stages."
              for run in contents.begun_audits]
     for other in contents.other_audits:
-        settings = contents.audits[0].settings
-        differ = ", ".join(f"audit.{k}={v}, not {settings.get(k)}" for k, v in other.settings.items() if k not in SETTINGS_OF_EXTENT and v != settings.get(k))
+        usual = contents.audits[0].settings
+        differ = ", ".join(f"audit.{k}={v}, not {usual.get(k)}" for k, v in other.settings.items() if k not in SETTINGS_OF_EXTENT and v != usual.get(k))
         begun.append(f"The audit of {_runs([other.key], contents)} has other settings than the others ({differ}) and is left out: "
                      "start it again with audit in config.stages.")
     if not contents.audits:
