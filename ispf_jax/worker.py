@@ -17,7 +17,7 @@ from ispf_jax.errors import UserError
 from ispf_jax.evaluate.accuracy import Evaluator, accuracies
 from ispf_jax.files import atomic_write_json, ensure_writable
 from ispf_jax.forget import named
-from ispf_jax.jobs import ForgetSets, Job, joined, rows_directory, shown
+from ispf_jax.jobs import ForgetSets, Job, rows_directory, shown
 from ispf_jax.models import build_classifier, init_variables
 from ispf_jax.ops import convolutions
 from ispf_jax.parallel import Devices

@@ -1,6 +1,5 @@
 """Jobs and the board they are taken from: order, failures, several workers, several processes; and whole sweeps on tiny images."""
 
-import json
 import os
 import threading
 import time

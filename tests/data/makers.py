@@ -1,7 +1,8 @@
-"""Small files in the official formats, made on the spot."""
+"""Small files in the official formats, and small image folders, made on the spot."""
 
 import hashlib
 import io
+import os
 import pickle
 import struct
 import tarfile
@@ -11,6 +12,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
+from ispf_jax import data
 from ispf_jax.data import catalogue
 
 CIFAR10_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -142,3 +144,25 @@ def same_examples(split, images, labels):
     have = sorted((image.tobytes(), int(label)) for image, label in zip(split.images, split.labels))
     want = sorted((image.tobytes(), int(label)) for image, label in zip(images, labels))
     return have == want
+
+
+def make_folder(root, size=8, channels=3, test="test", classes=("cat", "dog", "ant"), each=2):
+    for split, seed in (("train", 0), (test, 1)):
+        for label in classes:
+            folder = root / split / label
+            folder.mkdir(parents=True)
+            for i, image in enumerate(pixels(each, seed, size, channels)):
+                (folder / f"{i}.png").write_bytes(encoded(image))
+    return root
+
+
+def load(path, **options):
+    return data.load("image_folder", path=str(path), **options)
+
+
+def archive(root, file, prefix=""):
+    mode = {"tar": "w", "gz": "w:gz", "tgz": "w:gz", "xz": "w:xz", "bz2": "w:bz2"}[file.name.rsplit(".", 1)[1]]
+    with tarfile.open(file, mode) as tar:
+        for split in sorted(os.listdir(root), reverse=True):
+            tar.add(root / split, arcname=prefix + split)
+    return file
