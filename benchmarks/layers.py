@@ -1,4 +1,4 @@
-"""Rates of single convolutions and times of batch norm on a CPU: oneDNN's and XLA's here, and PyTorch.
+"""Rates of single convolutions and times of batch norm on a CPU: the package's choice, oneDNN's and XLA's here, and PyTorch.
 
     JAX_PLATFORMS=cpu python -m benchmarks.layers --batch=64
 
@@ -21,7 +21,11 @@ from ispf_jax.models.layers import batch_normalised, masked_moments
 from ispf_jax.ops import conv
 
 # Image size, channels in and out, kernel, stride: of AllCNN and of ResNet18 at full width.
-LAYERS = ((32, 3, 96, 3, 1), (32, 96, 96, 3, 1), (32, 96, 192, 3, 2), (16, 192, 192, 3, 1), (8, 192, 192, 3, 1), (32, 64, 64, 3, 1), (4, 512, 512, 3, 1))
+LAYERS = (
+    (32, 3, 96, 3, 1), (32, 96, 96, 3, 1), (32, 96, 192, 3, 2), (16, 192, 192, 3, 1), (8, 192, 192, 3, 1),
+    (32, 64, 64, 3, 1), (16, 128, 128, 3, 1), (8, 256, 256, 3, 1), (4, 512, 512, 3, 1),
+)  # fmt: skip
+IMPLEMENTATIONS = ("auto", "onednn", "xla")
 NORMS = ((32, 96), (16, 192), (32, 64))
 STEPS = 10
 
@@ -64,7 +68,7 @@ def convolutions(batch, size, inputs, outputs, kernel, stride):
         "filter gradient": (lambda x, w, g: conv.filter_gradient(x, g, w.shape, strides, padding, None)),
     }
     runs = {direction: {} for direction in ours}
-    for implementation in ("onednn", "xla"):
+    for implementation in IMPLEMENTATIONS:
         ops.choose_convolutions(implementation)
         for direction, function in ours.items():
             # A new function each time: jax.jit would return the program it has traced for the other implementation.
@@ -109,7 +113,7 @@ def main():
     p.add_argument("--rounds", type=int, default=7)
     a = p.parse_args()
     print(f"{machine()}, {ops.convolutions()}, torch {torch.__version__}, batch {a.batch}, float32")
-    print(f"\nGFLOP/s{'':37}" + "".join(f"{name:>26}" for name in ("onednn", "xla", "PyTorch")))
+    print(f"\nGFLOP/s{'':37}" + "".join(f"{name:>26}" for name in (*IMPLEMENTATIONS, "PyTorch")))
     for layer in LAYERS:
         runs, operations = convolutions(a.batch, *layer)
         for direction, contestants in runs.items():

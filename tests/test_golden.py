@@ -1,8 +1,8 @@
 """Losses, filters and whole steps against the recorded numbers of the authors' PyTorch program (`golden/README.md`).
 
 Tolerances are those that an independent JAX implementation reached, stated there: generator losses 1e-5 relative, gradient norms
-4e-4 relative, fixed-generator loss 3e-6 relative and probe logits 1e-3 absolute, teacher probe logits 2e-5 absolute; after a
-generator update about 1 %.
+4e-4 relative, fixed-generator loss 3e-6 relative and probe logits 1e-3 absolute, teacher probe logits 2e-5 absolute (in float64);
+after a generator update about 1 %.
 
 The record is float32 itself: the same step in float64 has a gradient of the generator's last bias 4.4e-4 away from it and a loss of GKT
 3.2e-6. So float32 is also held against float64, more closely than against the record.
@@ -130,13 +130,12 @@ def assert_summaries(tree_as_torch, golden_prefix, norm_rtol, head_atol_of_scale
 
 @pytest.mark.parametrize("method", PROGRAM_NAMES)
 def test_generator_step(method):
-    setup, state, teacher, generator_metrics, _ = run(method, 1e-3)
+    _, state, _, generator_metrics, _ = run(method, 1e-3)
     g, prefix = load("distill"), f"allcnn.{PROGRAM_NAMES[method]}.3"
     for term in ("bn", "oh", "adv", "balance", "act", "total"):
         np.testing.assert_allclose(
             generator_metrics[f"generator/{term}"], g[f"{prefix}/generator_loss/{term}"], rtol=1e-5, err_msg=term
         )
-    np.testing.assert_allclose(probe(setup, teacher, probe_images()), g[f"{prefix}/teacher_probe_logits"], atol=2e-5)
     # The first moment after Adam's first step is (1 - b1) times the gradient.
     gradient = jax.tree.map(lambda m: 2 * m, state.generator.opt_state.mu)
     assert assert_summaries(to_torch("generator", {"params": gradient}), f"{prefix}/generator_grad", 4e-4, 1e-2) >= 8
@@ -163,6 +162,26 @@ def test_student_steps_after_a_generator_step(method):
     g, prefix = load("distill"), f"allcnn.{PROGRAM_NAMES[method]}.3"
     np.testing.assert_allclose(student_metrics["student/loss"], g[f"{prefix}/last_loss"], rtol=1e-2)
     assert student_metrics["kept"] == len(g[f"{prefix}/last_target_logits"])
+
+
+@pytest.mark.parametrize("method", PROGRAM_NAMES)
+def test_teacher_logits(method):
+    """The record against float64, and float32 against float64.
+
+    Logits reach 27, where float32 steps by 1.9e-6, and the record is up to 1.5e-5 away from float64. Whether another float32 program stays
+    within 2e-5 of it everywhere is chance (the most of 80 differences is 1.9e-5 with XLA's convolutions and 2.0e-5 with oneDNN's on one
+    processor), so float32 is held against float64, by the root mean square, which does not depend on one unlucky logit.
+    """
+    prefix = f"allcnn.{PROGRAM_NAMES[method]}.3"
+
+    def logits(dtype):
+        teacher = jax.tree.map(lambda v: jnp.asarray(v, dtype), networks(prefix)["teacher"])
+        return np.asarray(probe(make_setup(1e-3, dtype), teacher, probe_images().astype(dtype)), np.float64)
+
+    with jax.enable_x64(True):
+        exact = logits("float64")
+    np.testing.assert_allclose(exact, load("distill")[f"{prefix}/teacher_probe_logits"], atol=2e-5)
+    assert np.sqrt(np.mean(np.square(logits("float32") - exact))) < 1e-5
 
 
 @pytest.mark.parametrize("method", PROGRAM_NAMES)

@@ -1,4 +1,4 @@
-"""2-d convolution whose gradients are fast on a CPU: by oneDNN where it is installed, else by XLA in forms that it compiles well.
+"""2-d convolution that is fast on a CPU: Winograd's for wide layers, else oneDNN's where it is installed, else XLA's in forms that it compiles well.
 
 `conv_general_dilated` is a drop-in for `jax.lax.conv_general_dilated` and is handed to `flax.linen.Conv` in its field of that
 name. Everything outside the plain case (2-d NHWC/HWIO, no dilation, one group, one type), and every backend but the CPU, goes to XLA
@@ -12,9 +12,10 @@ import jax
 from jax import lax
 
 from ispf_jax.errors import UserError
-from ispf_jax.ops import conv_onednn, conv_xla
+from ispf_jax.ops import conv_onednn, conv_winograd, conv_xla
 
 IMPLEMENTATIONS = ("auto", "onednn", "xla")
+_WIDE_FOR_ONEDNN, _WIDE_FOR_XLA = 128, 64  # channels from which on Winograd's are faster than the direct ones
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _chosen = "auto"
 
@@ -46,9 +47,17 @@ def only_xla():
 
 
 def convolutions() -> str:
-    """What computes convolutions on this machine's default device: "oneDNN 3.2.0" or "XLA"."""
-    own = jax.default_backend() == "cpu" and _chosen != "xla" and conv_onednn.library() is not None
-    return f"oneDNN {conv_onednn.version()}" if own else "XLA"
+    """What computes convolutions on this machine's default device: "oneDNN 3.2.0" or "XLA", on a CPU with "and Winograd"."""
+    direct = f"oneDNN {conv_onednn.version()}" if _with_onednn() else "XLA"
+    return f"{direct} and Winograd" if _with_winograd() else direct
+
+
+def _with_onednn():
+    return jax.default_backend() == "cpu" and _chosen != "xla" and conv_onednn.library() is not None
+
+
+def _with_winograd():
+    return jax.default_backend() == "cpu" and _chosen == "auto"
 
 
 def compiler_options() -> dict:
@@ -56,7 +65,7 @@ def compiler_options() -> dict:
 
     oneDNN's use all cores, so XLA must not run other operations beside them.
     """
-    return {} if convolutions() == "XLA" else {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+    return {} if not _with_onednn() else {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 
 
 def conv_general_dilated(
@@ -102,6 +111,8 @@ _conv.defvjp(_conv_forward, _conv_backward)
 
 def forward(x, w, strides, padding, precision):
     """Images [N, H, W, I] and filters [h, w, I, O] to outputs [N, H', W', O]; padding ((low, high), (low, high))."""
+    if _by_winograd(x, w.shape, strides, padding):
+        return conv_winograd.forward(x, w, precision)
     windows = zip(x.shape[1:3], padding, w.shape[:2], strides)
     size = [(pixels + low + high - kernel) // stride + 1 for pixels, (low, high), kernel, stride in windows]
     y = jax.ShapeDtypeStruct((x.shape[0], *size, w.shape[3]), x.dtype)
@@ -111,20 +122,29 @@ def forward(x, w, strides, padding, precision):
 
 def input_gradient(g, w, x_shape, strides, padding, precision):
     """Output gradients [N, H', W', O] to the input's, of `x_shape`."""
+    if _by_winograd(g, w.shape, strides, padding):
+        return conv_winograd.input_gradient(g, w, precision)
     fast = _by_onednn(conv_onednn.BY_INPUT, jax.ShapeDtypeStruct(x_shape, g.dtype), w, g, strides, padding)
     return fast(w, g) if fast else conv_xla.input_gradient(g, w, x_shape, strides, padding, precision)
 
 
 def filter_gradient(x, g, w_shape, strides, padding, precision):
     """Images [N, H, W, I] and output gradients [N, H', W', O] to the filters' gradient, of `w_shape`."""
+    if _by_winograd(x, w_shape, strides, padding):
+        return conv_winograd.filter_gradient(x, g, precision)
     fast = _by_onednn(conv_onednn.BY_FILTERS, x, jax.ShapeDtypeStruct(w_shape, g.dtype), g, strides, padding)
     return fast(x, g) if fast else conv_xla.filter_gradient(x, g, w_shape, strides, padding, precision)
 
 
 def merges_upsampling() -> bool:
     """Whether a convolution of strided gradients is fast, so that merging upsampling into a forward convolution pays."""
-    return convolutions() != "XLA"
+    return _with_onednn()
+
+
+def _by_winograd(images, w_shape, strides, padding):
+    wide = _WIDE_FOR_ONEDNN if _with_onednn() else _WIDE_FOR_XLA
+    return _with_winograd() and conv_winograd.pays(images, w_shape, strides, padding, wide)
 
 
 def _by_onednn(kind, x, w, y, strides, padding):
-    return None if convolutions() == "XLA" else conv_onednn.convolution(kind, x, w, y, strides, padding)
+    return None if not _with_onednn() else conv_onednn.convolution(kind, x, w, y, strides, padding)
