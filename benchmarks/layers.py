@@ -38,7 +38,7 @@ def looped(function, *arrays):
         return arrays, function(*arrays)
 
     start = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(function, *arrays))
-    program = jax.jit(lambda *carry: lax.fori_loop(0, STEPS, body, carry)[1]).lower(arrays, start).compile()
+    program = jax.jit(lambda *carry: lax.fori_loop(0, STEPS, body, carry)[1]).lower(arrays, start).compile(ops.compiler_options())
     return lambda: jax.block_until_ready(program(arrays, start))
 
 

@@ -21,6 +21,7 @@ from benchmarks.measure import Isolated, machine, matrix_product_rate, paired, p
 from benchmarks.networks_torch import CLASSIFIERS, Generator, multiply_adds
 from benchmarks.steps_jax import FORGET, LATENT, THRESHOLD, JaxSteps
 from benchmarks.steps_torch import STYLES, TorchSteps
+from ispf_jax import ops
 from ispf_jax.methods import METHODS
 
 OURS, ALONE = "ours", "ours, one by one"
@@ -40,6 +41,7 @@ def parse():
     p.add_argument("--classes", type=int, default=10)
     p.add_argument("--batch", type=int, default=256)
     p.add_argument("--precision", default="float32", choices=("float32", "tf32", "bfloat16"), help="tf32: GPU only")
+    p.add_argument("--convolutions", default="auto", choices=ops.IMPLEMENTATIONS, help="ours, on a CPU")
     p.add_argument("--steps", type=int, default=1, help="steps per timing")
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--alone", action="store_true", help="also ours step by step, one dispatch each")
@@ -92,6 +94,7 @@ def set_up(a, cpu):
     """JAX's device, and float32 or tf32 on both sides; bfloat16 is the networks' own."""
     if cpu or a.device == "cpu":
         jax.config.update("jax_platforms", "cpu")
+    ops.choose_convolutions(a.convolutions)
     jax.config.update("jax_default_matmul_precision", {"float32": "float32", "tf32": "tensorfloat32"}.get(a.precision))
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = a.precision == "tf32"
     torch.backends.cudnn.benchmark = True
@@ -174,7 +177,7 @@ def main():
     a = parse()
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # a GPU is shared by all contestants
     set_up(a, cpu=False)
-    print(f"{machine()}, torch {torch.__version__}")
+    print(f"{machine()}, {ops.convolutions()}, torch {torch.__version__}")
     print(f"{a.model} width {a.width:g}, {a.method}, {a.size}x{a.size}x{a.channels}, {a.classes} classes, batch {a.batch}, {a.precision}, {a.rounds} rounds of {a.steps} step(s)")
     return check(a, JaxSteps(a)) if a.check else time_table(a)
 

@@ -76,6 +76,7 @@ def conv_general_dilated(
     plain = (
         jax.default_backend() == "cpu"
         and lhs.ndim == 4
+        and lhs.dtype == rhs.dtype
         and set(lhs_dilation or (1,)) == {1}
         and set(rhs_dilation or (1,)) == {1}
         and feature_group_count == batch_group_count == 1

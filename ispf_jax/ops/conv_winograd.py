@@ -5,7 +5,7 @@ entry by entry; over channels that is one matrix product for each of the 16 entr
 algorithms for convolutional neural networks", CVPR 2016). The filter gradient is the transpose of that in w, the input gradient the same with
 flipped filters.
 
-In float32 the error of all three is 0.3 to 1.4 times that of oneDNN's direct ones (128 to 512 channels). Larger tiles would be faster by up to
+In float32 the error of all three is 0.2 to 1.4 times that of oneDNN's direct ones (128 to 512 channels). Larger tiles would be faster by up to
 15 % of a training step, and round more.
 """
 

@@ -31,7 +31,7 @@ def limits(contents: Contents) -> Limits:
     ways = Counter(r["computed"] for r in contents.rows if r.get("computed"))
     if len(ways) > 1:
         said.append(
-            "Results were computed in several ways, which round differently; training amplifies that as another seed would: "
+            "Results were computed in several ways, which may round differently; training amplifies that as another seed would: "
             + "; ".join(f"{way} ({count} result{'s' * (count > 1)})" for way, count in sorted(ways.items())) + "."
         )  # fmt: skip
     seeds, sets = len({a.seed for a in contents.audits}), len({a.forget for a in contents.audits})

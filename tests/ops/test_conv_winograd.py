@@ -10,6 +10,13 @@ from jax import lax
 
 from ispf_jax.ops import choose_convolutions, conv, conv_general_dilated, conv_winograd, conv_xla, convolutions
 
+@pytest.fixture(autouse=True)
+def chosen_by_the_package():
+    choose_convolutions("auto")
+    yield
+    choose_convolutions("auto")
+
+
 ONE, PADDED = (1, 1), ((1, 1), (1, 1))
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -132,16 +139,39 @@ def test_narrower_layers_are_winograds_where_the_direct_ones_are_xlas(monkeypatc
     assert without()
 
 
-def test_the_configuration_can_do_without(monkeypatch):
+@pytest.mark.parametrize("implementation", ["onednn", "xla"])
+def test_the_configuration_can_do_without(implementation):
+    if implementation == "onednn" and conv.conv_onednn.library() is None:
+        pytest.skip("the extra onednn is not installed, or not made for this machine")
     x, w, _ = problem(4, (16, 16), 128, 128)
-    try:
-        assert convolutions().endswith("and Winograd")
-        choose_convolutions("xla")
-        assert convolutions() == "XLA"
-        assert "conv_general_dilated" in str(jax.make_jaxpr(lambda x, w: _convolved(x, w))(x, w))
-    finally:
-        choose_convolutions("auto")
-    assert "conv_general_dilated" not in str(jax.make_jaxpr(lambda x, w: _convolved(x, w))(x, w))
+    assert convolutions().endswith("and Winograd") and "dot_general" in str(jax.make_jaxpr(lambda x, w: _convolved(x, w))(x, w))
+    choose_convolutions(implementation)
+    assert "Winograd" not in convolutions() and "dot_general" not in str(jax.make_jaxpr(lambda x, w: _convolved(x, w))(x, w))
+
+
+def with_gradients(convolve, x, w, g):
+    y, pull = jax.vjp(convolve, x, w)
+    return y, *pull(g)
+
+
+@pytest.mark.parametrize("how", ["alone", "vmap", "pmap", "scan"])
+def test_through_the_package_and_transformations(how, monkeypatch):
+    """Oblong images and unlike numbers of channels, against JAX's convolution."""
+    monkeypatch.setattr(conv_winograd, "_MANY", 1)
+    monkeypatch.setattr(conv, "_WIDE_FOR_XLA", 4)
+    monkeypatch.setattr(conv, "_WIDE_FOR_ONEDNN", 4)
+    arrays = problem(4, (6, 10), 5, 7)
+    mapped = [np.stack([a, a[::-1], 2 * a]) for a in arrays]
+    got, want = partial(with_gradients, _convolved), by_jax
+    if how == "alone":
+        got, want, mapped = jax.jit(got), want, arrays
+    elif how == "scan":
+        got, want = ((lambda *a, f=f: jax.jit(lambda *a: lax.scan(lambda c, a: (c, f(*a)), 0, a)[1])(*a)) for f in (got, want))
+    else:
+        got, want = (getattr(jax, how)(f) for f in (got, want))
+    assert "conv_general_dilated" not in str(jax.make_jaxpr(got)(*mapped))
+    for a, b in zip(got(*mapped), want(*mapped)):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
 def test_descent_through_two_wide_layers():
