@@ -1,4 +1,4 @@
-"""2-d convolution that is fast on a CPU: Winograd's for wide layers, else oneDNN's where it is installed, else XLA's in forms that it compiles well.
+"""2-d convolution that is fast on a CPU: by choice Winograd's for wide layers, else oneDNN's where it is installed, else XLA's in forms that it compiles well.
 
 `conv_general_dilated` is a drop-in for `jax.lax.conv_general_dilated` and is handed to `flax.linen.Conv` in its field of that
 name. Everything outside the plain case (2-d NHWC/HWIO, no dilation, one group, one type), and every backend but the CPU, goes to XLA
@@ -14,7 +14,7 @@ from jax import lax
 from ispf_jax.errors import UserError
 from ispf_jax.ops import conv_onednn, conv_winograd, conv_xla
 
-IMPLEMENTATIONS = ("auto", "onednn", "xla")
+IMPLEMENTATIONS = ("auto", "onednn", "xla", "winograd")
 _WIDE_FOR_ONEDNN, _WIDE_FOR_XLA = 128, 64  # channels from which on Winograd's are faster than the direct ones
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _chosen = "auto"
@@ -57,7 +57,7 @@ def _with_onednn():
 
 
 def _with_winograd():
-    return jax.default_backend() == "cpu" and _chosen == "auto"
+    return jax.default_backend() == "cpu" and _chosen == "winograd"
 
 
 def compiler_options() -> dict:

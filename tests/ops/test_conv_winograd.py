@@ -12,7 +12,7 @@ from ispf_jax.ops import choose_convolutions, conv, conv_general_dilated, conv_w
 
 @pytest.fixture(autouse=True)
 def chosen_by_the_package():
-    choose_convolutions("auto")
+    choose_convolutions("winograd")
     yield
     choose_convolutions("auto")
 
