@@ -5,8 +5,8 @@ Tolerances are those that an independent JAX implementation reached, stated ther
 generator update about 1 %.
 
 The record is float32 itself, of direct convolutions: the same step in float64 has a gradient of the generator's last bias 4.4e-4 away from
-it and a loss of GKT 3.2e-6. So direct convolutions are held against the record, and float32 with them and with Winograd's against float64,
-more closely than against the record.
+it and a loss of GKT 3.2e-6. So direct convolutions are held against the record, and float32 with them against float64,
+more closely than against the record; of Winograd's the logits are.
 """
 
 from functools import cache, partial
