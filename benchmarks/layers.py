@@ -1,4 +1,4 @@
-"""Rates of single convolutions and times of batch norm on a CPU: the package's choice, oneDNN's and XLA's here, and PyTorch.
+"""Rates of single convolutions and times of batch norm on a CPU: Winograd's, oneDNN's and XLA's here, and PyTorch.
 
     JAX_PLATFORMS=cpu python -m benchmarks.layers --batch=64
 

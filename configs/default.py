@@ -25,7 +25,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.spread = "batch"  # what is spread over them: "batch" (every run over all of them) or "jobs" (every device takes runs of its own: for sweeps)
     c.dry_run = False  # only print the jobs, their steps and an estimate of the time
     c.deterministic = False  # the same bits from run to run on GPUs too, slower; CPUs always give them
-    c.convolutions = "auto"  # what computes them on a CPU: "onednn" (extra "onednn"), "xla", "auto": oneDNN's where it is installed, else XLA's; "winograd": as "auto", but wide float32 layers by Winograd's
+    c.convolutions = "auto"  # what computes them on a CPU: "onednn" (extra "onednn"; up to twice as fast), "xla", "auto": oneDNN where it is installed; "winograd": as "auto", but Winograd's for wide float32 layers, faster still
     c.parts = ConfigDict()  # sub-experiments {name: {keys that differ}}, each in a directory of its own; see `sweep`
 
     c.data = ConfigDict()

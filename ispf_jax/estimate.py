@@ -14,7 +14,7 @@ from ispf_jax.jobs import Job
 from ispf_jax.models import Generator, build_classifier, init_variables
 from ispf_jax.ops import convolutions, only_xla
 
-_EFFICIENCY = {"XLA": 0.5, "oneDNN": 0.8}  # share of the matrix-product rate that whole training steps reach on two cores; more with wide layers
+_EFFICIENCY = {"XLA": 0.5, "oneDNN": 0.8}  # share of the matrix-product rate that whole training steps reach on two cores
 
 
 def forward_flops(module, example_shape, batch: int) -> float:

@@ -4,9 +4,9 @@ Tolerances are those that an independent JAX implementation reached, stated ther
 4e-4 relative, fixed-generator loss 3e-6 relative and probe logits 1e-3 absolute, teacher probe logits 2e-5 absolute; after a
 generator update about 1 %.
 
-The record is float32 itself, of direct convolutions: the same step in float64 has a gradient of the generator's last bias 4.4e-4 away from
-it and a loss of GKT 3.2e-6. So direct convolutions are held against the record, and float32 with them against float64,
-more closely than against the record; of Winograd's the logits are.
+The record is float32 itself: the same step in float64 has a gradient of the generator's last bias 4.4e-4 away from it and a loss of GKT
+3.2e-6. So float32 is also held against float64, more closely than against the record; of Winograd's convolutions, which are not the default,
+the teacher's logits and a generator step are.
 """
 
 from functools import cache, partial
@@ -32,9 +32,8 @@ BATCH = 16
 
 @pytest.fixture(autouse=True)
 def implementation(request):
-    """Direct convolutions, as in the recorded program, or what the package chooses."""
-    direct = "xla" if conv.conv_onednn.library() is None else "onednn"
-    choose_convolutions("winograd" if getattr(request, "param", "direct") == "winograd" else direct)
+    """The package's default, which is direct convolutions, or what the test asks for."""
+    choose_convolutions(getattr(request, "param", "auto"))
     yield
     choose_convolutions("auto")
 
@@ -94,8 +93,8 @@ def networks(prefix):
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def recorded_run(setup, convolutions, state, teacher, request, noises):
-    """One generator step and two student steps, and what the file holds about them; `convolutions` tells programs apart."""
+def recorded_run(setup, made_with, state, teacher, request, noises):
+    """One generator step and two student steps, and what the file holds about them; `made_with` tells programs apart."""
     state, generator_metrics = generator_step(setup, state, teacher, request, noises[0])
     state, _ = student_step(setup, state, teacher, request, noises[1])
     state, student_metrics = student_step(setup, state, teacher, request, noises[2])
@@ -103,13 +102,13 @@ def recorded_run(setup, convolutions, state, teacher, request, noises):
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def probe(setup, convolutions, variables, images):
+def probe(setup, made_with, variables, images):
     return setup.classifier.apply(variables, images)[0]
 
 
 def program(dtype):
-    """What tells programs apart: Winograd's convolutions are for float32 only."""
-    return convolutions() if dtype == "float32" else "direct"
+    """What tells programs apart that are otherwise the same; float64 ones are, whatever was chosen."""
+    return convolutions() if dtype == "float32" else dtype
 
 
 def run(method, generator_lr, dtype="float32"):
@@ -181,7 +180,7 @@ def test_student_steps_after_a_generator_step(method):
     assert student_metrics["kept"] == len(g[f"{prefix}/last_target_logits"])
 
 
-@pytest.mark.parametrize("implementation", ["direct", "winograd"], indirect=True)
+@pytest.mark.parametrize("implementation", ["auto", "winograd"], indirect=True)
 @pytest.mark.parametrize("with_onednn", [True, False])
 def test_teacher_logits_are_close_to_float64(implementation, with_onednn, monkeypatch):
     """With images enough for Winograd's in all wide layers; beside XLA's direct ones 96 channels are wide."""
@@ -199,29 +198,41 @@ def test_teacher_logits_are_close_to_float64(implementation, with_onednn, monkey
     assert 0 < np.sqrt(np.mean(np.square(difference))) < 1e-5
 
 
-@pytest.mark.parametrize(
-    "method, implementation", [*((m, "direct") for m in PROGRAM_NAMES)], indirect=["implementation"]
-)
-def test_float32_is_close_to_float64(method, implementation):
+GENERATOR_STEPS = [*((method, "auto") for method in PROGRAM_NAMES), ("ispf", "winograd")]
+
+
+@pytest.mark.parametrize("method, implementation", GENERATOR_STEPS, indirect=["implementation"])
+def test_generator_step_is_close_to_float64(method, implementation):
     prefix = f"allcnn.{PROGRAM_NAMES[method]}.3/generator_grad/"
     recorded = {key.removeprefix(prefix): norm for key, norm in load("distill").items() if key.startswith(prefix)}
 
     def results(dtype):
-        _, after_generator_step, _, losses, _ = run(method, 1e-3, dtype)
-        _, _, _, _, student_metrics = run(method, 0.0, dtype)
-        gradient = to_torch("generator", {"params": after_generator_step.generator.opt_state.mu})
+        _, state, _, losses, _ = run(method, 1e-3, dtype)
+        gradient = to_torch("generator", {"params": state.generator.opt_state.mu})
         norms = {  # but for those that vanish in exact arithmetic
             name: np.linalg.norm(np.asarray(value, np.float64)) for name, value in gradient.items()
             if recorded[f"{name}#norm"] > 1e-4 * np.sqrt(value.size)
         }  # fmt: skip
-        return norms, np.asarray(losses["generator/total"]), np.asarray(student_metrics["student/loss"])
+        return norms, np.asarray(losses["generator/total"])
 
     with jax.enable_x64(True):
-        norms, generator_loss, student_loss = results("float64")
-    assert student_loss.dtype == np.float64
-    single_norms, single_generator_loss, single_student_loss = results("float32")
+        norms, loss = results("float64")
+    assert loss.dtype == np.float64
+    single_norms, single_loss = results("float32")
     assert len(norms) >= 8
     for name, norm in norms.items():
         np.testing.assert_allclose(single_norms[name], norm, rtol=2e-4, err_msg=name)
-    np.testing.assert_allclose(single_generator_loss, generator_loss, rtol=1e-6)
-    np.testing.assert_allclose(single_student_loss, student_loss, rtol=3e-6)
+    np.testing.assert_allclose(single_loss, loss, rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", PROGRAM_NAMES)
+def test_student_loss_is_close_to_float64(method):
+    """Not of Winograd's convolutions, which miss the tolerance: 3.06e-6 for ISPF, where oneDNN's have 1.9e-6 and XLA's 2.4e-6."""
+
+    def loss(dtype):
+        return np.asarray(run(method, 0.0, dtype)[-1]["student/loss"])
+
+    with jax.enable_x64(True):
+        exact = loss("float64")
+    assert exact.dtype == np.float64
+    np.testing.assert_allclose(loss("float32"), exact, rtol=3e-6)

@@ -1,4 +1,4 @@
-"""2-d convolution that is fast on a CPU: by choice Winograd's for wide layers, else oneDNN's where it is installed, else XLA's in forms that it compiles well.
+"""2-d convolution that is fast on a CPU: by oneDNN where it is installed, else by XLA in forms that it compiles well; on request Winograd's.
 
 `conv_general_dilated` is a drop-in for `jax.lax.conv_general_dilated` and is handed to `flax.linen.Conv` in its field of that
 name. Everything outside the plain case (2-d NHWC/HWIO, no dilation, one group, one type), and every backend but the CPU, goes to XLA
@@ -47,7 +47,7 @@ def only_xla():
 
 
 def convolutions() -> str:
-    """What computes convolutions on this machine's default device: "oneDNN 3.2.0" or "XLA", on a CPU with "and Winograd"."""
+    """What computes convolutions on this machine's default device: "oneDNN 3.2.0" or "XLA", "... and Winograd" where that was chosen."""
     direct = f"oneDNN {conv_onednn.version()}" if _with_onednn() else "XLA"
     return f"{direct} and Winograd" if _with_winograd() else direct
 
@@ -65,7 +65,7 @@ def compiler_options() -> dict:
 
     oneDNN's use all cores, so XLA must not run other operations beside them.
     """
-    return {} if not _with_onednn() else {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+    return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"} if _with_onednn() else {}
 
 
 def conv_general_dilated(
@@ -148,4 +148,4 @@ def _by_winograd(images, w_shape, strides, padding):
 
 
 def _by_onednn(kind, x, w, y, strides, padding):
-    return None if not _with_onednn() else conv_onednn.convolution(kind, x, w, y, strides, padding)
+    return conv_onednn.convolution(kind, x, w, y, strides, padding) if _with_onednn() else None
