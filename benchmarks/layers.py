@@ -1,4 +1,4 @@
-"""Rates of single convolutions and times of batch norm on a CPU: Winograd's, oneDNN's and XLA's here, and PyTorch.
+"""Rates of single convolutions and times of batch norm on a CPU: ours (Winograd's where "auto" takes them), oneDNN's, XLA's, and PyTorch's.
 
     JAX_PLATFORMS=cpu python -m benchmarks.layers --batch=64
 
@@ -25,7 +25,6 @@ LAYERS = (
     (32, 3, 96, 3, 1), (32, 96, 96, 3, 1), (32, 96, 192, 3, 2), (16, 192, 192, 3, 1), (8, 192, 192, 3, 1),
     (32, 64, 64, 3, 1), (16, 128, 128, 3, 1), (8, 256, 256, 3, 1), (4, 512, 512, 3, 1),
 )  # fmt: skip
-IMPLEMENTATIONS = ("winograd", "onednn", "xla")
 NORMS = ((32, 96), (16, 192), (32, 64))
 STEPS = 10
 
@@ -68,7 +67,7 @@ def convolutions(batch, size, inputs, outputs, kernel, stride):
         "filter gradient": (lambda x, w, g: conv.filter_gradient(x, g, w.shape, strides, padding, None)),
     }
     runs = {direction: {} for direction in ours}
-    for implementation in IMPLEMENTATIONS:
+    for implementation in ops.IMPLEMENTATIONS:
         ops.choose_convolutions(implementation)
         for direction, function in ours.items():
             # A new function each time: jax.jit would return the program it has traced for the other implementation.
@@ -113,7 +112,7 @@ def main():
     p.add_argument("--rounds", type=int, default=7)
     a = p.parse_args()
     print(f"{machine()}, {ops.convolutions()}, torch {torch.__version__}, batch {a.batch}, float32")
-    print(f"\nGFLOP/s{'':37}" + "".join(f"{name:>26}" for name in (*IMPLEMENTATIONS, "PyTorch")))
+    print(f"\nGFLOP/s{'':37}" + "".join(f"{name:>26}" for name in (*ops.IMPLEMENTATIONS, "PyTorch")))
     for layer in LAYERS:
         runs, operations = convolutions(a.batch, *layer)
         for direction, contestants in runs.items():

@@ -25,12 +25,12 @@ def get_config(variant: str = "") -> ConfigDict:
     c.spread = "batch"  # what is spread over them: "batch" (every run over all of them) or "jobs" (every device takes runs of its own: for sweeps)
     c.dry_run = False  # only print the jobs, their steps and an estimate of the time
     c.deterministic = False  # the same bits from run to run on GPUs too, slower; CPUs always give them
-    c.convolutions = "auto"  # what computes them on a CPU: "onednn" (extra "onednn"; up to twice as fast), "xla", "auto": oneDNN where it is installed; "winograd": as "auto", but Winograd's for wide float32 layers, faster still
+    c.convolutions = "auto"  # what computes them on a CPU: "auto": Winograd's for wide float32 layers, for others oneDNN's where it is installed (extra "onednn"; up to twice as fast as XLA's); "onednn" or "xla": these for all layers
     c.parts = ConfigDict()  # sub-experiments {name: {keys that differ}}, each in a directory of its own; see `sweep`
 
     c.data = ConfigDict()
-    c.data.name = "digits"  # digits, image_folder, svhn, cifar10, cifar100 or synthetic
-    c.data.path = ""  # image_folder: directory or tar archive with <split>/<class>/<file>
+    c.data.name = "digits"  # digits, image_folder, svhn, cifar10, cifar100, synthetic, or none (a classifier of your own and no images)
+    c.data.path = ""  # image_folder: directory or tar archive with <split>/<class>/<file>; the split train may be left out where nothing is trained on it
     c.data.data_dir = ""  # where tensorflow-datasets keeps its data; empty: its own default, ~/tensorflow_datasets
     c.data.manual_dir = ""  # where official archives of SVHN or CIFAR lie that were fetched by hand
     c.data.download = True  # whether the network may be used at all
@@ -38,7 +38,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.data.image_size = 0  # pixels; 0: as the images are
     c.data.resize = False  # scale images of another size instead of refusing them
     c.data.channels = 0  # 1 or 3; 0: as the images are (3 if any of them is in colour)
-    c.data.classes = 10  # number of classes; synthetic only
+    c.data.classes = 10  # number of classes; of synthetic and none only
     c.data.max_train = 0  # use a class-balanced subset of that many training images; 0: all
     c.data.max_test = 0  # the same for test images
     c.data.mean = "0.5"  # normalisation, one number or one per channel, for images in [0, 1] [program: 0.5 for SVHN]
@@ -48,6 +48,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.model = ConfigDict()
     c.model.name = "allcnn"  # allcnn or resnet18; teacher and student alike
     c.model.width = 1.0  # factor on the number of filters
+    c.model.checkpoint = ""  # a classifier that was trained elsewhere, to be the original of every trial: a state_dict (.pt of PyTorch, or .safetensors); see docs/checkpoints.md; empty: the original is trained here
     c.model.dtype = "float32"  # of activations: float32 or bfloat16; parameters, statistics and losses are float32
 
     c.generator = ConfigDict()
@@ -115,6 +116,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.audit.embedding_images = 400  # images in the pictures of features, real and synthetic ones of every student, test images of every model; 0: no pictures
 
     # How a run is kept and shown; free to change between two starts.
+    c.export = "auto"  # write finished networks as files for other programs too: "pt" (PyTorch), "safetensors", or both; "auto": in the format of model.checkpoint, if there is one; empty: no
     c.checkpoint_seconds = 60.0  # time between two checkpoints of a running stage; every stage is saved at its end in any case
     c.progress_seconds = 10.0  # time between two lines of progress where the output is no terminal
     c.tensorboard = True  # write event files if tensorboardX is installed (extra "tensorboard")

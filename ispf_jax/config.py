@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ispf_jax.errors import UserError
+from ispf_jax.interop import FORMATS
 from ispf_jax.methods import METHODS
 from ispf_jax.models import CLASSIFIERS
 from ispf_jax.ops import IMPLEMENTATIONS
@@ -46,6 +47,7 @@ class DataConfig:
 class ModelConfig:
     name: str
     width: float
+    checkpoint: str
     dtype: str
 
 
@@ -138,6 +140,7 @@ class Experiment:
     distill: DistillConfig
     evaluate: EvaluateConfig
     audit: AuditConfig
+    export: tuple[str, ...]
     checkpoint_seconds: float
     progress_seconds: float
     tensorboard: bool
@@ -145,7 +148,7 @@ class Experiment:
 
 
 FREE_KEYS = (
-    "stages", "methods", "base", "forget", "seeds", "devices", "spread", "dry_run", "deterministic", "convolutions", "checkpoint_seconds", "progress_seconds", "tensorboard",
+    "stages", "methods", "base", "forget", "seeds", "devices", "spread", "dry_run", "deterministic", "convolutions", "export", "checkpoint_seconds", "progress_seconds", "tensorboard",
     "compilation_cache", "evaluate.batch_size", "audit", "data.path", "data.data_dir", "data.manual_dir", "data.download", "data.cache_dir",
 )  # fmt: skip
 """Keys that may differ between two starts in one work directory: they change what is run or kept; of what a run computes
@@ -272,7 +275,7 @@ def _convert(kind, value, key):
 
 
 def _validate(e: Experiment):
-    for key, words, allowed in (("stages", e.stages, STAGES), ("methods", e.methods, tuple(METHODS)), ("base", e.base, BASES), ("audit.metrics", e.audit.metrics, AUDIT_METRICS)):
+    for key, words, allowed in (("stages", e.stages, STAGES), ("methods", e.methods, tuple(METHODS)), ("base", e.base, BASES), ("audit.metrics", e.audit.metrics, AUDIT_METRICS), ("export", e.export, ("auto", *FORMATS))):
         for word in words:
             if word not in allowed:
                 raise UserError(f"config.{key}: {word!r} is unknown; allowed are {', '.join(allowed)}.")

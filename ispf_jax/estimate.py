@@ -44,6 +44,8 @@ class Costs:
         c = self.e.distill
         if job.kind == "unlearn":
             return c.epochs * c.loops * c.student_steps
+        if self._given(job):
+            return 0
         return 0 if job.kind == "audit" else self.e.train.epochs * -(-int(self._seen(job)) // self.e.train.batch_size)
 
     def flops(self, job: Job) -> float:
@@ -56,9 +58,14 @@ class Costs:
             return distilled + generated * (3 * self.generator_pass + 4 * self.classifier_pass)  # two networks, forward and to the input
         if job.kind == "audit":
             return self._audit()
+        if self._given(job):
+            return 0.0
         seen = self._seen(job)
         fraction = self.e.data.val_fraction
         return self.e.train.epochs * self.classifier_pass * seen * (3 + fraction / (1 - fraction))
+
+    def _given(self, job):
+        return job.kind == "original" and bool(self.e.model.checkpoint)
 
     def _seen(self, job):
         """Images per epoch of supervised training."""

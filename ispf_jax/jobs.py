@@ -6,6 +6,7 @@ Layout of a work directory::
     original/seed0/{checkpoints,metrics.jsonl,split.npz,rows/3/result.json}
     retrain/3/seed0/{...,result.json}
     unlearn/dfq/ispf/3/seed0/{...,samples.png,result.json}
+    .../weights.pt, weights.safetensors           networks for other programs, beside their checkpoints
     shadows/mia2/shadow0/                         shadow models of the audit's attacks
     audit/3/seed0/{original.json,...,audit.json}  what is left of the forgotten classes
     report/ results.json results.csv ...          written by the report

@@ -31,6 +31,7 @@ from ispf_jax.ops import choose_convolutions, convolutions
 from ispf_jax.parallel import Devices, chosen_devices
 from ispf_jax.plan import plan, table
 from ispf_jax.report import write_combined, write_report
+from ispf_jax.stages.export import export, wanted
 from ispf_jax.state import split_seed
 from ispf_jax.telemetry import format_duration
 from ispf_jax.worker import Worker
@@ -63,6 +64,8 @@ def run(config, workdir: str) -> str:
             failures, count = run_.work()
             failed |= {f"{name} {job}".strip(): error for job, error in failures.items()}
             total += count
+            if wanted(e) and jax.process_index() == 0:
+                run_.export()
             if "report" in e.stages and jax.process_index() == 0 and not 0 < count == len(failures):
                 tables.append((f"{name}\n" if name else "") + write_report(run_.workdir, run_.provenance()))
         if "" not in experiments and tables:
@@ -97,8 +100,10 @@ class Run:
                 "use the same data or another --workdir."
             )
         for job in self.jobs:
-            if job.kind in ("original", "retrain"):
+            if job.kind in ("original", "retrain") and not _is_given(job, experiment):
                 _check_split(job, experiment, self.data)
+        if "audit" in experiment.stages and not len(self.data.train):
+            raise UserError(_NO_TRAINING_IMAGES.format("audit"))
 
     def worker(self, devices: Devices) -> Worker:
         """A worker for this experiment; it has the console for itself if it is the only one."""
@@ -121,6 +126,14 @@ class Run:
         if audits and crew.leads:
             failed |= sweep.work(sweep.Board(audits), [self.worker(Devices(crew.local))])
         return failed, len(todo)
+
+    def export(self):
+        """Write the finished networks for other programs, as `config.export` asks for."""
+        worker = self.worker(Devices(self.devices[0].local))
+        written = export(worker, [job for job in self.jobs if job.kind in ("original", "retrain", "unlearn") and self._finished(job)])
+        if written:
+            more = f" and {len(written) - 1} more" if len(written) > 1 else ""
+            print(f"weights for other programs: {written[-1]}{more}", file=sys.stderr, flush=True)
 
     def _finished(self, job):
         return finished(job, self.workdir, self.forget_sets)
@@ -176,9 +189,21 @@ def load_data(e: Experiment) -> data_room.ImageData:
     return data
 
 
+_NO_TRAINING_IMAGES = (
+    "config.data holds no training images, which the stage {} needs: leave it out (with a classifier of your own: "
+    "--config.model.checkpoint=<file> --config.stages=original,unlearn,report), or add the split train."
+)
+
+
+def _is_given(job: Job, e: Experiment) -> bool:
+    return job.kind == "original" and bool(e.model.checkpoint)
+
+
 def _check_split(job: Job, e: Experiment, data: data_room.ImageData):
-    """Refused before anything is trained: a class whose images are all held out for validation."""
+    """Refused before anything is trained: no images at all, or a class whose images are all held out for validation."""
     labels = data.train.labels
+    if not len(labels):
+        raise UserError(_NO_TRAINING_IMAGES.format(job.kind))
     train, _ = data_room.train_val_split(~np.isin(labels, job.forget), e.data.val_fraction, split_seed(job.seed, job.stream))
     data_room.check_classes(labels, train, data.class_names, job.forget, str(job))
 

@@ -2,7 +2,7 @@
 
 import sys
 from contextlib import nullcontext
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import jax
@@ -17,17 +17,19 @@ from ispf_jax.errors import UserError
 from ispf_jax.evaluate.accuracy import Evaluator, accuracies
 from ispf_jax.files import atomic_write_json, ensure_writable
 from ispf_jax.forget import named
+from ispf_jax.interop import Given, read_classifier
 from ispf_jax.jobs import ForgetSets, Job, rows_directory, shown
 from ispf_jax.models import build_classifier, init_variables
 from ispf_jax.ops import convolutions
 from ispf_jax.parallel import Devices
 from ispf_jax.provenance import journalled, weights_digest
 from ispf_jax.report.results import complete_rows, read_rows
+from ispf_jax.stages.given import given_original
 from ispf_jax.stages.supervised import SupervisedStage
 from ispf_jax.stages.unlearn import UnlearnStage
 from ispf_jax.training import Keeping
 
-_ACCESS = {"original": "training data", "masked_head": "weights only", "retrain": "training data"}
+_ACCESS = {"given": "a file", "original": "training data", "masked_head": "weights only", "retrain": "training data"}
 
 
 class Worker:
@@ -48,7 +50,7 @@ class Worker:
         self._teachers: dict[int, dict] = {}
         self.images, self.labels = self.devices.replicate((data.train.images, data.train.labels))
         self.test_images, self.test_labels = self.devices.replicate((data.test.images, data.test.labels))
-        self.evaluator = Evaluator(self.classifier, e.data.mean, e.data.std, min(e.evaluate.batch_size, len(data.test)))
+        self.evaluator = Evaluator(self.classifier, e.data.mean, e.data.std, min(e.evaluate.batch_size, max(1, len(data.test))))
         self.supervised = SupervisedStage(e, self.classifier, self.devices, self.images, self.labels, keeping)
         self.unlearners = {
             base: UnlearnStage(e, base, self.classifier, data.image_shape, self.devices, keeping) for base in BASES
@@ -82,7 +84,8 @@ class Worker:
 
     def original(self, job: Job):
         """The original of a trial, with rows for it and its masked head for every forget set."""
-        directory, saved = self.workdir / job.place, self._trained_original(job.seed)
+        directory, saved = self.workdir / job.place, self._original(job.seed)
+        selection = "given" if self.e.model.checkpoint else "best_validation"
         self._warn_of_chance(job, saved.best)
         for forget in self.forget_sets:
             if self.devices.share(lambda: complete_rows(rows_directory(directory, forget) / "result.json")):
@@ -90,7 +93,7 @@ class Worker:
             rows = []
             for method in ("original", "masked_head"):
                 hidden = self._mask(forget) if method == "masked_head" else None
-                rows.append(self._row(method, "", forget, job.seed, "best_validation", saved.best, saved, hidden=hidden))
+                rows.append(self._row(method, "", forget, job.seed, selection, saved.best, saved, hidden=hidden))
             self._keep_rows(rows_directory(directory, forget), rows)
 
     def _warn_of_chance(self, job, variables):
@@ -98,10 +101,14 @@ class Worker:
         confusion, chance = self.evaluator.confusion(variables, self.test_images, self.test_labels), 100 / self.data.num_classes
         forgotten = sorted({c for forget in self.forget_sets for c in forget})
         weak = [c for c in forgotten if accuracies(confusion, (c,)).forget <= chance]
+        advice = (
+            "compare config.data.mean, config.data.std, the size of images and the order of classes with those it was trained with"
+            if self.e.model.checkpoint else "train longer (config.train.epochs) or with more images"
+        )  # fmt: skip
         if weak and self.leads:
             print(
                 f"warning: {job}: test images of the forgotten {named(weak, self.data.class_names)} are recognised no better than by guessing "
-                f"({chance:.3g} %); what was not learned cannot be unlearned: train longer (config.train.epochs) or with more images",
+                f"({chance:.3g} %); what was not learned cannot be unlearned: {advice}",
                 file=sys.stderr, flush=True,
             )  # fmt: skip
 
@@ -118,7 +125,7 @@ class Worker:
 
         directory, stage, forget = self.workdir / job.place, self.unlearners[job.base], job.forget
         teacher = self.devices.replicate(self.teacher(job.seed))
-        observe = self._observer(stage, job.method, forget) if self.e.evaluate.every else None
+        observe = self._observer(stage, job.method, forget) if self.e.evaluate.every and len(self.data.test) else None
         saved = stage.run(str(job), directory, job.seed, job.method, forget, teacher, observe)
         rows = [self._row(job.method, job.base, forget, job.seed, "last", saved.last, saved, stage)]
         if saved.meta["best_score"] is not None:
@@ -164,7 +171,7 @@ class Worker:
 
     def _read_teacher(self, seed):
         if "original" in self.e.stages:  # there already, unless its checkpoints were removed or damaged
-            return self._trained_original(seed).best
+            return self._original(seed).best
         variables, meta = self.devices.share(lambda: self.load(self.original_directory(seed), "best"))
         if meta["epoch"] < self.e.train.epochs:
             raise UserError(f"the original of seed {seed} is not finished; add original to config.stages.")
@@ -173,17 +180,29 @@ class Worker:
 
     def load(self, directory: Path, which: str) -> tuple[dict, dict]:
         """(classifier variables `last` or `best`, meta) of a stage's directory."""
-        shapes = jax.eval_shape(partial(init_variables, self.classifier, example_shape=(1, *self.data.image_shape)), jax.random.key(0))
-        template = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
         if not (directory / "checkpoints").is_dir():  # a store would make it
             raise UserError(f"there is no checkpoint in {directory / 'checkpoints'}; run the stage that writes it first.")
         with Store(directory / "checkpoints") as store:
-            return store.variables(which, template)
+            return store.variables(which, self._template)
 
-    def _trained_original(self, seed):
-        everything = np.ones(len(self.data.train), bool)
-        job = Job("original", seed)
-        saved = self.supervised.run(str(job), self.original_directory(seed), seed, job.stream, everything)
+    @cached_property
+    def _template(self):
+        """Variables of the classifier's shapes."""
+        shapes = jax.eval_shape(partial(init_variables, self.classifier, example_shape=(1, *self.data.image_shape)), jax.random.key(0))
+        return jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
+
+    def given(self) -> Given:
+        """The classifier of `config.model.checkpoint`."""
+        m = self.e.model
+        return read_classifier(m.checkpoint, m.name, self._template, m.width)
+
+    def _original(self, seed):
+        directory, images, epochs = self.original_directory(seed), len(self.data.train), self.e.train.epochs
+        if self.e.model.checkpoint:
+            saved = self.devices.share(lambda: given_original(directory, self.given, self._template, epochs, images))
+        else:
+            job = Job("original", seed)
+            saved = self.supervised.run(str(job), directory, seed, job.stream, np.ones(images, bool))
         self.devices.share(lambda: self._refuse_other_originals(seed, saved.best))
         return saved
 
@@ -214,18 +233,19 @@ class Worker:
 
     def _row(self, method, base, forget, seed, selection, variables, saved: Saved, stage=None, hidden=None) -> dict:
         a = accuracies(self.evaluator.confusion(variables, self.test_images, self.test_labels, hidden=hidden), forget)
+        measured = {f"acc_{part}": None if np.isnan(value) else value for part, value in vars(a).items()}
         epoch = saved.meta["epoch"] if selection == "last" else saved.meta["best_epoch"]
         student_steps, generator_steps = stage.steps(epoch) if stage else (0, 0)
         return {
             "method": method, "base": base, "dataset": self.e.data.name, "arch": self.e.model.name, "forget": shown(forget),
-            "seed": seed, "selection": selection, "acc_forget": a.forget, "acc_retain": a.retain, "acc_overall": a.overall,
+            "seed": seed, "selection": selection, **measured,
             "train_seconds": 0.0 if method == "masked_head" else saved.meta["seconds"],
             "student_steps": student_steps, "generator_steps": generator_steps,
             "images_synthesised": (student_steps + generator_steps) * (stage.setup.batch_size if stage else 0),
             "weights": "" if method == "masked_head" else weights_digest(variables),
             "teacher": weights_digest(self.teacher(seed) if stage else variables) if stage or method == "masked_head" else "",
             "computed": f"{self.devices.count} x {self.devices.devices[0].device_kind}, {convolutions()}",
-            "epoch": epoch, "access": _ACCESS.get(method, "weights only" if selection == "last" else "test images"),
+            "epoch": epoch, "access": _ACCESS.get(selection if method == "original" and selection == "given" else method, "weights only" if selection == "last" else "test images"),
         }  # fmt: skip
 
     def _mask(self, forget):

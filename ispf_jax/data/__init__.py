@@ -6,7 +6,7 @@ reader of its files before they are needed, and TensorFlow is never needed.
 
 import dataclasses
 
-from ispf_jax.data import digits, image_folder, named, synthetic
+from ispf_jax.data import digits, image_folder, named, no_images, synthetic
 from ispf_jax.data.augment import augment, normalise
 from ispf_jax.data.dataset import ArrayDataset, ImageData, Request
 from ispf_jax.data.splits import check_classes, limit, train_val_split
@@ -23,6 +23,7 @@ SOURCES = {
     "cifar10": named.load,
     "cifar100": named.load,
     "synthetic": synthetic.load,
+    "none": no_images.load,
 }
 
 _SHAPES = {"digits": (16, 16, 1, 10), "svhn": (32, 32, 3, 10), "cifar10": (32, 32, 3, 10), "cifar100": (32, 32, 3, 100)}
@@ -51,12 +52,12 @@ def load(
     data_dir: where tensorflow-datasets keeps prepared data; "": $TFDS_DATA_DIR, else ~/tensorflow_datasets.
     manual_dir: where official archives of SVHN or CIFAR lie; "": nowhere.
     download: whether the network may be used at all.
-    image_size, channels: pixels and 1 or 3; 0: as the images are (`digits`: 16, `synthetic`: 32).
+    image_size, channels: pixels and 1 or 3; 0: as the images are (`digits`: 16, `synthetic`: 32; `none` has no images to tell).
     resize: scale images of another size instead of refusing them.
     max_train, max_test: a class-balanced subset of that many examples; 0: all.
     cache_dir: where decoded images are kept; "": ~/.cache/ispf_jax; "off": nowhere.
     seed: of the subsets and the synthetic images; the official splits and that of the digits do not depend on it.
-    num_classes: of `synthetic` only.
+    num_classes: of `synthetic` and `none` only.
 
     Raises UserError for an unknown name and for everything that is missing, damaged or does not fit.
     """

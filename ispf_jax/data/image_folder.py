@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 def load(request: Request) -> ImageData:
     """The images under `path`, a directory or a tar archive (plain, gz, bz2, xz), which is read without unpacking it.
 
-    Splits: `train`, and `test` or else `val` or `valid`; in an archive one folder may lie above them. Classes are the
+    Splits: `train`, which may be left out, and `test` or else `val` or `valid`; in an archive one folder may lie above them. Classes are the
     folder names, sorted, and must be the same in both splits. Images are PNG, JPEG, BMP or WebP. Other files
     and those in folders inside a class are ignored, which the note tells with counts; hidden ones are not counted. Examples are in
     the order of (class, file name), so an archive gives the same arrays as the directory it was made of. Sizes and channels: see
@@ -67,29 +67,31 @@ def _decode(name: str, path: Path, entries: Iterator[Entry], decoder: Decoder) -
         if entry.encoded is not None:
             files.append((entry.file, decoder(entry.encoded, f"{path}/{entry.split}/{entry.label}/{entry.file}")))
     test_name = next((split for split in TEST_NAMES if split in splits), None)
-    if "train" not in splits or test_name is None:
-        missing = "train" if "train" not in splits else "test (or val, valid)"
-        raise UserError(f"{path} has no split {missing}; it must hold {LAYOUT}.")
-    train, test = splits["train"], splits[test_name]
+    if test_name is None:
+        raise UserError(f"{path} has no split test (or val, valid); it must hold {LAYOUT}.")
+    test = splits[test_name]
+    train = splits.get("train", dict.fromkeys(test, []))
     if odd := sorted(train.keys() ^ test.keys()):
         where = "train" if odd[0] in train else test_name
         raise UserError(f"The class {odd[0]} of {path} is only in {where}; both splits must hold the same classes.")
-    for split, classes in (("train", train), (test_name, test)):
-        for label, files in sorted(classes.items()):
+    for split in filter(splits.__contains__, ("train", test_name)):
+        for label, files in sorted(splits[split].items()):
             if not files:
                 raise UserError(
                     f"The class folder {path}/{split}/{label} holds no image; "
                     "add images or remove the class from both splits."
                 )
-    for label in sorted(train):
+    for label in sorted(test):
         if any("\ud800" <= letter <= "\udfff" for letter in label):  # Python's stand-ins for bytes that are no UTF-8
             raise UserError(f"The class folder {label!r} of {path} has a name that is not UTF-8, as results are; rename it in both splits.")
-    if len(train) < 2:
-        raise UserError(f"{path} has {len(train)} class; at least 2 are needed.")
-    names = sorted(train)
+    if len(test) < 2:
+        raise UserError(f"{path} has {len(test)} class; at least 2 are needed.")
+    names = sorted(test)
     channels = max(pixels.shape[2] for classes in (train, test) for files in classes.values() for _, pixels in files)
     note = _note(ignored.get("train", []) + ignored.get(test_name, []))
-    return ImageData(name, _stack(train, names, channels), _stack(test, names, channels), tuple(names), note)
+    tested = _stack(test, names, channels)
+    trained = _stack(train, names, channels) if "train" in splits else tested.take(slice(0))
+    return ImageData(name, trained, tested, tuple(names), note)
 
 
 def _note(ignored: list[Entry]) -> str:

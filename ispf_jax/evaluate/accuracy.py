@@ -38,6 +38,8 @@ class Evaluator:
         """
         member = np.ones(len(labels), bool) if member is None else np.asarray(member)
         chosen = np.flatnonzero(member)
+        if not len(chosen):
+            return np.zeros(2 * (self.classifier.num_classes,), np.int64)
         # As many rows for every subset of about that size: subsets share one program.
         rows = np.full(_padded(len(chosen), len(labels), self.batch_size), -1, np.int32)
         rows[: len(chosen)] = chosen

@@ -1,4 +1,4 @@
-"""2-d convolution that is fast on a CPU: by oneDNN where it is installed, else by XLA in forms that it compiles well; on request Winograd's.
+"""2-d convolution that is fast on a CPU: wide layers by Winograd's minimal filtering, others by oneDNN where it is installed, else by XLA.
 
 `conv_general_dilated` is a drop-in for `jax.lax.conv_general_dilated` and is handed to `flax.linen.Conv` in its field of that
 name. Everything outside the plain case (2-d NHWC/HWIO, no dilation, one group, one type), and every backend but the CPU, goes to XLA
@@ -14,7 +14,7 @@ from jax import lax
 from ispf_jax.errors import UserError
 from ispf_jax.ops import conv_onednn, conv_winograd, conv_xla
 
-IMPLEMENTATIONS = ("auto", "onednn", "xla", "winograd")
+IMPLEMENTATIONS = ("auto", "onednn", "xla")
 _WIDE_FOR_ONEDNN, _WIDE_FOR_XLA = 128, 64  # channels from which on Winograd's are faster than the direct ones
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _chosen = "auto"
@@ -22,6 +22,8 @@ _chosen = "auto"
 
 def choose_convolutions(implementation: str):
     """Which convolutions programs traced from now on in this process use on a CPU, one of `IMPLEMENTATIONS`.
+
+    "auto" takes the fastest there is; "onednn" and "xla" are direct convolutions for all layers.
 
     Raises:
       UserError: "onednn", and its library is not installed.
@@ -47,7 +49,7 @@ def only_xla():
 
 
 def convolutions() -> str:
-    """What computes convolutions on this machine's default device: "oneDNN 3.2.0" or "XLA", "... and Winograd" where that was chosen."""
+    """What computes convolutions on this machine's default device: "oneDNN 3.2.0" or "XLA", with "auto" "... and Winograd"."""
     direct = f"oneDNN {conv_onednn.version()}" if _with_onednn() else "XLA"
     return f"{direct} and Winograd" if _with_winograd() else direct
 
@@ -57,7 +59,7 @@ def _with_onednn():
 
 
 def _with_winograd():
-    return jax.default_backend() == "cpu" and _chosen == "winograd"
+    return jax.default_backend() == "cpu" and _chosen == "auto"
 
 
 def compiler_options() -> dict:

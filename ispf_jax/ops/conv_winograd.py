@@ -62,7 +62,7 @@ def _convolved(x, filters, contracted, precision):
     return jnp.stack(_combined(_A.T, rows), axis=2).reshape(*x.shape[:3], -1)
 
 
-# The 16 transformed entries are four arrays of four, of which XLA makes few and fast kernels: a single array is computed several times as
+# The 16 transformed entries are four arrays of four, of which XLA makes few and fast kernels: a single array is computed up to twice as
 # slowly, and an array for each entry takes several times as long to compile.
 
 

@@ -28,6 +28,8 @@ def limits(contents: Contents) -> Limits:
     said = list(ALWAYS)
     if any(m.metric == "mia1" for m in measured):
         said.append("MIA-I saturates: it is 0 or 100 for any model that gives the class no confidence, a masked head included.")
+    if contents.rows and all(r["acc_overall"] is None for r in contents.rows):
+        said.append("There were no test images: no accuracy was measured, the original's neither.")
     ways = Counter(r["computed"] for r in contents.rows if r.get("computed"))
     if len(ways) > 1:
         said.append(

@@ -51,7 +51,7 @@ class SupervisedStage:
         c = self._config
         _, init_key, run_key, val_key = jax.random.split(random_stream(seed, stream), 4)
         train_mask, val_mask = train_val_split(member, self._val_fraction, split_seed(seed, stream))
-        self._devices.share(lambda: _keep_split(directory, train_mask, val_mask))
+        self._devices.share(lambda: keep_split(directory, train_mask, val_mask))
 
         variables = init_variables(self._classifier, init_key, (1, *self._images.shape[1:]))
         state = TrainState(new_net(variables, self._setup.optimizer), run_key, jnp.int32(0))
@@ -77,7 +77,8 @@ class SupervisedStage:
         return train(task, state, self._keeping, self._devices)
 
 
-def _keep_split(directory, train_mask, val_mask):
+def keep_split(directory: Path, train_mask: np.ndarray, val_mask: np.ndarray):
+    """Leave the split of the training images, bool [M] masks, in `split.npz`."""
     content = io.BytesIO()
     np.savez(content, train=train_mask, validation=val_mask)
     atomic_write_bytes(ensure_writable(directory) / "split.npz", content.getvalue())

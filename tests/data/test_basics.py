@@ -113,7 +113,7 @@ def test_synthetic_is_seeded_and_learnable():
 @pytest.mark.parametrize(
     "name, options, words",
     [
-        ("mnist", {}, "cifar10, cifar100, digits, image_folder, svhn, synthetic"),
+        ("mnist", {}, "cifar10, cifar100, digits, image_folder, none, svhn, synthetic"),
         ("digits", {"image_size": 4}, "data.image_size is 4"),
         ("digits", {"image_size": -1}, "data.image_size is -1"),
         ("digits", {"channels": 2}, "data.channels is 2"),

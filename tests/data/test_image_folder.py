@@ -182,10 +182,6 @@ def split_missing(root):
     shutil.rmtree(root / "test")
 
 
-def train_missing(root):
-    shutil.rmtree(root / "train")
-
-
 @pytest.mark.parametrize("as_archive", [False, True])
 @pytest.mark.parametrize(
     "spoil, words",
@@ -197,7 +193,6 @@ def train_missing(root):
         (empty_class, r"test/cat holds no image"),
         (class_missing, r"class cat of .* is only in train"),
         (split_missing, r"no split test \(or val, valid\)"),
-        (train_missing, r"no split train"),
     ],
 )
 def test_bad_folders(tmp_path, spoil, words, as_archive):
@@ -205,6 +200,18 @@ def test_bad_folders(tmp_path, spoil, words, as_archive):
     spoil(root)
     with pytest.raises(UserError, match=words):
         load(archive(root, tmp_path / "p.tar.gz") if as_archive else root)
+
+
+@pytest.mark.parametrize("as_archive", [False, True])
+def test_without_training_images(tmp_path, as_archive):
+    root = make_folder(tmp_path / "pets")
+    whole = load(root)
+    shutil.rmtree(root / "train")
+    found = load(archive(root, tmp_path / "p.tar.gz") if as_archive else root)
+    assert len(found.train) == 0 and found.class_names == whole.class_names
+    assert found.image_shape == whole.test.images.shape[1:]
+    np.testing.assert_array_equal(found.test.images, whole.test.images)
+    np.testing.assert_array_equal(found.test.labels, whole.test.labels)
 
 
 @pytest.mark.parametrize("as_archive", [False, True])

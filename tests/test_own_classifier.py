@@ -1,0 +1,151 @@
+"""A classifier that comes as a file: what is made of it is what is made of the same one trained here, with images or with none."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from PIL import Image
+
+from ispf_jax import pipeline
+from ispf_jax.errors import UserError
+from ispf_jax.interop import torch_file
+from ispf_jax.report.results import read_rows
+from tests.test_launch import ROOT, launch
+from tests.test_pipeline import results, snapshot, tiny
+
+OWN = {"stages": "original,unlearn,report"}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run that trains its original, and writes every network for other programs."""
+    workdir = tmp_path_factory.mktemp("trained")
+    pipeline.run(tiny(export="pt,safetensors"), str(workdir))
+    return workdir
+
+
+def weights(workdir, method):
+    return next(row["weights"] for row in results(workdir) if row["method"] == method and row["selection"] != "best_test_retain")
+
+
+@pytest.fixture
+def own_file(trained, tmp_path):
+    """The original as a program with DataParallel writes it, in a checkpoint."""
+    tensors = torch_file.read((trained / "original/seed0/weights.pt").read_bytes())
+    path = tmp_path / "own.pt"
+    path.write_bytes(torch_file.write({f"module.{name}": value for name, value in tensors.items()}))
+    return path
+
+
+STUDENT = "unlearn/dfq/ispf/1/seed0/weights"
+
+
+def test_all_networks_are_written_in_both_formats(trained):
+    for place in ("original/seed0", "retrain/1/seed0", "unlearn/dfq/ispf/1/seed0"):
+        pt = torch_file.read((trained / place / "weights.pt").read_bytes())
+        safe = safetensors.numpy.load_file(trained / place / "weights.safetensors")
+        assert len(pt) == 42 and set(pt) == set(safe)
+        for name, value in pt.items():
+            np.testing.assert_array_equal(value, safe[name])
+    with safetensors.safe_open(trained / f"{STUDENT}.safetensors", "numpy") as file:
+        about = file.metadata()
+    assert json.loads(about["forgotten"]) == ["class1"] and json.loads(about["class_names"])[4] == "class4"
+    assert (about["model"], about["width"], about["mean"], about["image_shape"]) == ("allcnn", "0.04", "[0.5]", "[8, 8, 1]")
+
+
+def test_the_same_student_from_the_file_with_images_and_without(trained, own_file, tmp_path):
+    pipeline.run(tiny(model__checkpoint=str(own_file), **OWN), str(tmp_path / "images"))
+    given, = (row for row in results(tmp_path / "images") if row["method"] == "original")
+    assert (given["selection"], given["access"], given["train_seconds"]) == ("given", "a file", 0)
+    assert given["acc_retain"] == next(row["acc_retain"] for row in results(trained) if row["method"] == "original")
+    pipeline.run(tiny(model__checkpoint=str(own_file), data__name="none", data__max_train=0, data__max_test=0, **OWN), str(tmp_path / "none"))
+    for workdir in (tmp_path / "images", tmp_path / "none"):
+        for method in ("original", "ispf"):
+            assert weights(workdir, method) == weights(trained, method)
+        student = torch_file.read((workdir / f"{STUDENT}.pt").read_bytes())
+        assert list(student) == list(torch_file.read(own_file.read_bytes()))  # in the format and with the names of the file
+        for name, value in torch_file.read((trained / f"{STUDENT}.pt").read_bytes()).items():
+            np.testing.assert_array_equal(student[f"module.{name}"], value)
+        assert not (workdir / f"{STUDENT}.safetensors").exists()
+
+
+def test_without_images_nothing_is_claimed(own_file, tmp_path):
+    config = tiny(model__checkpoint=str(own_file), data__name="none", data__max_train=0, data__max_test=0, methods="gkt,ispf", **OWN)
+    table = pipeline.run(config, str(tmp_path / "run"))
+    assert all(row[f"acc_{part}"] is None for row in read_rows(tmp_path / "run") for part in ("forget", "retain", "overall"))
+    assert "nan" not in table.lower()
+    for name in ("tables.md", "report/index.html", "results.csv"):
+        assert ",nan" not in (tmp_path / "run" / name).read_text().lower()
+    assert "no images: nothing was measured on any" in (tmp_path / "run/report/index.html").read_text()
+
+
+def test_a_second_start_needs_the_file_no_more_and_makes_a_lost_export_again(own_file, tmp_path):
+    config, workdir = tiny(model__checkpoint=str(own_file), **OWN), tmp_path / "run"
+    pipeline.run(config, str(workdir))
+    before = snapshot(workdir)
+    own_file.unlink()
+    (workdir / f"{STUDENT}.pt").unlink()
+    pipeline.run(config, str(workdir))
+    assert {name: digest for name, digest in snapshot(workdir).items() if name in before and "report" not in name} == {
+        name: digest for name, digest in before.items() if "report" not in name
+    }
+
+
+def test_another_file_in_the_same_work_directory(own_file, tmp_path):
+    pipeline.run(tiny(model__checkpoint=str(own_file), **OWN), str(tmp_path / "run"))
+    for other in ("", str(tmp_path / "other.pt")):
+        with pytest.raises(UserError, match="another configuration: model.checkpoint"):
+            pipeline.run(tiny(model__checkpoint=other, **OWN), str(tmp_path / "run"))
+
+
+def photos(tmp_path, splits):
+    for split in splits:
+        for label in range(5):
+            folder = tmp_path / split / f"kind{label}"
+            folder.mkdir(parents=True)
+            for i in range(2):
+                pixels = np.random.default_rng([label, i]).integers(0, 256, (8, 8), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    return {"data__name": "image_folder", "data__path": str(tmp_path), "data__max_train": 0, "data__max_test": 0}
+
+
+def test_test_images_are_enough(own_file, tmp_path):
+    keys = photos(tmp_path / "photos", ["test"])
+    pipeline.run(tiny(model__checkpoint=str(own_file), forget="kind1", stages=OWN["stages"], **keys), str(tmp_path / "run"))
+    assert {row["method"] for row in results(tmp_path / "run")} == {"original", "masked_head", "ispf"}
+    assert all(0 <= row["acc_retain"] <= 100 for row in results(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    "stages, checkpoint, stage",
+    [("original,retrain,unlearn", True, "retrain"), ("original,unlearn,audit", True, "audit"), ("original,unlearn", False, "original")],
+)
+def test_what_needs_training_images_is_refused_at_once(own_file, tmp_path, stages, checkpoint, stage):
+    keys = photos(tmp_path / "photos", ["test"])
+    with pytest.raises(UserError, match=f"no training images, which the stage {stage} needs.*stages=original,unlearn,report"):
+        pipeline.run(tiny(model__checkpoint=str(own_file) if checkpoint else "", stages=stages, forget="kind1", **keys), str(tmp_path / "run"))
+    assert not list((tmp_path / "run").glob("*/seed0"))
+
+
+def test_the_audit_takes_it_for_trained_on_all_training_images(own_file, tmp_path):
+    config = tiny(model__checkpoint=str(own_file), stages="original,retrain,unlearn,audit,report")
+    config.audit.update(
+        shadows=1, relearn_steps=2, relearn_batch=16, shots="1", layers=1, barrier_points=0, synthetic_images=32, embedding_images=0,
+        metrics="accuracy,mia1,relearn,features", train_images=50,
+    )  # fmt: skip
+    pipeline.run(config, str(tmp_path / "run"))
+    with np.load(tmp_path / "run/original/seed0/split.npz") as split:
+        assert split["train"].all() and not split["validation"].any()
+    audit = json.loads((tmp_path / "run/audit/1/seed0/audit.json").read_text())
+    assert {"original", "retrain", "ispf/dfq"} <= {m["model"] for m in audit["measurements"]}
+
+
+def test_a_file_that_does_not_fit_ends_with_a_sentence(own_file, tmp_path):
+    done = launch(
+        f"--config={ROOT}/configs/own_ispf.py", f"--config.model.checkpoint={own_file}", "--config.data.classes=7", "--config.model.width=0.04",
+        f"--workdir={tmp_path / 'run'}", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "5 classes" in done.stderr and "have 7" in done.stderr
