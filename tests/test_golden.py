@@ -4,9 +4,9 @@ Tolerances are those that an independent JAX implementation reached, stated ther
 4e-4 relative, fixed-generator loss 3e-6 relative and probe logits 1e-3 absolute, teacher probe logits 2e-5 absolute; after a
 generator update about 1 %.
 
-The record is float32 itself, made with direct convolutions: the same step in float64 has a gradient of the generator's last bias 4.4e-4 away
-from it and a loss of GKT 3.2e-6. So float32 is also held against float64, more closely than against the record. Both the package's default, with
-Winograd's convolutions for wide layers, and direct convolutions are.
+The record is float32 itself, made with direct convolutions: in float64 the gradient of the generator's last bias is 4.1e-4 to 4.4e-4 away from it,
+and a loss of GKT and IS 3.2e-6, both more than the tolerance. So float32 is also held against float64, more closely than against the record. Direct
+convolutions are held against all of the record; the package's default, with Winograd's convolutions for wide layers, in these numbers against float64.
 """
 
 from functools import cache, partial
@@ -27,7 +27,7 @@ from tests.torch_names import from_torch, initial_tensors, to_torch
 GOLDEN = Path(__file__).parent / "golden"
 PROGRAM_NAMES = {"dfkd": "None", "blockf": "BlockF", "gkt": "GKT", "is": "IS_GKT", "pf": "PF", "ispf": "IS_PF"}
 FORGET_SETS = ("3", "1-7")
-RECORD_BEYOND_TOLERANCE = ("conv_blocks.9.bias",)  # its gradient in float64 is beyond the tolerance too; float32 is held against float64 there
+GRADIENTS_OFF, LOSSES_OFF = ("conv_blocks.9.bias",), ("gkt", "is")  # where float64 is not within the tolerance of the record
 BATCH = 16
 DIRECT = "xla" if conv_onednn.library() is None else "onednn"
 by_default_and_directly = pytest.mark.parametrize("implementation", ["auto", DIRECT], indirect=True)
@@ -161,20 +161,20 @@ def test_generator_step(method, implementation):
     np.testing.assert_allclose(probe(setup, convolutions(), teacher, probe_images()), g[f"{prefix}/teacher_probe_logits"], atol=2e-5)
     # The first moment after Adam's first step is (1 - b1) times the gradient.
     gradient = jax.tree.map(lambda m: 2 * m, state.generator.opt_state.mu)
-    beyond = RECORD_BEYOND_TOLERANCE if implementation == "auto" else ()
-    assert assert_summaries(to_torch("generator", {"params": gradient}), f"{prefix}/generator_grad", 4e-4, 1e-2, beyond) >= 8
+    off = GRADIENTS_OFF if implementation == "auto" else ()  # see test_generator_step_is_close_to_float64
+    assert assert_summaries(to_torch("generator", {"params": gradient}), f"{prefix}/generator_grad", 4e-4, 1e-2, off) >= 8
     after = to_torch("generator", state.generator.variables)
     assert assert_summaries(after, f"{prefix}/generator_after", 1e-2, 1e-2) >= 14
 
 
 @by_default_and_directly
 @pytest.mark.parametrize("method", PROGRAM_NAMES)
-def test_student_steps_with_the_generator_left_alone(method):
+def test_student_steps_with_the_generator_left_alone(method, implementation):
     setup, state, _, _, student_metrics = run(method, 0.0)
     g, prefix = load("distill"), f"allcnn.{PROGRAM_NAMES[method]}.3/fixed_generator"
-    # The recorded losses are float32 themselves: for PreFilter the same computation in float64 is 3.2e-6 away from the record.
-    # atol is two units in the last place of a loss of 0.16.
-    np.testing.assert_allclose(student_metrics["student/loss"], g[f"{prefix}/last_loss"], rtol=3e-6, atol=3e-8)
+    off = implementation == "auto" and method in LOSSES_OFF
+    loss = student_loss_in_float64(method) if off else g[f"{prefix}/last_loss"]
+    np.testing.assert_allclose(student_metrics["student/loss"], loss, rtol=3e-6, atol=3e-8)  # atol: two units in the last place of 0.16
     assert student_metrics["kept"] == len(g[f"{prefix}/last_target_logits"])
     np.testing.assert_allclose(probe(setup, convolutions(), state.student.variables, probe_images()), g[f"{prefix}/probe_logits"], atol=1e-3)
     student = to_torch("student", state.student.variables)
@@ -233,25 +233,42 @@ def test_generator_step_is_close_to_float64(method, implementation):
     np.testing.assert_allclose(single_loss, loss, rtol=1e-6)
 
 
-def student_loss_errors(*runs):
-    """Relative to float64: of the second student step with the generator left alone, for (method, noise seed) each."""
-
-    def losses(dtype):
-        return np.array([run(method, 0.0, dtype, seed)[-1]["student/loss"] for method, seed in runs], np.float64)
-
+@cache
+def student_loss_in_float64(method, noise_seed=1000):
+    """Of the second student step, with the generator left alone."""
     with jax.enable_x64(True):
-        exact = losses("float64")
-    return np.abs(losses("float32") / exact - 1)
+        loss = np.asarray(run(method, 0.0, "float64", noise_seed)[-1]["student/loss"])
+    assert loss.dtype == np.float64
+    return float(loss)
+
+
+def student_loss_error(method, noise_seed=1000):
+    """Relative, of float32."""
+    return abs(float(run(method, 0.0, noise_seed=noise_seed)[-1]["student/loss"]) / student_loss_in_float64(method, noise_seed) - 1)
+
+
+@pytest.mark.parametrize("method", PROGRAM_NAMES)
+def test_where_the_record_is_not_within_its_tolerance_of_float64(method):
+    g, prefix = load("distill"), f"allcnn.{PROGRAM_NAMES[method]}.3"
+    off = abs(student_loss_in_float64(method) - g[f"{prefix}/fixed_generator/last_loss"]) > 3e-6 * g[f"{prefix}/fixed_generator/last_loss"] + 3e-8
+    assert off == (method in LOSSES_OFF)
+    with jax.enable_x64(True):
+        gradient = jax.tree.map(lambda m: 2 * m, run(method, 1e-3, "float64")[1].generator.opt_state.mu)
+    gradient = to_torch("generator", {"params": gradient})
+    for name in GRADIENTS_OFF:
+        norm = g[f"{prefix}/generator_grad/{name}#norm"]
+        assert abs(np.linalg.norm(gradient.pop(name)) / norm - 1) > 4e-4
+    assert assert_summaries(gradient, f"{prefix}/generator_grad", 4e-4, 1e-2) >= 7
 
 
 @pytest.mark.parametrize("implementation", [DIRECT], indirect=True)
 @pytest.mark.parametrize("method", PROGRAM_NAMES)
 def test_recorded_student_loss_is_close_to_float64(method):
-    assert 0 < student_loss_errors((method, 1000)) < 3e-6
+    assert 0 < student_loss_error(method) < 3e-6
 
 
 @by_default_and_directly
 def test_student_losses_are_close_to_float64():
     """The rounding of the step before moves a single loss by anything up to 1e-5, whatever convolutions; half of several are as close as the recorded one."""
-    errors = student_loss_errors(*((method, seed) for method in ("gkt", "ispf") for seed in range(1000, 1050, 10)))
-    assert 0 < np.median(errors) < 3e-6 and errors.max() < 3e-5
+    errors = [student_loss_error(method, seed) for method in ("gkt", "ispf") for seed in range(1000, 1050, 10)]
+    assert 0 < np.median(errors) < 3e-6 and max(errors) < 3e-5
