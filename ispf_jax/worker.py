@@ -14,6 +14,7 @@ from ispf_jax.checkpoint import Saved, Store
 from ispf_jax.config import BASES, Experiment
 from ispf_jax.data import ImageData
 from ispf_jax.errors import UserError
+from ispf_jax.evaluate import agreement
 from ispf_jax.evaluate.accuracy import Evaluator, accuracies
 from ispf_jax.files import atomic_write_json, ensure_writable
 from ispf_jax.forget import named
@@ -130,6 +131,9 @@ class Worker:
         rows = [self._row(job.method, job.base, forget, job.seed, "last", saved.last, saved, stage)]
         if saved.meta["best_score"] is not None:
             rows.append(self._row(job.method, job.base, forget, job.seed, "best_test_retain", saved.best, saved, stage))
+        if not len(self.data.test):
+            synthetic = stage.sample_images(saved.state, job.seed, agreement.IMAGES)
+            rows[0] |= agreement.agreement(self.evaluator, saved.last, self.teacher(job.seed), synthetic, forget)
         images = stage.sample_images(saved.state, job.seed)
         self.devices.share(lambda: image_grid(images, directory / "samples.png"))
         self._keep_rows(directory, rows)

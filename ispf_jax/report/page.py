@@ -109,7 +109,7 @@ def _subtitle(parts: dict[str, Contents], every: Contents) -> list[tuple[str, st
     notes = dict.fromkeys(c.data_note for c in parts.values() if c.data_note)
     found = [
         ("Forgotten", (f"{len(sets)} sets: " if len(sets) > 1 else "class " if sets else "") + (forgotten or "nothing yet")),
-        ("From", "; ".join(f"{a} on {d}" for d, a in settings([*rows, *(vars(x) for x in every.audits)])) or "no model yet"),
+        ("From", "; ".join(f"{a} without images" if d == "none" else f"{a} on {d}" for d, a in settings([*rows, *(vars(x) for x in every.audits)])) or "no model yet"),
         ("By", (", ".join(METHOD_NAMES.get(m, m) for m in methods) or "no method yet") + (f", base {' and '.join(bases)}" if bases else "")),
         ("Trials", ("seed " if len(seeds) == 1 else "seeds ") + ", ".join(map(str, seeds)) if seeds else "none yet"),
         ("Audited", f"{len(every.audits)} of {trials} trials"),

@@ -21,6 +21,10 @@ CAPTION_BEST = (
     "* = the checkpoint with the best retain accuracy on the test images, as the paper selects; it uses test data and is shown "
     "for comparison only."
 )
+CAPTION_AGREES = (
+    "agrees: of 512 images of a student's own generator, those of retained classes, in the original's eyes, that the student gives the same class; "
+    "called forgotten: of all of them those that it gives a forgotten class. They tell whether the student learned, not how good it is on real images."
+)
 
 
 @dataclass(frozen=True)
@@ -76,13 +80,14 @@ def summary_table(rows: Sequence[Row]) -> str:
 
 
 def _table(title: str, rows: Sequence[Row]) -> Table:
-    """The columns of the best-on-test selection and of `used` only where rows fill them."""
+    """The columns of the best-on-test selection, of `used` and of the agreement only where rows fill them."""
     summaries = summarise(rows)
     best = {(s.base, s.method): s for s in summaries if s.selection == BEST_TEST}
     headline = [s for s in summaries if s.selection != BEST_TEST]
     selections = Counter((s.base, s.method) for s in headline)
     headline += [replace(s, runs={}) for key, s in best.items() if key not in selections]  # their first columns stay empty
-    head = ["method", "base", "sets x seeds", "forget", "retain", "overall", "forget*", "retain*", "seconds", "steps", "used"]
+    head = ["method", "base", "sets x seeds", "forget", "retain", "overall", "forget*", "retain*", "agrees", "called forgotten", "seconds", "steps", "used"]
+    agrees = any("agreement" in r for r in rows)
     lines = []
     for s in sorted(headline, key=_order):
         other = best.get((s.base, s.method), replace(s, runs={}))
@@ -90,12 +95,14 @@ def _table(title: str, rows: Sequence[Row]) -> Table:
             f"{s.method} ({s.selection})" if selections[s.base, s.method] > 1 else s.method, s.base or "-", (s if s.runs else other).count,
             *(_number(s, field) for field in ("acc_forget", "acc_retain", "acc_overall")),
             *(_number(other, field) for field in ("acc_forget", "acc_retain")),
+            *(_number(s, field) for field in ("agreement", "called_forgotten")),
             *(_number(s, field, digits=0, spread=False) for field in ("train_seconds", "student_steps")), s.access or "-",
         ])
-    shown = [name for name in head if (best or "*" not in name) and (name != "used" or any(s.access for s in headline))]
+    filled = {"used": any(s.access for s in headline), "agrees": agrees, "called forgotten": agrees}
+    shown = [name for name in head if (best or "*" not in name) and filled.get(name, True)]
     columns = tuple(Column(name, words=name in ("method", "base", "used")) for name in shown)
     cells = tuple(row(*(cell for name, cell in zip(head, line) if name in shown)) for line in lines)
-    return Table(title, columns, cells, (*CAPTION, *([CAPTION_BEST] if best else [])))
+    return Table(title, columns, cells, (*CAPTION, *([CAPTION_BEST] if best else []), *([CAPTION_AGREES] if agrees else [])))
 
 
 def _order(summary: Summary) -> tuple:

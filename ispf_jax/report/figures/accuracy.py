@@ -22,6 +22,8 @@ def accuracy_bars(rows: Sequence[Row]) -> list[Picture]:
     pictures = []
     for (dataset, arch), part in settings(rows).items():
         summaries = [s for s in summarise(part) if s.selection != BEST_TEST]
+        if not any(s.mean_std("acc_retain") for s in summaries):
+            continue  # there were no test images
         panel = Panel(partial(_bars, summaries), (max(4.0, 1.5 + 0.95 * len(summaries)), 3.4))
         name = re.sub(r"[^\w.-]+", "-", f"accuracy_{dataset}_{arch}")
         pictures.append(Picture(name, f"{dataset}, {arch}", (panel,), "Mean over forget sets, then over seeds; lines: standard deviation over seeds."))
