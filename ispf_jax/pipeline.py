@@ -255,7 +255,8 @@ def _read_config(workdir: Path) -> dict | None:
         return None
     try:
         content = json.loads(path.read_text())
-        return content["config"] | {"data_fingerprint": content["data_fingerprint"]}
+        # Directories of versions without the key were made without it.
+        return {"model.checkpoint": ""} | content["config"] | {"data_fingerprint": content["data_fingerprint"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({error}); restore it, or use another --workdir.") from error
 

@@ -134,7 +134,7 @@ def _check_sizes(path, naming, tensors, template, width):
     wanted, classes = template["params"][first]["kernel"].shape, template["params"]["classifier"]["bias"].shape[0]
     told = f"config.model.checkpoint={str(path)!r} has"
     if outputs != classes:
-        raise UserError(f"{told} {outputs} classes and the images of config.data have {classes}; they must be the same, in the same order.")
+        raise UserError(f"{told} {outputs} classes and the images of config.data have {classes}; they must be the same, in the same order (without images: set config.data.classes={outputs}).")
     if channels != wanted[2]:
         raise UserError(f"{told} a network for {channels} channel(s) and the images have {wanted[2]}; set config.data.channels={channels}.")
     if filters != wanted[3]:

@@ -6,6 +6,7 @@ inert object, so a file cannot run anything.
 """
 
 import io
+import math
 import pickle
 import struct
 import zipfile
@@ -42,7 +43,7 @@ def read(data: bytes) -> Any:
             root = pickles[0].removesuffix("data.pkl")
             if root + "byteorder" in archive.namelist() and archive.read(root + "byteorder") != b"little":
                 raise Unreadable("written on a big-endian machine")
-            return _Unpickler(io.BytesIO(archive.read(pickles[0])), lambda key: archive.read(f"{root}data/{key}")).load()
+            return _plain(_Unpickler(io.BytesIO(archive.read(pickles[0])), lambda key: archive.read(f"{root}data/{key}")).load())
     except Unreadable:
         raise
     except Exception as error:  # noqa: BLE001 - a damaged pickle may raise anything
@@ -98,23 +99,61 @@ class _Unpickler(pickle.Unpickler):
         kind, dtype, key, _, count = reference
         if kind != "storage" or issubclass(dtype, Opaque):
             raise Unreadable(f"with tensors of a type that is not known here ({getattr(dtype, '__name__', kind)})")
-        return np.frombuffer(self._read_storage(key), dtype, count)
+        return _Storage(np.frombuffer(self._read_storage(key), dtype, count))
+
+
+class _Storage:
+    """The numbers of a storage; nothing else in a pickle may stand for one."""
+
+    __slots__ = ("numbers",)
+
+    def __init__(self, numbers):
+        self.numbers = numbers
 
 
 def _tensor(storage, offset, size, stride, *_):
-    """torch._utils._rebuild_tensor_v2; refuses to look outside the storage."""
-    if min((offset, *size, *stride)) < 0 or np.prod(size) and offset + sum((n - 1) * s for n, s in zip(size, stride)) >= len(storage):
+    """torch._utils._rebuild_tensor_v2; refuses to look outside the storage, and what is larger than it."""
+    if type(storage) is not _Storage or type(size) is not tuple or type(stride) is not tuple or len(size) != len(stride):
+        raise Unreadable("with a tensor that is not made of a storage")
+    storage = storage.numbers
+    if any(type(n) is not int or n < 0 for n in (offset, *size, *stride)) or math.prod(size) > len(storage):
+        raise Unreadable("with a tensor that reaches beyond its data")
+    if math.prod(size) and offset + sum((n - 1) * s for n, s in zip(size, stride)) >= len(storage):
         raise Unreadable("with a tensor that reaches beyond its data")
     steps = [s * storage.itemsize for s in stride]
     return np.lib.stride_tricks.as_strided(storage[offset:], size, steps, writeable=False).copy()
 
 
+class _Call:
+    """A function that a pickle can call and cannot change."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function):
+        object.__setattr__(self, "_function", function)
+
+    def __call__(self, *args):
+        return self._function(*args)
+
+    def __setattr__(self, name, value):
+        raise Unreadable("with a pickle that changes the program")
+
+    def __setstate__(self, state):
+        raise Unreadable("with a pickle that changes the program")
+
+
 _KNOWN = {
     ("collections", "OrderedDict"): OrderedDict,
-    ("torch", "Size"): tuple,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
+    ("torch", "Size"): _Call(tuple),
+    ("torch._utils", "_rebuild_tensor_v2"): _Call(_tensor),
+    ("torch._utils", "_rebuild_parameter"): _Call(lambda data, *_: data),
+    ("torch._utils", "_rebuild_parameter_with_state"): _Call(lambda data, *_: data),
 }
+
+
+def _plain(value):
+    """Ordered dictionaries, which a pickle may have given attributes, as plain ones."""
+    return {key: _plain(item) for key, item in dict.items(value)} if isinstance(value, dict) else value
 
 
 def _pickled(tensors):
