@@ -219,7 +219,7 @@ def test_threads_that_meet_in_one_convolution():
 def test_without_the_library_convolutions_are_xlas(monkeypatch):
     monkeypatch.setattr(conv_onednn, "library", lambda: None)
     choose_convolutions("auto")
-    assert convolutions() == "XLA"
+    assert convolutions() == "XLA and Winograd"
     assert_same(*problem(channels=8))
     with pytest.raises(UserError, match="extra onednn"):
         choose_convolutions("onednn")

@@ -9,7 +9,7 @@ from typing import Any
 
 _ALL = {
     "data.image_size": (0, 32), "data.channels": (0, 3), "data.max_train": (0,), "data.max_test": (0,), "data.val_fraction": (0.2,),
-    "model.width": (1,), "model.dtype": ("float32",), "generator.latent_dim": (256,), "generator.width": (1,),
+    "model.width": (1,), "model.checkpoint": ("",), "model.dtype": ("float32",), "generator.latent_dim": (256,), "generator.width": (1,),
     "train.batch_size": (256,), "train.decay_factor": (0.1,), "train.momentum": (0.9,), "train.weight_decay": (1e-4,),
     "distill.generator_steps": (1,), "distill.student_steps": (10,), "distill.batch_size": (256,), "distill.warmup_epochs": (2, 0),
     "distill.lr_final": (2e-4,), "distill.cosine_epochs": (200,), "distill.momentum": (0.9,), "distill.weight_decay": (1e-4,),
@@ -54,4 +54,4 @@ def differences(dataset: str, arch: str, config: dict[str, Any]) -> list[str]:
 
 
 def _text(value: Any) -> str:
-    return ",".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)
+    return (",".join(map(str, value)) if isinstance(value, tuple) else str(value)) or "none"
