@@ -4,6 +4,7 @@ A configuration becomes one experiment, or one per part; an experiment becomes j
 board (`sweep.py`); the report reads what they left.
 """
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -32,6 +33,7 @@ from ispf_jax.parallel import Devices, chosen_devices
 from ispf_jax.plan import plan, table
 from ispf_jax.report import write_combined, write_report
 from ispf_jax.stages.export import export, wanted
+from ispf_jax.stages.given import check_classifier
 from ispf_jax.state import split_seed
 from ispf_jax.telemetry import format_duration
 from ispf_jax.worker import Worker
@@ -64,10 +66,10 @@ def run(config, workdir: str) -> str:
             failures, count = run_.work()
             failed |= {f"{name} {job}".strip(): error for job, error in failures.items()}
             total += count
-            if wanted(e) and jax.process_index() == 0:
-                run_.export()
             if "report" in e.stages and jax.process_index() == 0 and not 0 < count == len(failures):
                 tables.append((f"{name}\n" if name else "") + write_report(run_.workdir, run_.provenance()))
+            if wanted(e) and jax.process_index() == 0:
+                run_.export()
         if "" not in experiments and tables:
             write_combined(workdir, list(experiments))
     _print("\n\n".join(tables))
@@ -99,6 +101,7 @@ class Run:
                 f"the images of data.name={experiment.data.name!r} are others than those that {workdir} was started with; "
                 "use the same data or another --workdir."
             )
+        self.devices[0].share(self._check_given)
         for job in self.jobs:
             if job.kind in ("original", "retrain") and not _is_given(job, experiment):
                 _check_split(job, experiment, self.data)
@@ -130,10 +133,15 @@ class Run:
     def export(self):
         """Write the finished networks for other programs, as `config.export` asks for."""
         worker = self.worker(Devices(self.devices[0].local))
-        written = export(worker, [job for job in self.jobs if job.kind in ("original", "retrain", "unlearn") and self._finished(job)])
+        everything = jobs(dataclasses.replace(self.e, stages=("original", "retrain", "unlearn")), self.forget_sets)
+        written = export(worker, [job for job in everything if self._finished(job)])
         if written:
             more = f" and {len(written) - 1} more" if len(written) > 1 else ""
             print(f"weights for other programs: {written[-1]}{more}", file=sys.stderr, flush=True)
+
+    def _check_given(self):
+        if any(_is_given(job, self.e) and not self._finished(job) for job in self.jobs):
+            check_classifier(self.e.model, self.data.num_classes, self.data.image_shape)
 
     def _finished(self, job):
         return finished(job, self.workdir, self.forget_sets)

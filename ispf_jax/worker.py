@@ -18,14 +18,14 @@ from ispf_jax.evaluate import agreement
 from ispf_jax.evaluate.accuracy import Evaluator, accuracies
 from ispf_jax.files import atomic_write_json, ensure_writable
 from ispf_jax.forget import named
-from ispf_jax.interop import Given, read_classifier
+from ispf_jax.interop import Given
 from ispf_jax.jobs import ForgetSets, Job, rows_directory, shown
 from ispf_jax.models import build_classifier, init_variables
 from ispf_jax.ops import convolutions
 from ispf_jax.parallel import Devices
 from ispf_jax.provenance import journalled, weights_digest
 from ispf_jax.report.results import complete_rows, read_rows
-from ispf_jax.stages.given import given_original
+from ispf_jax.stages.given import check_classifier, given_original
 from ispf_jax.stages.supervised import SupervisedStage
 from ispf_jax.stages.unlearn import UnlearnStage
 from ispf_jax.training import Keeping
@@ -197,8 +197,7 @@ class Worker:
 
     def given(self) -> Given:
         """The classifier of `config.model.checkpoint`."""
-        m = self.e.model
-        return read_classifier(m.checkpoint, m.name, self._template, m.width)
+        return check_classifier(self.e.model, self.data.num_classes, self.data.image_shape)
 
     def _original(self, seed):
         directory, images, epochs = self.original_directory(seed), len(self.data.train), self.e.train.epochs

@@ -1,7 +1,7 @@
 """A classifier that comes as a file: what is made of it is what is made of the same one trained here, with images or with none."""
 
-import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -152,3 +152,43 @@ def test_a_file_that_does_not_fit_ends_with_a_sentence(own_file, tmp_path):
     )  # fmt: skip
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "5 classes" in done.stderr and "have 7" in done.stderr
+
+
+def test_a_wrong_key_can_be_put_right_in_the_same_work_directory(own_file, tmp_path):
+    """Nothing is kept of a start whose file does not fit; a dry run says the same."""
+    for dry_run in (True, False):
+        with pytest.raises(UserError, match="config.model.width"):
+            pipeline.run(tiny(model__checkpoint=str(own_file), model__width=0.08, dry_run=dry_run, **OWN), str(tmp_path / "run"))
+        with pytest.raises(UserError, match="missing.pt"):
+            pipeline.run(tiny(model__checkpoint=str(tmp_path / "missing.pt"), dry_run=dry_run, **OWN), str(tmp_path / "run"))
+    pipeline.run(tiny(model__checkpoint=str(own_file), **OWN), str(tmp_path / "run"))
+    assert (tmp_path / f"run/{STUDENT}.pt").exists()
+
+
+def test_a_file_that_changed_is_not_mixed_with_the_first(own_file, tmp_path):
+    pipeline.run(tiny(model__checkpoint=str(own_file), **OWN), str(tmp_path / "run"))
+    tensors = torch_file.read(own_file.read_bytes())
+    own_file.write_bytes(torch_file.write(tensors | {"module.classifier.0.bias": tensors["module.classifier.0.bias"] + 1}))
+    with pytest.raises(UserError, match="has changed since the first trial"):
+        pipeline.run(tiny(model__checkpoint=str(own_file), seeds="0,1", **OWN), str(tmp_path / "run"))
+
+
+def test_export_of_a_finished_run(trained, tmp_path):
+    """By the stage report alone, and without the checkpoints that somebody removed."""
+    workdir = tmp_path / "run"
+    shutil.copytree(trained, workdir)
+    for path in workdir.rglob("weights.*"):
+        path.unlink()
+    shutil.rmtree(workdir / "retrain/1/seed0/checkpoints")
+    pipeline.run(tiny(export="safetensors", stages="report"), str(workdir))
+    assert sorted(path.relative_to(workdir).parts[0] for path in workdir.rglob("weights.*")) == ["original", "unlearn"]
+
+
+def test_work_directories_of_versions_without_the_key(trained, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained, workdir)
+    content = json.loads((workdir / "config.json").read_text())
+    for key in ("model.checkpoint", "export"):
+        del content["config"][key]
+    (workdir / "config.json").write_text(json.dumps(content))
+    pipeline.run(tiny(), str(workdir))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import safetensors.numpy
 
@@ -81,11 +82,17 @@ def _tensors(path, content) -> tuple[Mapping[str, np.ndarray], str]:
         except torch_file.Unreadable as error:
             raise UserError(f"config.model.checkpoint={str(path)!r} cannot be read: {error}; {_RESAVE}") from error
     try:
-        return safetensors.numpy.load(content), "safetensors"
+        return {name: _decoded(entry) for name, entry in safetensors.deserialize(content)}, "safetensors"
     except Exception as error:  # noqa: BLE001 - its error class, and those of types that numpy lacks
         raise UserError(
             f"config.model.checkpoint={str(path)!r} is neither a file of torch.save (since PyTorch 1.6) nor of safetensors ({error}); {_RESAVE}"
         ) from error
+
+
+def _decoded(entry):
+    """A tensor of a safetensors file; bfloat16, which the library's numpy part cannot read, too."""
+    kinds = {"F64": "f8", "F32": "f4", "F16": "f2", "BF16": ml_dtypes.bfloat16, "I64": "i8", "I32": "i4", "I16": "i2", "I8": "i1", "U8": "u1", "BOOL": "?"}
+    return np.frombuffer(entry["data"], np.dtype(kinds[entry["dtype"]])).reshape(entry["shape"])
 
 
 _RESAVE = "in PyTorch, load the model and write it with torch.save(model.state_dict(), 'model.pt')."
@@ -130,6 +137,8 @@ def _check_sizes(path, naming, tensors, template, width):
     """Classes, channels and width, which are keys of the configuration; UserError if they do not fit."""
     modules = {ours: f"{naming.prefix}{theirs}.weight" for theirs, ours in naming.modules.items()}
     first = next(iter(naming.modules.values()))
+    if tensors[modules[first]].ndim != 4 or tensors[modules["classifier"]].ndim != 2:
+        return  # other kinds of layers, which are told by their shapes
     (filters, channels), outputs = tensors[modules[first]].shape[:2], tensors[modules["classifier"]].shape[0]
     wanted, classes = template["params"][first]["kernel"].shape, template["params"]["classifier"]["bias"].shape[0]
     told = f"config.model.checkpoint={str(path)!r} has"
@@ -139,4 +148,4 @@ def _check_sizes(path, naming, tensors, template, width):
         raise UserError(f"{told} a network for {channels} channel(s) and the images have {wanted[2]}; set config.data.channels={channels}.")
     if filters != wanted[3]:
         fitting = width * filters / wanted[3]
-        raise UserError(f"{told} {filters} filters in its first layer, which config.model.width={width} makes {wanted[3]}; set config.model.width={fitting:g}.")
+        raise UserError(f"{told} {filters} filters in its first layer, which config.model.width={width} makes {wanted[3]}; set config.model.width={fitting:g}, or near it where filters were rounded.")

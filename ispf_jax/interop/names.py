@@ -112,6 +112,8 @@ def to_flax(naming: Naming, tensors: Mapping[str, np.ndarray], template: dict) -
             value = np.asarray(tensors[key]).astype(np.float32)
             bias = tensors.get(naming.prefix + _bias_of(naming, module)) if leaf == "mean" else None
             if bias is not None:
+                if bias.shape != value.shape:
+                    raise Unlike(f"{naming.prefix}{_bias_of(naming, module)} is {_torch_shape(bias.shape)} and should be {_torch_shape(value.shape)}")
                 value = value - np.asarray(bias).astype(np.float32)
             shape = _at(template[collection], path)[leaf].shape
             value = value.T if value.ndim == 2 else value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
@@ -119,6 +121,8 @@ def to_flax(naming: Naming, tensors: Mapping[str, np.ndarray], template: dict) -
                 raise Unlike(f"{key} is {_torch_shape(value.shape)} and should be {_torch_shape(shape)}")
             if not np.all(np.isfinite(value)):
                 raise Unlike(f"{key} has numbers that are not finite")
+            if leaf == "var" and value.min() < 0:
+                raise Unlike(f"{key} has negative numbers")
             _at(variables[collection], path)[leaf] = np.ascontiguousarray(value)
     return variables
 

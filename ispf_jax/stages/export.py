@@ -29,7 +29,7 @@ def export(worker: Worker, jobs: list[Job]) -> list[Path]:
             origins[job.seed] = _origin(worker, job.seed)
         for format_ in (origins[job.seed].get("format") if f == "auto" else f for f in worker.e.export):
             path = directory / f"weights.{format_}"
-            if format_ and not _newer(path, directory / "checkpoints"):
+            if format_ and _older(path, directory / "checkpoints"):
                 variables, _ = worker.load(directory, "last" if job.kind == "unlearn" else "best")
                 naming = naming_of(origins[job.seed]) or own_naming(worker.e.model.name)
                 written.append(atomic_write_bytes(path, encode(format_, naming, variables, _about(worker, job))))
@@ -39,7 +39,7 @@ def export(worker: Worker, jobs: list[Job]) -> list[Path]:
 def _origin(worker, seed):
     """What was noted about the original of a trial."""
     place = worker.original_directory(seed)
-    return worker.load(place, "best")[1] if (place / "checkpoints").is_dir() else {}
+    return worker.load(place, "best")[1] if any(step.name.isdigit() for step in (place / "checkpoints").glob("*")) else {}
 
 
 def _about(worker: Worker, job: Job) -> dict[str, str]:
@@ -52,5 +52,7 @@ def _about(worker: Worker, job: Job) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _newer(path: Path, checkpoints: Path) -> bool:
-    return path.exists() and path.stat().st_mtime >= max(step.stat().st_mtime for step in checkpoints.iterdir() if step.name.isdigit())
+def _older(path: Path, checkpoints: Path) -> bool:
+    """Whether there is a checkpoint, and no file that was written after it; checkpoints that were removed are nobody's mistake."""
+    steps = [step.stat().st_mtime for step in checkpoints.glob("*") if step.name.isdigit()]
+    return bool(steps) and not (path.exists() and path.stat().st_mtime >= max(steps))

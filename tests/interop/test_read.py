@@ -1,10 +1,12 @@
 """Classifiers of PyTorch: what it computed with the fixtures, all known names, and what is refused."""
 
+import json
 from functools import cache, partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -75,7 +77,7 @@ def test_pytorch_loads_what_is_written(tmp_path):
 @pytest.mark.parametrize("prefix", ["", "module.", "model.backbone."])
 @pytest.mark.parametrize("arch, convention", [(arch, i) for arch, all_ in CONVENTIONS.items() for i in range(len(all_))])
 def test_every_naming_goes_in_and_out(arch, convention, prefix):
-    made = jax.tree.map(lambda s: np.random.default_rng(s.size).standard_normal(s.shape).astype(np.float32), template(arch))
+    made = jax.tree.map(lambda s: np.random.default_rng(s.size).uniform(0.1, 2, s.shape).astype(np.float32), template(arch))
     modules = CONVENTIONS[arch][convention]
     assert len(set(modules)) == len(set(modules.values())) == len(own_naming(arch).modules)
     tensors = to_torch(Naming(modules, prefix, tuple(prefix + key for key in _keys(modules))), made)
@@ -117,6 +119,9 @@ REFUSED = {
     "other classes": (lambda: NET, {"classes": 7}, "5 classes and the images of config.data have 7"),
     "other channels": (lambda: NET, {"channels": 1}, "config.data.channels=3"),
     "another width": (lambda: NET, {"width": 0.125}, "set config.model.width=0.0625"),
+    "a scalar": (lambda: changed(NET, module__conv1__weight=np.float32(1)), {}, "module.conv1.weight is "),
+    "an odd bias": (lambda: changed(NET, module__conv1__bias=np.ones(1, np.float32)), {}, "module.conv1.bias is 1 and should be 4"),
+    "a negative variance": (lambda: changed(NET, module__bn1__running_var=-np.ones(4, np.float32)), {}, "module.bn1.running_var has negative"),
     "not a number": (lambda: changed(NET, module__fc__bias=np.full(5, np.nan, np.float32)), {}, "module.fc.bias has numbers that are not finite"),
 }  # fmt: skip
 
@@ -153,6 +158,19 @@ def test_one_of_several_networks_in_a_file(tmp_path, monkeypatch):
     assert read({"student": NET, "step": 3}).variables["params"]["classifier"]["bias"].any()
     with pytest.raises(UserError, match=r"several \(ema, student\)"):
         read({"ema": zeros, "student": NET})
+
+
+def test_bfloat16_in_safetensors(tmp_path):
+    """Written by hand from the definition of the format: length of the header, header, data."""
+    halves = {name: value.astype(ml_dtypes.bfloat16) for name, value in NET.items() if not name.endswith("tracked")}
+    header, data = {}, b""
+    for name, value in halves.items():
+        header[name] = {"dtype": "BF16", "shape": list(value.shape), "data_offsets": [len(data), len(data) + value.nbytes]}
+        data += value.tobytes()
+    text = json.dumps(header).encode()
+    (tmp_path / "half.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data)
+    got = read_classifier(tmp_path / "half.safetensors", "resnet18", template("resnet18"), WIDTH)
+    np.testing.assert_array_equal(got.variables["params"]["classifier"]["kernel"], halves["module.fc.weight"].astype(np.float32).T)
 
 
 def test_half_precision_becomes_single():

@@ -127,6 +127,29 @@ def test_tensors_stay_inside_their_data(count, offset, size, stride, fits):
             torch_file.read(data)
 
 
+def test_a_tensor_is_made_of_a_storage_and_plain_numbers():
+    """What a pickle may supply in their place would reach other memory."""
+    one = torch_file._Storage(np.arange(6, dtype=np.float32))
+    assert torch_file._tensor(one, 0, (2, 3), (3, 1)).shape == (2, 3)
+    forged = [
+        (np.zeros((1000, 0), np.float32), 0, (1000,), (1,)), (one, 0, np.array([17], np.int8), np.array([16], np.int8)),
+        (one, 0, (np.int64(3),), (np.int64(2**62),)), (one, 0, (2**30, 4), (0, 0)), (one, 0, (2, 3), (1,)),
+    ]  # fmt: skip
+    for arguments in forged:
+        with pytest.raises(torch_file.Unreadable):
+            torch_file._tensor(*arguments)
+
+
+def test_a_pickle_changes_neither_functions_nor_methods():
+    function = torch_file._named("torch._utils", "_rebuild_tensor_v2")
+    state = pickle.dumps((None, {"__doc__": "changed"}), protocol=2)[2:-1]
+    with pytest.raises(torch_file.Unreadable):
+        torch_file.read(as_file(pickle.PROTO + b"\x02" + function + state + pickle.BUILD + pickle.STOP))
+    ordered = torch_file._named("collections", "OrderedDict") + pickle.EMPTY_TUPLE + pickle.REDUCE
+    state = pickle.dumps({"items": 5}, protocol=2)[2:-1]
+    assert torch_file.read(as_file(pickle.PROTO + b"\x02" + ordered + state + pickle.BUILD + pickle.STOP)) == {}
+
+
 def test_files_that_are_not_whole():
     whole = (FIXTURES / "types.pt").read_bytes()
     for data in (b"", b"PK", whole[: len(whole) // 2], b"PK" + whole[50:], as_file(b"not a pickle"), as_file(pickle.dumps(3)[:-1])):
