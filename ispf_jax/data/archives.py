@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ispf_jax.data.dataset import ArrayDataset, ImageData
+from ispf_jax.data.whole_tar import whole_members
 from ispf_jax.errors import UserError
 
 PIXELS = 3 * 32 * 32
@@ -82,7 +83,7 @@ def _members(file: Path, wanted: set[str]) -> dict[str, bytes]:
     with tarfile.open(file) as tar:
         return {
             base: tar.extractfile(member).read()
-            for member in tar
+            for member in whole_members(tar)
             if member.isfile() and (base := member.name.rsplit("/", 1)[-1]) in wanted
         }
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ispf_jax.data.pixels import SUFFIXES
+from ispf_jax.data.whole_tar import whole_members
 from ispf_jax.errors import UserError
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 SPLITS = ("train", "test", "val", "valid")
-TAR_BLOCK = 512
 
 
 class Entry(NamedTuple):
@@ -64,8 +64,6 @@ def archive_entries(archive: Path) -> Iterator[Entry]:
     try:
         with tarfile.open(archive) as tar:
             members = _members(tar)
-            if archive.name.lower().endswith(".tar"):
-                _check_end(archive)
             yield from _unpacked(tar, _paths(members, archive))
     except PermissionError:
         raise
@@ -78,7 +76,7 @@ def archive_entries(archive: Path) -> Iterator[Entry]:
 def _members(tar) -> dict[str, tarfile.TarInfo]:
     """The last member of every name; in the place of a hard link the file that had the other name at that point."""
     members = {}
-    for member in tar:
+    for member in whole_members(tar):
         name = posixpath.normpath(member.name)
         members[name] = members.get(posixpath.normpath(member.linkname), member) if member.islnk() else member
     return members
@@ -124,14 +122,6 @@ def _unpacked(tar, paths) -> Iterator[Entry]:
                 yield _file(path, encoded if _is_image(path) else None)
             elif len(path) == 2:
                 yield Entry(*path)
-
-
-def _check_end(archive: Path) -> None:
-    """A tar ends with zero blocks. Without compression nothing else tells that one was cut between two files."""
-    with archive.open("rb") as file:
-        file.seek(-TAR_BLOCK, os.SEEK_END)
-        if any(file.read()):
-            raise EOFError("the end of the archive is missing")
 
 
 def _walk_splits(root: Path) -> Iterator[tuple[tuple[str, ...], os.DirEntry, bool]]:

@@ -111,6 +111,22 @@ def test_truncated_cifar(tmp_path, binary, keep):
         load("cifar10", tmp_path / "m")
 
 
+@pytest.mark.parametrize("binary", [False, True])
+def test_no_flipped_byte_of_cifar_passes_for_other_images(tmp_path, binary):
+    makers.cifar(tmp_path / "m", binary=binary)
+    (file,) = (tmp_path / "m").iterdir()
+    content, refused = file.read_bytes(), 0
+    positions = range(30, len(content), len(content) // 100)
+    for position in positions:
+        file.write_bytes(content[:position] + bytes([content[position] ^ 0xFF]) + content[position + 1 :])
+        try:
+            load("cifar10", tmp_path / "m")
+        except UserError as error:
+            assert f"{file.name} is damaged or not the official file" in str(error)
+            refused += 1
+    assert refused == len(positions)
+
+
 class Malicious:
     def __init__(self, marker):
         self.marker = marker
