@@ -1,7 +1,7 @@
 """Classifiers from and for other programs: files of tensors in, files of tensors out."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import safetensors.numpy
 from ispf_jax.errors import UserError
 from ispf_jax.interop import torch_file
 from ispf_jax.interop.names import CONVENTIONS, Naming, Unlike, find_naming, own_naming, to_flax, to_torch
+from ispf_jax.interop.sizes import check_sizes
 
 __all__ = ["FORMATS", "Given", "Naming", "encode", "own_naming", "read_classifier"]
 
@@ -37,13 +38,13 @@ class Given:
     digest: str
 
 
-def read_classifier(path: str | Path, arch: str, template: dict, width: float) -> Given:
+def read_classifier(path: str | Path, arch: str, shapes_at: Callable[[float], dict], width: float) -> Given:
     """Reads a state_dict, of `torch.save` or in a safetensors file, into the variables of a classifier.
 
     Args:
       arch: key of `models.CLASSIFIERS`.
-      template: variables of the shapes that the configuration asks for.
-      width: what the configuration's is; named in errors.
+      shapes_at: variables, or their shapes, by the network's width.
+      width: what the configuration asks for.
 
     Raises:
       UserError: the file cannot be read, or does not hold that network; says what to change.
@@ -53,14 +54,17 @@ def read_classifier(path: str | Path, arch: str, template: dict, width: float) -
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"config.model.checkpoint={str(path)!r} cannot be read ({error.strerror or error}); name a file of tensors, .pt or .safetensors.") from error
-    tensors, format_ = _tensors(path, content)
+    tensors, format_ = _tensors(path, content, arch)
     try:
         naming = find_naming(arch, tensors)
     except Unlike as error:
         raise UserError(f"config.model.checkpoint={str(path)!r} does not hold {arch} under names that are known here: {error}; {_advice(arch, tensors)}") from error
-    _check_sizes(path, naming, tensors, template, width)
     try:
-        variables = to_flax(naming, tensors, template)
+        check_sizes(naming, tensors, shapes_at, width)
+    except Unlike as error:
+        raise UserError(f"config.model.checkpoint={str(path)!r} has {error}") from error
+    try:
+        variables = to_flax(naming, tensors, shapes_at(width))
     except Unlike as error:
         raise UserError(
             f"config.model.checkpoint={str(path)!r} is not {arch} as it is built here: {error} (docs/checkpoints.md has the network's definition)."
@@ -74,11 +78,11 @@ def encode(format_: str, naming: Naming, variables: dict, about: dict[str, str])
     return torch_file.write(tensors) if format_ == "pt" else safetensors.numpy.save(tensors, {"format": "pt", **about})
 
 
-def _tensors(path, content) -> tuple[Mapping[str, np.ndarray], str]:
+def _tensors(path, content, arch) -> tuple[Mapping[str, np.ndarray], str]:
     """The tensors of a file by name, and its format, which the content tells."""
     if content[:2] == b"PK":
         try:
-            return _state_dict(path, torch_file.read(content)), "pt"
+            return _state_dict(path, torch_file.read(content), arch), "pt"
         except torch_file.Unreadable as error:
             raise UserError(f"config.model.checkpoint={str(path)!r} cannot be read: {error}; {_RESAVE}") from error
     try:
@@ -98,24 +102,32 @@ def _decoded(entry):
 _RESAVE = "in PyTorch, load the model and write it with torch.save(model.state_dict(), 'model.pt')."
 
 
-def _state_dict(path, saved: Any) -> dict[str, np.ndarray]:
-    """The dictionary of tensors in what was saved: itself, or one that it holds."""
+def _state_dict(path, saved: Any, arch) -> dict[str, np.ndarray]:
+    """The dictionary of tensors in what was saved: itself, or one that it holds, of several one that is named like `arch`."""
     if not isinstance(saved, dict):
         raise UserError(f"config.model.checkpoint={str(path)!r} holds an object of {_class(saved)} and not a state_dict; {_RESAVE}")
-    if tensors := _only_tensors(saved):
-        return tensors
-    found = {key: tensors for key, value in saved.items() if isinstance(value, dict) and (tensors := _only_tensors(value))}
+    if _is_state_dict(saved):
+        return saved
+    found = {key: value for key, value in saved.items() if isinstance(value, dict) and _is_state_dict(value)}
+    found = {key: tensors for key, tensors in found.items() if _is_named_like(arch, tensors)} or found
     name = next((name for name in (*_WRAPPERS, *found) if name in found and (name in _WRAPPERS or len(found) == 1)), None)
     if name is None:
-        held = f"several ({', '.join(map(str, found))})" if found else "none"
+        objects = [f"{key}: {_class(value)}" for key, value in saved.items() if isinstance(value, torch_file.Opaque)]
+        held = f"several ({', '.join(map(str, found))})" if found else f"objects ({', '.join(objects)})" if objects else "none"
         raise UserError(f"config.model.checkpoint={str(path)!r} holds {held} where one state_dict is wanted; {_RESAVE}")
     return found[name]
 
 
-def _only_tensors(candidate):
-    """`candidate` if it is a state_dict, whose values are tensors, else None."""
-    named = all(isinstance(key, str) and isinstance(value, np.ndarray) for key, value in candidate.items())
-    return candidate if candidate and named else None
+def _is_state_dict(candidate):
+    return bool(candidate) and all(isinstance(key, str) and isinstance(value, np.ndarray) for key, value in candidate.items())
+
+
+def _is_named_like(arch, tensors):
+    try:
+        find_naming(arch, tensors)
+    except Unlike:
+        return False
+    return True
 
 
 def _class(value):
@@ -124,28 +136,6 @@ def _class(value):
 
 def _advice(arch, tensors):
     for other in CONVENTIONS:
-        if other != arch:
-            try:
-                find_naming(other, tensors)
-            except Unlike:
-                continue
+        if other != arch and _is_named_like(other, tensors):
             return f"it looks like {other}: set config.model.name={other!r}."
     return "docs/checkpoints.md lists the names; rename the tensors of the state_dict to them."
-
-
-def _check_sizes(path, naming, tensors, template, width):
-    """Classes, channels and width, which are keys of the configuration; UserError if they do not fit."""
-    modules = {ours: f"{naming.prefix}{theirs}.weight" for theirs, ours in naming.modules.items()}
-    first = next(iter(naming.modules.values()))
-    if tensors[modules[first]].ndim != 4 or tensors[modules["classifier"]].ndim != 2:
-        return  # other kinds of layers, which are told by their shapes
-    (filters, channels), outputs = tensors[modules[first]].shape[:2], tensors[modules["classifier"]].shape[0]
-    wanted, classes = template["params"][first]["kernel"].shape, template["params"]["classifier"]["bias"].shape[0]
-    told = f"config.model.checkpoint={str(path)!r} has"
-    if outputs != classes:
-        raise UserError(f"{told} {outputs} classes and the images of config.data have {classes}; they must be the same, in the same order (without images: set config.data.classes={outputs}).")
-    if channels != wanted[2]:
-        raise UserError(f"{told} a network for {channels} channel(s) and the images have {wanted[2]}; set config.data.channels={channels}.")
-    if filters != wanted[3]:
-        fitting = width * filters / wanted[3]
-        raise UserError(f"{told} {filters} filters in its first layer, which config.model.width={width} makes {wanted[3]}; set config.model.width={fitting:g}, or near it where filters were rounded.")

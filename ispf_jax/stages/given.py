@@ -19,9 +19,12 @@ from ispf_jax.stages.supervised import keep_split
 
 def check_classifier(model: ModelConfig, classes: int, image_shape: tuple[int, int, int]) -> Given:
     """The classifier of `config.model.checkpoint`; UserError if it is not the one that the other keys describe."""
-    module = build_classifier(model.name, classes, model.width)
-    shapes = jax.eval_shape(partial(init_variables, module, example_shape=(1, *image_shape)), jax.random.key(0))
-    return read_classifier(model.checkpoint, model.name, shapes, model.width)
+
+    def shapes_at(width):
+        module = build_classifier(model.name, classes, width)
+        return jax.eval_shape(partial(init_variables, module, example_shape=(1, *image_shape)), jax.random.key(0))
+
+    return read_classifier(model.checkpoint, model.name, shapes_at, model.width)
 
 
 def given_original(directory: Path, read: Callable[[], Given], template: dict, epochs: int, train_images: int) -> Saved:

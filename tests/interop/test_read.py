@@ -26,7 +26,7 @@ def classifier(arch, classes=5, width=WIDTH):
     return build_classifier(arch, classes, width)
 
 
-def template(arch, classes=5, width=WIDTH, channels=3):
+def template(arch, width=WIDTH, classes=5, channels=3):
     shapes = jax.eval_shape(partial(init_variables, classifier(arch, classes, width), example_shape=(1, 16, 16, channels)), jax.random.key(0))
     return jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
 
@@ -38,7 +38,7 @@ def logits(arch, variables, images):
 @pytest.mark.parametrize("arch", FILES)
 def test_logits_are_pytorchs(arch):
     """Of a checkpoint of DataParallel with an optimiser beside it, and of convolutions with a bias."""
-    given = read_classifier(FIXTURES / FILES[arch], arch, template(arch), WIDTH)
+    given = read_classifier(FIXTURES / FILES[arch], arch, partial(template, arch), WIDTH)
     assert given.format == FILES[arch].split(".")[1]
     with np.load(FIXTURES / "logits.npz") as recorded:
         np.testing.assert_allclose(logits(arch, given.variables, recorded["images"]), recorded[arch], rtol=1e-4, atol=1e-5)
@@ -48,10 +48,10 @@ def test_logits_are_pytorchs(arch):
 @pytest.mark.parametrize("format_", ["pt", "safetensors"])
 @pytest.mark.parametrize("arch", FILES)
 def test_written_like_the_file_it_came_from(arch, format_, tmp_path):
-    given = read_classifier(FIXTURES / FILES[arch], arch, template(arch), WIDTH)
+    given = read_classifier(FIXTURES / FILES[arch], arch, partial(template, arch), WIDTH)
     path = tmp_path / "again"
     path.write_bytes(encode(format_, given.naming, given.variables, {"mean": "0.5"}))
-    again = read_classifier(path, arch, template(arch), WIDTH)
+    again = read_classifier(path, arch, partial(template, arch), WIDTH)
     assert sorted(again.naming.keys) == sorted(given.naming.keys) and again.format == format_ and again.digest != given.digest
     jax.tree.map(np.testing.assert_array_equal, again.variables, given.variables)
     if format_ == "safetensors":
@@ -65,7 +65,7 @@ def test_pytorch_loads_what_is_written(tmp_path):
     from tests.interop.make_fixtures import ResNet18, allcnn
 
     for arch, net in (("resnet18", ResNet18()), ("allcnn", allcnn())):
-        given = read_classifier(FIXTURES / FILES[arch], arch, template(arch), WIDTH)
+        given = read_classifier(FIXTURES / FILES[arch], arch, partial(template, arch), WIDTH)
         naming = Naming(given.naming.modules, "", tuple(key.removeprefix(given.naming.prefix) for key in given.naming.keys))
         (tmp_path / "net.pt").write_bytes(encode("pt", naming, given.variables, {}))
         net.load_state_dict(torch.load(tmp_path / "net.pt", weights_only=True))
@@ -119,6 +119,7 @@ REFUSED = {
     "other classes": (lambda: NET, {"classes": 7}, "5 classes and the images of config.data have 7"),
     "other channels": (lambda: NET, {"channels": 1}, "config.data.channels=3"),
     "another width": (lambda: NET, {"width": 0.125}, "set config.model.width=0.0625"),
+    "filters of no width": (lambda: changed(NET, module__conv1__weight=np.ones((5, 3, 3, 3), np.float32)), {}, "no config.model.width gives the filters"),
     "a scalar": (lambda: changed(NET, module__conv1__weight=np.float32(1)), {}, "module.conv1.weight is "),
     "an odd bias": (lambda: changed(NET, module__conv1__bias=np.ones(1, np.float32)), {}, "module.conv1.bias is 1 and should be 4"),
     "a negative variance": (lambda: changed(NET, module__bn1__running_var=-np.ones(4, np.float32)), {}, "module.bn1.running_var has negative"),
@@ -129,9 +130,11 @@ REFUSED = {
 @pytest.mark.parametrize("what", REFUSED)
 def test_refused(what, tmp_path):
     tensors, shape, message = REFUSED[what]
+    width = shape.get("width", WIDTH)
+    shape = without(shape, "width")
     (tmp_path / "net.pt").write_bytes(torch_file.write({name: np.asarray(value) for name, value in tensors().items()}))
     with pytest.raises(UserError) as refused:
-        read_classifier(tmp_path / "net.pt", "resnet18", template("resnet18", **shape), shape.get("width", WIDTH))
+        read_classifier(tmp_path / "net.pt", "resnet18", partial(template, "resnet18", **shape), width)
     assert message in str(refused.value) and "net.pt" in str(refused.value)
 
 
@@ -142,22 +145,38 @@ def test_refused(what, tmp_path):
 )  # fmt: skip
 def test_files_of_other_kinds(file, message):
     with pytest.raises(UserError, match="model.checkpoint=.*" + file) as refused:
-        read_classifier(FIXTURES / file, "resnet18", template("resnet18"), WIDTH)
+        read_classifier(FIXTURES / file, "resnet18", partial(template, "resnet18"), WIDTH)
     assert message in str(refused.value)
 
 
+@pytest.mark.parametrize("arch", FILES)
+@pytest.mark.parametrize("width", [0.01, 0.0372, 0.07, 0.11, 1 / 3])
+def test_the_advised_width_makes_the_filters_of_every_layer(arch, width, tmp_path):
+    """Also where filters were rounded, up in some layers and down in others."""
+    naming = own_naming(arch)
+    (tmp_path / "net.pt").write_bytes(encode("pt", naming, template(arch, width), {}))
+    with pytest.raises(UserError, match="set config.model.width=") as refused:
+        read_classifier(tmp_path / "net.pt", arch, partial(template, arch), 1.0)
+    advised = float(str(refused.value).split("set config.model.width=")[1].rstrip("."))
+    read_classifier(tmp_path / "net.pt", arch, partial(template, arch), advised)
+
+
 def test_one_of_several_networks_in_a_file(tmp_path, monkeypatch):
-    """That with a usual name; two without one are refused."""
+    """That which is named like the network, of several such ones that with a usual name; two without one are refused."""
 
     def read(saved):
         monkeypatch.setattr(torch_file, "read", lambda content: saved)
-        return read_classifier(FIXTURES / "resnet18.pt", "resnet18", template("resnet18"), WIDTH)
+        return read_classifier(FIXTURES / "resnet18.pt", "resnet18", partial(template, "resnet18"), WIDTH)
 
     zeros = {name: np.zeros_like(value) for name, value in NET.items()}
     assert read({"ema": zeros, "model": NET}).variables["params"]["classifier"]["bias"].any()
     assert read({"student": NET, "step": 3}).variables["params"]["classifier"]["bias"].any()
+    generator = {"project.weight": np.ones((3, 2), np.float32)}
+    assert read({"model": generator, "classifier": NET}).naming.prefix == "module."
     with pytest.raises(UserError, match=r"several \(ema, student\)"):
-        read({"ema": zeros, "student": NET})
+        read({"ema": zeros, "student": NET, "generator": generator})
+    with pytest.raises(UserError, match=r"objects \(model: torchvision.resnet.ResNet\)"):
+        read({"model": type("ResNet", (torch_file.Opaque,), {"__module__": "torchvision.resnet"})(), "epoch": 3})
 
 
 def test_bfloat16_in_safetensors(tmp_path):
@@ -169,7 +188,7 @@ def test_bfloat16_in_safetensors(tmp_path):
         data += value.tobytes()
     text = json.dumps(header).encode()
     (tmp_path / "half.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data)
-    got = read_classifier(tmp_path / "half.safetensors", "resnet18", template("resnet18"), WIDTH)
+    got = read_classifier(tmp_path / "half.safetensors", "resnet18", partial(template, "resnet18"), WIDTH)
     np.testing.assert_array_equal(got.variables["params"]["classifier"]["kernel"], halves["module.fc.weight"].astype(np.float32).T)
 
 
