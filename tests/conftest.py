@@ -7,3 +7,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
+
+LONG = ("test_kill.py", "test_golden.py", "test_processes.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Minutes each, in one process: begun last, they would keep the others waiting."""
+    items.sort(key=lambda item: item.path.name not in LONG)
