@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ispf_jax.errors import UserError
-from ispf_jax.interop import FORMATS
+from ispf_jax.interop import CONVENTIONS, FORMATS
 from ispf_jax.methods import METHODS
 from ispf_jax.models import CLASSIFIERS
 from ispf_jax.ops import IMPLEMENTATIONS
@@ -22,6 +22,7 @@ AUDIT_METRICS = ("accuracy", "mia1", "mia2", "relearn", "features", "divergence"
 MIA1_PROTOCOLS = ("salun", "unsc")
 DTYPES = ("float32", "bfloat16")
 SPREADS = ("batch", "jobs")
+_WITHOUT_PATH = ("digits", "svhn", "cifar10", "cifar100", "synthetic", "none")
 
 
 @dataclass(frozen=True)
@@ -292,6 +293,12 @@ def _validate(e: Experiment):
     ):
         if value not in allowed:
             raise UserError(f"config.{key}={value!r} is unknown; allowed are {', '.join(map(str, allowed))}.")
+    for key, value in (("model.checkpoint", e.model.checkpoint), ("export", ",".join(set(e.export) & set(FORMATS)))):
+        if value and e.model.name not in CONVENTIONS:
+            raise UserError(
+                f"config.{key}={value!r} needs to know what files call the tensors of {e.model.name}; allowed are the networks {', '.join(CONVENTIONS)} "
+                "(docs/extending.md says how to add one)."
+            )
     if not e.seeds or len(set(e.seeds)) < len(e.seeds) or min(e.seeds) < 0 or max(e.seeds) >= 2**32:
         raise UserError(f"config.seeds={','.join(map(str, e.seeds))!r} must be one or more different whole numbers from 0 to 4294967295.")
     if not e.base:
@@ -334,7 +341,7 @@ def _validate(e: Experiment):
         raise UserError("config.data.val_fraction=0.0 leaves nothing to select the original's epoch by; use for example 0.2.")
     if e.data.name == "image_folder" and not e.data.path:
         raise UserError("config.data.path is empty; name a directory or tar archive that holds <split>/<class>/<file>.")
-    if e.data.name != "image_folder" and e.data.path:
+    if e.data.name in _WITHOUT_PATH and e.data.path:
         raise UserError(
             f"config.data.path={e.data.path!r} would not be read: config.data.name is {e.data.name!r} (with :smoke it is 'synthetic'); "
             "leave the path out, or set config.data.name=image_folder."

@@ -2,15 +2,13 @@
 
 A method enters the compiled step as data (`Method.codes`), like the forget set and the thresholds, so one program serves all
 methods, forget sets and thresholds. What the choices cost that are not taken is a few operations on [batch, classes] arrays.
+The three tables at the end may be added to: docs/extending.md.
 """
 
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-
-KEEP = ("all", "block", "prefilter")
-TARGETS = ("teacher", "postfilter", "project")
 
 
 @dataclass(frozen=True)
@@ -19,10 +17,10 @@ class Method:
 
     Attributes:
       inhibit: train the generator with inhibited synthesis (IS, Eq. 7).
-      keep: which synthetic samples the student sees. "all"; "block": drop those the teacher assigns to a forgotten class
-        (BlockF); "prefilter": drop those with any forgotten class at or above the threshold (PreFilter, Eq. 3).
-      target: what the student learns. "teacher": the teacher's prediction; "postfilter": with the forgotten logits
-        redistributed (PF, Eq. 8-9); "project": with forgotten probabilities set to zero and the rest renormalised (PD, App. I).
+      keep: which synthetic samples the student sees, a key of `KEEP`. "all"; "block": drop those the teacher assigns to a
+        forgotten class (BlockF); "prefilter": drop those with any forgotten class at or above the threshold (PreFilter, Eq. 3).
+      target: what the student learns, a key of `TARGETS`. "teacher": the teacher's prediction; "postfilter": with the forgotten
+        logits redistributed (PF, Eq. 8-9); "project": with forgotten probabilities set to zero and the rest renormalised (PD, App. I).
     """
 
     inhibit: bool
@@ -33,24 +31,17 @@ class Method:
         """The method as arrays, for the compiled step."""
         return {
             "inhibit": jnp.float32(self.inhibit),
-            "keep": jnp.int32(KEEP.index(self.keep)),
-            "target": jnp.int32(TARGETS.index(self.target)),
+            "keep": jnp.int32(list(KEEP).index(self.keep)),
+            "target": jnp.int32(list(TARGETS).index(self.target)),
         }
 
 
-METHODS = {
-    "dfkd": Method(inhibit=False, keep="all", target="teacher"),
-    "blockf": Method(inhibit=False, keep="block", target="teacher"),
-    "gkt": Method(inhibit=False, keep="prefilter", target="teacher"),
-    "is": Method(inhibit=True, keep="prefilter", target="teacher"),
-    "pf": Method(inhibit=False, keep="all", target="postfilter"),
-    "ispf": Method(inhibit=True, keep="all", target="postfilter"),
-    "pd": Method(inhibit=False, keep="all", target="project"),
-    "pd_is": Method(inhibit=True, keep="all", target="project"),
-}
+def keep_all(teacher_logits, forget_mask, threshold):
+    """True [N]."""
+    return jnp.ones(teacher_logits.shape[0], bool)
 
 
-def block_keep(teacher_logits, forget_mask):
+def block_keep(teacher_logits, forget_mask, threshold=1.0):
     """BlockF: True [N] where the teacher's most likely class is a retained one."""
     return forget_mask[jnp.argmax(teacher_logits, axis=-1)] == 0
 
@@ -58,6 +49,11 @@ def block_keep(teacher_logits, forget_mask):
 def prefilter_keep(teacher_logits, forget_mask, threshold):
     """PreFilter (Eq. 3): True [N] where every forgotten class has a probability strictly below the threshold."""
     return jnp.max(jax.nn.softmax(teacher_logits) * forget_mask, axis=-1) < threshold
+
+
+def teacher_itself(teacher_logits, forget_mask, threshold=-1.0):
+    """The teacher's logits [N, C]."""
+    return teacher_logits
 
 
 def post_filter(teacher_logits, forget_mask, threshold=-1.0):
@@ -78,7 +74,7 @@ def post_filter(teacher_logits, forget_mask, threshold=-1.0):
     return jnp.where(moved > 0, lowest, raised)
 
 
-def project(teacher_logits, forget_mask):
+def project(teacher_logits, forget_mask, threshold=-1.0):
     """PD (Appendix I): log probabilities [N, C] with forgotten classes at zero probability, the rest renormalised.
 
     Zero probability is written as the logit -1e9, which a softmax turns into an exact 0 and keeps KL terms finite.
@@ -88,16 +84,29 @@ def project(teacher_logits, forget_mask):
 
 def kept_samples(codes, teacher_logits, forget_mask, threshold):
     """Mask [N] of 0/1 of the samples the student learns from, by the method's codes."""
-    everything = jnp.ones(teacher_logits.shape[0], bool)
-    choices = (everything, block_keep(teacher_logits, forget_mask), prefilter_keep(teacher_logits, forget_mask, threshold))
+    choices = [keep(teacher_logits, forget_mask, threshold) for keep in KEEP.values()]
     return jnp.stack(choices)[codes["keep"]].astype(jnp.float32)
 
 
 def target_logits(codes, teacher_logits, forget_mask, post_threshold):
     """Logits [N, C] of the distribution the student learns, by the method's codes."""
-    choices = (
-        teacher_logits,
-        post_filter(teacher_logits, forget_mask, post_threshold),
-        project(teacher_logits, forget_mask),
-    )
+    choices = [target(teacher_logits, forget_mask, post_threshold) for target in TARGETS.values()]
     return jnp.stack(choices)[codes["target"]]
+
+
+KEEP = {"all": keep_all, "block": block_keep, "prefilter": prefilter_keep}
+"""Which samples to keep: (teacher logits [N, C], forget mask [C], PreFilter's threshold) -> booleans [N]."""
+
+TARGETS = {"teacher": teacher_itself, "postfilter": post_filter, "project": project}
+"""What to learn: (teacher logits [N, C], forget mask [C], PostFilter's threshold, -1 if it has none) -> logits [N, C]."""
+
+METHODS = {
+    "dfkd": Method(inhibit=False, keep="all", target="teacher"),
+    "blockf": Method(inhibit=False, keep="block", target="teacher"),
+    "gkt": Method(inhibit=False, keep="prefilter", target="teacher"),
+    "is": Method(inhibit=True, keep="prefilter", target="teacher"),
+    "pf": Method(inhibit=False, keep="all", target="postfilter"),
+    "ispf": Method(inhibit=True, keep="all", target="postfilter"),
+    "pd": Method(inhibit=False, keep="all", target="project"),
+    "pd_is": Method(inhibit=True, keep="all", target="project"),
+}

@@ -15,7 +15,7 @@ from ispf_jax.interop import torch_file
 from ispf_jax.interop.names import CONVENTIONS, Naming, Unlike, find_naming, own_naming, to_flax, to_torch
 from ispf_jax.interop.sizes import check_sizes
 
-__all__ = ["FORMATS", "Given", "Naming", "encode", "own_naming", "read_classifier"]
+__all__ = ["CONVENTIONS", "FORMATS", "Given", "Naming", "encode", "own_naming", "read_classifier"]
 
 FORMATS = ("pt", "safetensors")
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "weights")  # what a dictionary around a state_dict calls it
