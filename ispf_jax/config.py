@@ -11,7 +11,7 @@ from typing import Any
 
 from ispf_jax.errors import UserError
 from ispf_jax.interop import CONVENTIONS, FORMATS
-from ispf_jax.methods import METHODS
+from ispf_jax.methods import KEEP, METHODS, TARGETS
 from ispf_jax.models import CLASSIFIERS
 from ispf_jax.ops import IMPLEMENTATIONS
 
@@ -293,12 +293,16 @@ def _validate(e: Experiment):
     ):
         if value not in allowed:
             raise UserError(f"config.{key}={value!r} is unknown; allowed are {', '.join(map(str, allowed))}.")
-    for key, value in (("model.checkpoint", e.model.checkpoint), ("export", ",".join(set(e.export) & set(FORMATS)))):
+    for key, value in (("model.checkpoint", e.model.checkpoint), ("export", ",".join(f for f in e.export if f in FORMATS))):
         if value and e.model.name not in CONVENTIONS:
             raise UserError(
                 f"config.{key}={value!r} needs to know what files call the tensors of {e.model.name}; allowed are the networks {', '.join(CONVENTIONS)} "
                 "(docs/extending.md says how to add one)."
             )
+    for name in e.methods:
+        for field, value, table in (("keep", METHODS[name].keep, KEEP), ("target", METHODS[name].target, TARGETS)):
+            if value not in table:
+                raise UserError(f"config.methods: {name!r} has {field}={value!r}, which is unknown; allowed are {', '.join(table)}.")
     if not e.seeds or len(set(e.seeds)) < len(e.seeds) or min(e.seeds) < 0 or max(e.seeds) >= 2**32:
         raise UserError(f"config.seeds={','.join(map(str, e.seeds))!r} must be one or more different whole numbers from 0 to 4294967295.")
     if not e.base:
@@ -319,12 +323,12 @@ def _validate(e: Experiment):
             raise UserError(f"config.{key}={value} must be greater than 0.")
     not_negative = {
         "data.max_train": e.data.max_train, "data.max_test": e.data.max_test, "data.image_size": e.data.image_size,
-        "train.weight_decay": e.train.weight_decay, "distill.weight_decay": e.distill.weight_decay, "distill.warmup_epochs": e.distill.warmup_epochs,
+        "train.weight_decay": e.train.weight_decay, "distill.warmup_epochs": e.distill.warmup_epochs,
         "distill.cosine_epochs": e.distill.cosine_epochs, "distill.lr_final": e.distill.lr_final, "evaluate.every": e.evaluate.every,
         "audit.shadows": e.audit.shadows, "audit.lira_shadows": e.audit.lira_shadows, "audit.relearn_steps": e.audit.relearn_steps,
         "audit.barrier_points": e.audit.barrier_points, "audit.barrier_images": e.audit.barrier_images,
         "audit.embedding_images": e.audit.embedding_images, "checkpoint_seconds": e.checkpoint_seconds, "progress_seconds": e.progress_seconds, "devices": e.devices,
-        **{f"distill.weight_{w}": getattr(e.distill, f"weight_{w}") for w in ("adv", "bn", "oh", "balance", "act")},
+        **{f"distill.{field.name}": getattr(e.distill, field.name) for field in dataclasses.fields(e.distill) if field.name.startswith("weight_")},
     }  # fmt: skip
     for key, value in not_negative.items():
         if value < 0:

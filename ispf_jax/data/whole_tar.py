@@ -10,7 +10,7 @@ def whole_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """The members in the order they are stored; at the end, the archive is proved to be all there.
 
     tarfile takes a header that it cannot read for the end of the archive, and stops before the sum behind a compressed
-    one: damage in the middle would pass for an archive with fewer files, or with other pixels.
+    one: damage in the middle would pass for an archive with fewer files, or with other pixels. Behind the end there are zeros only.
     Raises tarfile.ReadError, EOFError, OSError, zlib.error or lzma.LZMAError for an archive that is damaged or cut.
     """
     yield from tar
@@ -18,5 +18,6 @@ def whole_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     end = tar.fileobj.read(_BLOCK)
     if end != bytes(_BLOCK):
         raise tarfile.ReadError(f"there is neither a file nor the end of the archive at byte {tar.offset}")
-    while tar.fileobj.read(_CHUNK):
-        pass
+    while rest := tar.fileobj.read(_CHUNK):
+        if rest.strip(b"\0"):
+            raise tarfile.ReadError(f"there is more behind the end of the archive at byte {tar.offset}")

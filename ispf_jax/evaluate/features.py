@@ -108,6 +108,6 @@ def _pass(classifier, layers, variables, images, mean, std):
         for part in name.split("/"):
             node = node[part]
         (output,) = node["__call__"]
-        return jnp.mean(jax.nn.relu(output.astype(jnp.float32)), axis=(1, 2))
+        return jnp.mean(jax.nn.relu(output.astype(jnp.float32)), axis=tuple(range(1, output.ndim - 1)))
 
     return (logits, *map(pooled, layers))

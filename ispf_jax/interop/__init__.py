@@ -12,7 +12,7 @@ import safetensors.numpy
 
 from ispf_jax.errors import UserError
 from ispf_jax.interop import torch_file
-from ispf_jax.interop.names import CONVENTIONS, Naming, Unlike, find_naming, own_naming, to_flax, to_torch
+from ispf_jax.interop.names import CONVENTIONS, Naming, Unlike, check_complete, find_naming, own_naming, to_flax, to_torch
 from ispf_jax.interop.sizes import check_sizes
 
 __all__ = ["CONVENTIONS", "FORMATS", "Given", "Naming", "encode", "own_naming", "read_classifier"]
@@ -74,6 +74,10 @@ def read_classifier(path: str | Path, arch: str, shapes_at: Callable[[float], di
 
 def encode(format_: str, naming: Naming, variables: dict, about: dict[str, str]) -> bytes:
     """The content of a file of a network's tensors; `about` is kept in the header of safetensors, the other format has no place for it."""
+    try:
+        check_complete(naming, variables)
+    except Unlike as error:
+        raise UserError(f"The network cannot be exported: {error} (docs/extending.md).") from error
     tensors = to_torch(naming, variables)
     return torch_file.write(tensors) if format_ == "pt" else safetensors.numpy.save(tensors, {"format": "pt", **about})
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 _COUNTER = "num_batches_tracked"  # of PyTorch's batch norm; used by nothing as long as its momentum is set
@@ -110,7 +111,7 @@ def to_flax(naming: Naming, tensors: Mapping[str, np.ndarray], template: dict) -
         for collection, leaf in _leaves(path):
             key = f"{naming.prefix}{module}.{_LEAVES[leaf]}"
             value = np.asarray(tensors[key]).astype(np.float32)
-            bias = tensors.get(naming.prefix + _bias_of(naming, module)) if leaf == "mean" else None
+            bias = tensors.get(naming.prefix + _bias_of(naming, module)) if leaf == "mean" and _bias_of(naming, module) else None
             if bias is not None:
                 if bias.shape != value.shape:
                     raise Unlike(f"{naming.prefix}{_bias_of(naming, module)} is {_torch_shape(bias.shape)} and should be {_torch_shape(value.shape)}")
@@ -124,7 +125,15 @@ def to_flax(naming: Naming, tensors: Mapping[str, np.ndarray], template: dict) -
             if leaf == "var" and value.min() < 0:
                 raise Unlike(f"{key} has negative numbers")
             _at(variables[collection], path)[leaf] = np.ascontiguousarray(value)
+    check_complete(naming, template)
     return variables
+
+
+def check_complete(naming: Naming, variables: dict):
+    """Raises Unlike if the network has modules that the naming, one of a row added to `CONVENTIONS`, does not have."""
+    unnamed = {path.rpartition("/")[0] for path in flatten_dict(variables["params"], sep="/")} - set(naming.modules.values())
+    if unnamed:
+        raise Unlike(f"CONVENTIONS has no names for its {_some(sorted(unnamed))}")
 
 
 def to_torch(naming: Naming, variables: dict) -> dict[str, np.ndarray]:
@@ -164,9 +173,9 @@ def _spare(naming, key):
 
 
 def _bias_of(naming, batch_norm):
-    """The bias of the convolution before a batch norm, by its PyTorch name."""
+    """The bias of the convolution before a batch norm, by its PyTorch name; "" if there is no convolution of that name."""
     before = naming.modules[batch_norm].replace("bn", "conv")
-    return next(module for module, path in naming.modules.items() if path == before) + ".bias"
+    return next((f"{module}.bias" for module, path in naming.modules.items() if path == before), "")
 
 
 def _at(tree, path):

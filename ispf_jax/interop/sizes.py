@@ -14,29 +14,35 @@ def check_sizes(naming: Naming, tensors: Mapping[str, np.ndarray], shapes_at: Ca
     Args:
       shapes_at: variables, or their shapes, by the network's width.
     """
-    weights = {path: tensors[f"{naming.prefix}{module}.weight"] for module, path in naming.modules.items()}
-    first = next(iter(weights))
-    if weights[first].ndim != 4 or weights["classifier"].ndim != 2:
+    params, full = shapes_at(width)["params"], _filters(shapes_at(1.0)["params"])
+    weights = {path: tensors[f"{naming.prefix}{module}.weight"] for module, path in naming.modules.items() if path in full or path == "classifier"}
+    if set(weights) != {*full, "classifier"} or any(np.ndim(weight) != (2 if path == "classifier" else 4) for path, weight in weights.items()):
         return
-    params = shapes_at(width)["params"]
-    (filters, channels), outputs = weights[first].shape[:2], len(weights["classifier"])
-    wanted, classes = params[first]["kernel"].shape, params["classifier"]["bias"].shape[0]
+    first = next(iter(weights))
+    wanted, filters = _filters(params), {path: len(weights[path]) for path in full}
+    outputs, classes = len(weights["classifier"]), params["classifier"]["bias"].shape[0]
+    channels, images = weights[first].shape[1], flatten_dict(params, sep="/")[f"{first}/kernel"].shape[2]
     if outputs != classes:
         raise Unlike(f"{outputs} classes and the images of config.data have {classes}; they must be the same, in the same order (without images: set config.data.classes={outputs}).")
-    if channels != wanted[2]:
-        raise Unlike(f"a network for {channels} channel(s) and the images have {wanted[2]}; set config.data.channels={channels}.")
-    if filters != wanted[3]:
-        fitting = _fitting_width(weights, shapes_at(1.0)["params"])
+    if channels != images:
+        raise Unlike(f"a network for {channels} channel(s) and the images have {images}; set config.data.channels={channels}.")
+    other = next((path for path in full if filters[path] != wanted[path]), None)
+    fitting = other and _fitting_width(filters, full)
+    if fitting or other == first:
         advice = f"set config.model.width={fitting:g}." if fitting else "no config.model.width gives the filters of all its layers."
-        raise Unlike(f"{filters} filters in its first layer, which config.model.width={width} makes {wanted[3]}; {advice}")
+        raise Unlike(f"{filters[other]} filters in {other}, of which config.model.width={width} makes {wanted[other]}; {advice}")
 
 
-def _fitting_width(weights, full):
-    """The width that makes the filters of every convolution, where they were rounded one with few digits; None if there is none."""
-    whole = {path: kernel.shape[-1] for path, kernel in flatten_dict(full, sep="/").items() if len(kernel.shape) == 4}
-    pairs = [(len(weights[path.removesuffix("/kernel")]), filters) for path, filters in whole.items()]
-    exact = {n / filters for n, filters in pairs}
+def _filters(params):
+    """{path of a convolution: number of its filters}, in the network's order."""
+    return {path.removesuffix("/kernel"): kernel.shape[-1] for path, kernel in flatten_dict(params, sep="/").items() if len(kernel.shape) == 4}
+
+
+def _fitting_width(filters, full):
+    """The width that makes so many filters of the `full` ones, where they were rounded one with few digits; None if there is none."""
+    exact = {filters[path] / full[path] for path in full}
     if len(exact) == 1:
         return exact.pop()
-    low, high = max((n - 0.5) / filters for n, filters in pairs), min((n + 0.5) / filters for n, filters in pairs)
+    low = max((filters[path] - 0.5) / full[path] if filters[path] > 1 else 0 for path in full)  # a network has at least one
+    high = min((filters[path] + 0.5) / full[path] for path in full)
     return next((width for digits in range(1, 7) if low < (width := float(f"{(low + high) / 2:.{digits}g}")) < high), None)

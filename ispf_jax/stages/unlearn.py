@@ -6,6 +6,7 @@ flows back into training.
 """
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import jax
@@ -33,10 +34,9 @@ _MEANS = ("student/loss", "kept", "forget_samples", "retain_samples", "entropy",
 def distill_setup(experiment: Experiment, base: str, classifier, image_shape) -> DistillSetup:
     """The static half of an unlearning run, from the configuration; `image_shape` is (H, W, C)."""
     c, g = experiment.distill, experiment.generator
-    zskt = base == "zskt"
-    weights = LossWeights(1.0, 0.0, 0.0, 0.0, 0.0) if zskt else LossWeights(
-        c.weight_adv, c.weight_bn, c.weight_oh, c.weight_balance, c.weight_act
-    )  # fmt: skip
+    terms = {field.name for field in fields(LossWeights)}
+    adversarial_alone = {term: float(term == "adv") for term in terms}
+    weights = LossWeights(**(adversarial_alone if base == "zskt" else {term: getattr(c, f"weight_{term}") for term in terms}))
     return DistillSetup(
         classifier=classifier,
         generator=Generator(tuple(image_shape[:2]), image_shape[2], g.width, classifier.dtype),

@@ -279,15 +279,16 @@ def test_tar_cut_between_two_files(tmp_path):
         load(file)
 
 
-def test_a_broken_header_inside_an_archive(tmp_path):
+@pytest.mark.parametrize("broken, words", [(None, "neither a file nor the end"), (bytes(512), "more behind the end")])
+def test_a_broken_header_inside_an_archive(tmp_path, broken, words):
     """tarfile takes it for the end: the files behind it would be missing without a word."""
     file = archive(make_folder(tmp_path / "pets", each=9), tmp_path / "p.tar")
     with tarfile.open(file) as tar:
         member = [member for member in tar if member.name.startswith("test/") and member.isfile()][-1]
     content = bytearray(file.read_bytes())
-    content[member.offset] ^= 0xFF
+    content[member.offset : member.offset + 512] = broken or bytes(b ^ 0xFF for b in content[member.offset : member.offset + 512])
     file.write_bytes(content)
-    with pytest.raises(UserError, match="p.tar is damaged or truncated.*neither a file nor the end"):
+    with pytest.raises(UserError, match=f"p.tar is damaged or truncated.*{words}"):
         load(file)
 
 

@@ -120,6 +120,7 @@ REFUSED = {
     "other channels": (lambda: NET, {"channels": 1}, "config.data.channels=3"),
     "another width": (lambda: NET, {"width": 0.125}, "set config.model.width=0.0625"),
     "filters of no width": (lambda: changed(NET, module__conv1__weight=np.ones((5, 3, 3, 3), np.float32)), {}, "no config.model.width gives the filters"),
+    "a scalar and another width": (lambda: changed(NET, module__layer1__0__conv1__weight=np.float32(1)), {"width": 0.125}, "is 4x3x3x3 and should be 8x3x3x3"),
     "a scalar": (lambda: changed(NET, module__conv1__weight=np.float32(1)), {}, "module.conv1.weight is "),
     "an odd bias": (lambda: changed(NET, module__conv1__bias=np.ones(1, np.float32)), {}, "module.conv1.bias is 1 and should be 4"),
     "a negative variance": (lambda: changed(NET, module__bn1__running_var=-np.ones(4, np.float32)), {}, "module.bn1.running_var has negative"),
@@ -150,13 +151,13 @@ def test_files_of_other_kinds(file, message):
 
 
 @pytest.mark.parametrize("arch", FILES)
-@pytest.mark.parametrize("width", [0.01, 0.0372, 0.07, 0.11, 1 / 3])
-def test_the_advised_width_makes_the_filters_of_every_layer(arch, width, tmp_path):
+@pytest.mark.parametrize("width, tried", [(0.005, 1.0), (0.01, 1.0), (0.0372, 1.0), (0.07, 1.0), (0.07, 0.0625), (0.11, 1.0), (1 / 3, 1.0)])
+def test_the_advised_width_makes_the_filters_of_every_layer(arch, width, tried, tmp_path):
     """Also where filters were rounded, up in some layers and down in others."""
     naming = own_naming(arch)
     (tmp_path / "net.pt").write_bytes(encode("pt", naming, template(arch, width), {}))
     with pytest.raises(UserError, match="set config.model.width=") as refused:
-        read_classifier(tmp_path / "net.pt", arch, partial(template, arch), 1.0)
+        read_classifier(tmp_path / "net.pt", arch, partial(template, arch), tried)
     advised = float(str(refused.value).split("set config.model.width=")[1].rstrip("."))
     read_classifier(tmp_path / "net.pt", arch, partial(template, arch), advised)
 

@@ -6,6 +6,7 @@ the same bytes.
 
 import io
 import os
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Iterable
@@ -24,6 +25,9 @@ STYLE = {  # colours of Okabe & Ito and of P. Tol, told apart by colour-blind re
     "ispf": ("#D55E00", "o"), "pd": ("#CC79A7", "P"), "pd_is": ("#882255", "X"),
 }
 """Colour and marker of every method, the same in all pictures."""
+
+_OWN = (("#332288", "*"), ("#117733", "h"), ("#88CCEE", "<"), ("#661100", ">"), ("#DDCC77", "8"))
+"""Those of methods that are not the package's; the name chooses, so that a method looks the same in all pictures."""
 
 _RC = {
     "svg.hashsalt": "ispf", "font.size": 8, "axes.titlesize": 9, "axes.grid": True, "grid.color": "#DDDDDD", "grid.linewidth": 0.5,
@@ -109,7 +113,8 @@ def panel_svgs(picture: Picture) -> list[bytes]:
 
 def look(model: str) -> tuple[str, str]:
     """Colour and marker of a method ("ispf") or model ("ispf/dfq")."""
-    return STYLE.get(split_model(model)[0], ("#332288", "*"))
+    method = split_model(model)[0]
+    return STYLE.get(method) or _OWN[zlib.crc32(method.encode()) % len(_OWN)]
 
 
 def method_key(model: str, label: str = "") -> Key:
