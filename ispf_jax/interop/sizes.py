@@ -34,7 +34,7 @@ def check_sizes(naming: Naming, tensors: Mapping[str, np.ndarray], shapes_at: Ca
 
 
 def _filters(params):
-    """{path of a convolution: number of its filters}, in the network's order."""
+    """{path of a convolution: number of its filters}."""
     return {path.removesuffix("/kernel"): kernel.shape[-1] for path, kernel in flatten_dict(params, sep="/").items() if len(kernel.shape) == 4}
 
 
