@@ -17,8 +17,8 @@ import jax
 
 from benchmarks.measure import machine, peak_resident_bytes, seconds, spread
 from benchmarks.steps_jax import JaxSteps
-from ispf_jax.parallel import chosen_devices
-from ispf_jax.steps.distill import distill_epoch
+from ispf_jax.devices import chosen_devices
+from ispf_jax.distill import distill_epoch
 
 SIZES = {"svhn": (100, 1), "cifar10": (200, 5)}  # epochs after two of warm-up, loops per epoch of 1 generator and 10 student steps
 WARMUP = 2

@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 COMPILATIONS = """
 import json, sys, jax
-from ispf_jax import pipeline
-from tests.test_pipeline import tiny
+from ispf_jax.sweep import pipeline
+from tests.sweep.test_pipeline import tiny
 count = []
 jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: count.append(event) if event.endswith("backend_compile_duration") else None)
 classes, seeds, methods, thresholds = json.loads(sys.argv[1])
@@ -36,7 +36,7 @@ import json, shutil, sys, jax, numpy as np
 from pathlib import Path
 jax.config.update("jax_num_cpu_devices", 8)
 from configs import digits_ispf
-from ispf_jax import pipeline
+from ispf_jax.sweep import pipeline
 from ispf_jax.config import make_experiment
 found = {}
 for count in (1, 2, 8):

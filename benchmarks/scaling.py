@@ -16,8 +16,8 @@ import numpy as np
 
 from benchmarks.measure import machine, paired, seconds, spread
 from benchmarks.steps_jax import JaxSteps
-from ispf_jax.parallel import chosen_devices, local_slice
-from ispf_jax.steps.distill import student_step
+from ispf_jax.devices import chosen_devices, local_slice
+from ispf_jax.distill import student_step
 
 DEFAULTS = {"batch": (32, 64, 128, 256), "classes": (10, 50, 100, 200), "devices": (1, 2, 4), "jobs": (1, 2, 4)}
 STEPS_OF_A_JOB = 10

@@ -9,10 +9,10 @@ from jax import lax
 from ispf_jax import optim
 from ispf_jax.methods import METHODS
 from ispf_jax.models import Generator, build_classifier, init_variables
-from ispf_jax.parallel import Program
+from ispf_jax.devices import Program
 from ispf_jax.state import DistillState, TrainState, new_net
-from ispf_jax.steps.distill import DistillSetup, LossWeights, generator_step, student_step, unlearning
-from ispf_jax.steps.supervised import SupervisedSetup, supervised_step
+from ispf_jax.distill import DistillSetup, LossWeights, generator_step, student_step, unlearning
+from ispf_jax.supervised import SupervisedSetup, supervised_step
 
 FORGET, LATENT, LEARNING_RATE = (3,), 256, 0.1
 THRESHOLD = 0.1  # of PreFilter: a fresh teacher predicts about 0.1 for every class, so part of a batch is kept

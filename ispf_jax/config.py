@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ispf_jax.errors import UserError
-from ispf_jax.interop import CONVENTIONS, FORMATS
+from ispf_jax.files import CONVENTIONS, FORMATS
 from ispf_jax.methods import KEEP, METHODS, TARGETS
 from ispf_jax.models import CLASSIFIERS
 from ispf_jax.ops import IMPLEMENTATIONS

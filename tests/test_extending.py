@@ -11,14 +11,14 @@ import pytest
 from ispf_jax import data
 from ispf_jax.config import make_experiment
 from ispf_jax.errors import UserError
-from ispf_jax.interop import Naming, encode, torch_file
+from ispf_jax.files import Naming, encode, torch_file
 from ispf_jax.methods import METHODS
 from ispf_jax.models import CLASSIFIERS, build_classifier
-from ispf_jax.stages.unlearn import distill_setup
-from ispf_jax.steps.distill import LossWeights
-from ispf_jax.telemetry import read_metrics
+from ispf_jax.unlearning import distill_setup
+from ispf_jax.distill import LossWeights
+from ispf_jax.runtime.telemetry import read_metrics
 from tests.test_launch import ROOT, launch
-from tests.test_pipeline import tiny
+from tests.sweep.test_pipeline import tiny
 
 
 @pytest.fixture(scope="module")

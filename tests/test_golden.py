@@ -17,11 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ispf_jax import methods, objectives, optim
+from ispf_jax import methods, optim
+from ispf_jax import losses as objectives
 from ispf_jax.models import Generator, build_classifier, init_variables
 from ispf_jax.ops import choose_convolutions, conv, conv_onednn, convolutions
 from ispf_jax.state import DistillState, new_net
-from ispf_jax.steps.distill import DistillSetup, LossWeights, generator_step, student_step, unlearning
+from ispf_jax.distill import DistillSetup, LossWeights, generator_step, student_step, unlearning
 from tests.torch_names import from_torch, initial_tensors, to_torch
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from ispf_jax import data as data_room
-from ispf_jax import pipeline
+from ispf_jax.sweep import pipeline
 from ispf_jax.state import split_seed
-from tests.test_pipeline import check_refused, tiny
+from tests.sweep.test_pipeline import check_refused, tiny
 
 
 def folder(root, sizes, broken=()):

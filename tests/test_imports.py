@@ -27,14 +27,14 @@ def of(packages, loaded):
 
 
 def test_unlearning_loads_neither_data_nor_evaluation():
-    loaded = loaded_by("ispf_jax.stages.unlearn", "ispf_jax.steps.distill")
+    loaded = loaded_by("ispf_jax.unlearning", "ispf_jax.distill")
     assert "ispf_jax.models.allcnn" in loaded
-    assert of(("ispf_jax.data", "ispf_jax.evaluate", "ispf_jax.pipeline", "sklearn", "PIL", "matplotlib", *HEAVY), loaded) == []
+    assert of(("ispf_jax.data", "ispf_jax.evaluate", "ispf_jax.sweep.pipeline", "sklearn", "PIL", "matplotlib", *HEAVY), loaded) == []
 
 
 def test_the_whole_package_loads_nothing_heavy():
     names = [m.name for m in pkgutil.walk_packages(ispf_jax.__path__, "ispf_jax.")]
-    assert {"ispf_jax.pipeline", "ispf_jax.data.named", "ispf_jax.stages.supervised"} <= set(names)
+    assert {"ispf_jax.sweep.pipeline", "ispf_jax.data.named", "ispf_jax.training"} <= set(names)
     names.remove("ispf_jax.data.builders")  # itself imported only to download: it is made of tensorflow-datasets
     assert of(HEAVY, loaded_by(*names)) == []
 

@@ -138,7 +138,7 @@ def test_home_is_expanded_in_the_work_directory(program, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(sys, "argv", argv)
     started = []
-    monkeypatch.setattr("ispf_jax.pipeline.run", lambda config, workdir: started.append(workdir))
+    monkeypatch.setattr("ispf_jax.sweep.pipeline.run", lambda config, workdir: started.append(workdir))
     monkeypatch.setattr(program.interruption, "listen", lambda: None)
     program.main(program.parse_flags(argv))
     assert started == [f"{tmp_path}/work"]

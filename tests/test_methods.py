@@ -7,7 +7,8 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from ispf_jax import methods, objectives
+from ispf_jax import methods
+from ispf_jax import losses as objectives
 from ispf_jax.methods import METHODS, block_keep, kept_samples, post_filter, prefilter_keep, project, target_logits
 
 CLASSES = 10

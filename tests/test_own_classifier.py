@@ -8,12 +8,12 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
-from ispf_jax import pipeline
+from ispf_jax.sweep import pipeline
 from ispf_jax.errors import UserError
-from ispf_jax.interop import torch_file
-from ispf_jax.report.results import read_rows
+from ispf_jax.files import torch_file
+from ispf_jax.runtime.rows import read_rows
 from tests.test_launch import ROOT, launch
-from tests.test_pipeline import results, snapshot, tiny
+from tests.sweep.test_pipeline import results, snapshot, tiny
 
 OWN = {"stages": "original,unlearn,report"}
 

@@ -11,7 +11,7 @@ from jax import lax
 
 from ispf_jax.errors import UserError
 from ispf_jax.evaluate import inputs
-from ispf_jax.objectives import kl_divergence
+from ispf_jax.losses import kl_divergence
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from ispf_jax.errors import UserError
 from ispf_jax.evaluate import inputs
 from ispf_jax.evaluate.sampling import shots
 from ispf_jax.state import TrainState, new_net
-from ispf_jax.steps.supervised import SupervisedSetup, supervised_step
+from ispf_jax.supervised import SupervisedSetup, supervised_step
 
 DATA = ("all", "forget", "retain", "shots")
 

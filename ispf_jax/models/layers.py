@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ispf_jax.ops import conv_general_dilated, upsampled_conv
-from ispf_jax.parallel import psum
+from ispf_jax.devices import psum
 
 MOMENTS = "moments"
 """Variable collection in which batch norms leave the moments of their input, when a caller makes it mutable."""

@@ -4,13 +4,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ispf_jax.files import atomic_write_text
+from ispf_jax.runtime.atomic import atomic_write_text
 from ispf_jax.report import workdir as reading
 from ispf_jax.report.audits import write_audit_csv
 from ispf_jax.report.averages_csv import write_averages_csv
 from ispf_jax.report.cells import Table, to_console, to_markdown
 from ispf_jax.report.paper_tables import paper_tables
-from ispf_jax.report.results import write_results
+from ispf_jax.runtime.rows import write_results
 from ispf_jax.report.table import settings, summary_table, summary_tables
 from ispf_jax.report.verdict import judge
 from ispf_jax.report.verdict_tables import class_table, places_table, verdict_table

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Iterable
 
-from ispf_jax.files import atomic_write_text, from_plain, to_plain
+from ispf_jax.runtime.atomic import atomic_write_text, from_plain, to_plain
 from ispf_jax.report.averages import RunKey
 from ispf_jax.report.names import metric_order, model_order
-from ispf_jax.report.results import forget_order, set_aside
+from ispf_jax.runtime.rows import forget_order, set_aside
 
 FORMAT = 1
 

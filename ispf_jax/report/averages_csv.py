@@ -5,7 +5,7 @@ import io
 import os
 from pathlib import Path
 
-from ispf_jax.files import atomic_write_text
+from ispf_jax.runtime.atomic import atomic_write_text
 from ispf_jax.report.verdict import Verdict
 
 FIELDS = ("dataset", "arch", "model", "metric", "mean", "population_std", "sample_std", "forget_sets", "seeds", "runs", "undefined", "place")

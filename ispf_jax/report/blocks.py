@@ -6,7 +6,7 @@ from typing import Any, Iterable
 from ispf_jax.report import paper
 from ispf_jax.report.averages import Average, RunKey, average
 from ispf_jax.report.names import METHOD_NAMES
-from ispf_jax.report.results import REFERENCES, Row, forget_order
+from ispf_jax.runtime.rows import REFERENCES, Row, forget_order
 from ispf_jax.report.table import BEST_TEST, settings
 from ispf_jax.report.verdict import judge
 from ispf_jax.report.workdir import Contents

@@ -9,7 +9,7 @@ from ispf_jax.report.audits import Audit, Measurement
 from ispf_jax.report.averages import average
 from ispf_jax.report.cells import Column, Table, row
 from ispf_jax.report.names import METHOD_NAMES
-from ispf_jax.report.results import RunLog
+from ispf_jax.runtime.rows import RunLog
 from ispf_jax.report.table import BEST_TEST
 from ispf_jax.report.workdir import Contents
 

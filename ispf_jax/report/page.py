@@ -8,7 +8,7 @@ from typing import Any, Callable, Iterable, Sequence
 
 import jinja2
 
-from ispf_jax.files import atomic_write_text, ensure_writable
+from ispf_jax.runtime.atomic import atomic_write_text, ensure_writable
 from ispf_jax.report import svg
 from ispf_jax.report.cells import Place, Table, in_part
 from ispf_jax.report.figures.style import Picture, panel_svgs
@@ -18,7 +18,7 @@ from ispf_jax.report.limits import limits
 from ispf_jax.report.names import METHOD_NAMES, metric, metric_order
 from ispf_jax.report.paper_tables import paper_tables
 from ispf_jax.report.provenance import facts, hashes_table, runs_table, times_table
-from ispf_jax.report.results import REFERENCES, forget_order, method_order
+from ispf_jax.runtime.rows import REFERENCES, forget_order, method_order
 from ispf_jax.report.table import settings, summary_tables
 from ispf_jax.report.verdict import judge
 from ispf_jax.report.verdict_tables import class_table, full_table, sentences, verdict_table

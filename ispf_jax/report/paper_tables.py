@@ -5,7 +5,7 @@ from ispf_jax.report.averages import Average, RunKey, average, count
 from ispf_jax.report.blocks import Block, blocks
 from ispf_jax.report.cells import Cell, Column, Table
 from ispf_jax.report.names import METHOD_NAMES
-from ispf_jax.report.results import forget_order
+from ispf_jax.runtime.rows import forget_order
 from ispf_jax.report.workdir import Contents
 
 NEAR = {"AIN": 0.1, "samples": 5.0}

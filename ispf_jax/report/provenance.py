@@ -4,7 +4,7 @@ from typing import Any, Sequence
 
 from ispf_jax.report.cells import MISSING, Column, Table, row
 from ispf_jax.report.names import METHOD_NAMES, model_name
-from ispf_jax.report.results import STAGES, Row
+from ispf_jax.runtime.rows import STAGES, Row
 from ispf_jax.report.workdir import Contents
 
 _RUN_FIELDS = {

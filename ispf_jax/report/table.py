@@ -6,7 +6,7 @@ from typing import Iterable, Sequence
 
 from ispf_jax.report.averages import RunKey, average, count
 from ispf_jax.report.cells import Column, Table, row, to_console
-from ispf_jax.report.results import REFERENCES, Row, method_order
+from ispf_jax.runtime.rows import REFERENCES, Row, method_order
 
 BEST_TEST = "best_test_retain"
 """The paper's selection, which looks at the test images; shown to compare with the paper, never the headline."""

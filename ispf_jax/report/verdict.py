@@ -8,7 +8,7 @@ from ispf_jax.report.audits import Measurement
 from ispf_jax.report.averages import Average, RunKey, average, count
 from ispf_jax.report.cells import Place
 from ispf_jax.report.names import TIERS, metric, metric_order, model_name, model_order
-from ispf_jax.report.results import REFERENCES
+from ispf_jax.runtime.rows import REFERENCES
 from ispf_jax.report.table import BEST_TEST
 from ispf_jax.report.workdir import Contents
 

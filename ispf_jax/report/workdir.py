@@ -10,11 +10,11 @@ from typing import Any, Iterator
 
 from ispf_jax.forget import forget_sets, named
 from ispf_jax.errors import UserError
-from ispf_jax.provenance import JOURNAL
+from ispf_jax.runtime.provenance import JOURNAL
 from ispf_jax.report.audits import Audit, read_audits
 from ispf_jax.report.averages import RunKey
 from ispf_jax.report.names import model_name
-from ispf_jax.report.results import REFERENCES, Row, RunLog, forget_order, load_runs, method_order, read_rows
+from ispf_jax.runtime.rows import REFERENCES, Row, RunLog, forget_order, load_runs, method_order, read_rows
 
 SETTINGS_OF_EXTENT = ("metrics", "embedding_images")
 """Settings of an audit that decide what is measured or drawn, and no number."""

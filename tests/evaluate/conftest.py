@@ -16,7 +16,7 @@ from ispf_jax import optim
 from ispf_jax.models import init_variables
 from ispf_jax.models.layers import MaskedBatchNorm, conv, dense
 from ispf_jax.state import TrainState, new_net
-from ispf_jax.steps.supervised import SupervisedSetup, supervised_epoch
+from ispf_jax.supervised import SupervisedSetup, supervised_epoch
 
 MEAN = STD = (0.5,)
 

@@ -29,7 +29,7 @@ def test_no_source_of_the_unlearning_path_imports_the_evaluation():
 
 def test_importing_the_unlearning_path_does_not_load_the_evaluation():
     program = (
-        "import sys, ispf_jax.stages.unlearn, ispf_jax.steps.supervised, ispf_jax.methods\n"
+        "import sys, ispf_jax.unlearning, ispf_jax.supervised, ispf_jax.methods\n"
         "print([m for m in sys.modules if m.startswith(('ispf_jax.evaluate', 'sklearn'))])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT.parent)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ispf_jax.models.layers import MOMENTS, MaskedBatchNorm
-from ispf_jax.parallel import Devices, local_slice, psum, value_and_global_grad
+from ispf_jax.devices import Devices, local_slice, psum, value_and_global_grad
 
 FEATURES = 5
 KEPT = np.array([1, 0, 1, 1, 0, 0, 1, 0])

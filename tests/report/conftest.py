@@ -7,7 +7,7 @@ import pytest
 
 from ispf_jax.report.audits import parse_audit
 from ispf_jax.report.figures import image_grid
-from ispf_jax.report.results import RunLog
+from ispf_jax.runtime.rows import RunLog
 
 MODELS = ("original", "masked_head", "retrained_head", "retrain", "gkt/dfq", "ispf/dfq")
 VALUES = {  # metric: (unit, tier, one value per model)

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from ispf_jax.report import write_combined
-from ispf_jax.report.results import write_results
+from ispf_jax.runtime.rows import write_results
 from tests.report.test_page import check
 
 PARTS = {"low": 40.0, "mid": 60.0, "high": 90.0}

@@ -12,7 +12,7 @@ from ispf_jax.report.figures import image_grid
 from ispf_jax.report.figures.accuracy import accuracy_bars
 from ispf_jax.report.figures.style import STYLE, compose, panel_svgs, write
 from ispf_jax.report.figures.training import loss_curves, training_curves
-from ispf_jax.report.results import METHODS
+from ispf_jax.runtime.rows import METHODS
 
 
 def points(line):

@@ -6,7 +6,7 @@ import pytest
 from ispf_jax.report.figures.generator import class_histograms, synthesis_against_accuracy
 from ispf_jax.report.figures.style import compose
 from ispf_jax.report.health import Share, class_shares, health_table, synthesis_shares
-from ispf_jax.report.results import RunLog
+from ispf_jax.runtime.rows import RunLog
 from ispf_jax.report.workdir import Contents
 
 

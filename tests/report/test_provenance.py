@@ -2,7 +2,7 @@
 
 import json
 
-from ispf_jax.provenance import JOURNAL
+from ispf_jax.runtime.provenance import JOURNAL
 from ispf_jax.report.limits import limits
 from ispf_jax.report.provenance import hashes_table, times_table
 from ispf_jax.report.workdir import Contents, read

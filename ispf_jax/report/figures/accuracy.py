@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 
 from ispf_jax.report.figures.style import Panel, Picture, label, look
 from ispf_jax.report.names import METHOD_NAMES
-from ispf_jax.report.results import Row
+from ispf_jax.runtime.rows import Row
 from ispf_jax.report.table import BEST_TEST, Summary, settings, summarise
 
 

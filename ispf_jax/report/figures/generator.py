@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from ispf_jax.report.figures.style import Panel, Picture, label
 from ispf_jax.report.health import Share, class_shares, synthesis_shares
 from ispf_jax.report.names import METHOD_NAMES
-from ispf_jax.report.results import RunLog
+from ispf_jax.runtime.rows import RunLog
 from ispf_jax.report.workdir import Contents
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ispf_jax.files import atomic_write_bytes, ensure_writable
+from ispf_jax.runtime.atomic import atomic_write_bytes, ensure_writable
 
 
 def image_grid(images_uint8: np.ndarray, path: str | os.PathLike, columns: int | None = None, scale: int | None = None) -> Path:

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ispf_jax.files import atomic_write_bytes, ensure_writable
+from ispf_jax.runtime.atomic import atomic_write_bytes, ensure_writable
 from ispf_jax.report.names import METHOD_NAMES, split_model
 
 STYLE = {  # colours of Okabe & Ito and of P. Tol, told apart by colour-blind readers; the markers do it without colour

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from ispf_jax.report.figures.style import Panel, Picture, label, look, method_key
-from ispf_jax.report.results import RunLog
+from ispf_jax.runtime.rows import RunLog
 
 LOSS_TERMS = {
     "generator/total": "generator: total", "generator/adv": "generator: adversarial (adv)", "generator/bn": "generator: batch-norm matching (bn)",

@@ -1,0 +1,233 @@
+"""Data-free distillation: the generator step, the student step and the epoch that alternates them (paper, Algorithm 1).
+
+Everything the update needs is an argument: modules and numbers that never change in a run are in `DistillSetup` (static), the
+networks in `DistillState`, the teacher's variables, and what to forget and how in `Unlearning` (all arrays). There is no argument
+through which real images could come in.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from ispf_jax import optim
+from ispf_jax import losses as objectives
+from ispf_jax.methods import Method, kept_samples, target_logits
+from ispf_jax.models.layers import MOMENTS
+from ispf_jax.devices import local_slice, psum, replicated_share, value_and_global_grad
+from ispf_jax.state import DistillState, select
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the generator's loss terms (DFQ base: 1, 1, 1, 1, 0; ZSKT base: 1, 0, 0, 0, 0)."""
+
+    adv: float = 1.0
+    bn: float = 1.0
+    oh: float = 1.0
+    balance: float = 1.0
+    act: float = 0.0
+
+
+@dataclass(frozen=True)
+class DistillSetup:
+    """What stays the same in a run, and is compiled in.
+
+    Attributes:
+      classifier: module of teacher and student, images -> (logits, features).
+      generator: module, noise [N, latent_dim] -> images in [0, 1].
+      batch_size: global number of synthetic images per step.
+      loops: loops per epoch; each is `generator_steps` generator steps, then `student_steps` student steps.
+      warmup_epochs: epochs in which only the generator is trained, before the schedule of the student starts.
+      cosine_epochs: length of the cosine schedule; 200 in the authors' program whatever the number of epochs.
+      mean, std: normalisation per channel that the teacher was trained with.
+    """
+
+    classifier: nn.Module
+    generator: nn.Module
+    student_optimizer: optax.GradientTransformation
+    generator_optimizer: optax.GradientTransformation
+    batch_size: int
+    latent_dim: int
+    loops: int
+    generator_steps: int
+    student_steps: int
+    warmup_epochs: int
+    student_lr: float
+    student_lr_final: float
+    cosine_epochs: int
+    generator_lr: float
+    weights: LossWeights
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@flax.struct.dataclass
+class Unlearning:
+    """What to forget and how, as arrays: one compiled program serves every forget set, method and threshold.
+
+    Attributes:
+      forget_mask: [C], 1 for classes to forget.
+      threshold: PreFilter's threshold.
+      post_threshold: PostFilter's threshold, -1 for the paper's PostFilter without one.
+      codes: the method, see `Method.codes`.
+    """
+
+    forget_mask: jax.Array
+    threshold: jax.Array
+    post_threshold: jax.Array
+    codes: dict
+
+
+def unlearning(method: Method, forget, num_classes: int, threshold: float, thresholded_post_filter: bool = False):
+    """The arrays of an unlearning request: `forget` lists the class ids to forget."""
+    return Unlearning(
+        forget_mask=jnp.zeros(num_classes).at[jnp.array(forget)].set(1.0),
+        threshold=jnp.float32(threshold),
+        post_threshold=jnp.float32(threshold if thresholded_post_filter else -1.0),
+        codes=method.codes(),
+    )
+
+
+def synthesise(setup, generator, noise, train=False, axis=None):
+    """Images [N, H, W, C] from noise, normalised as the teacher expects; with `train` also the new batch statistics."""
+    out = setup.generator.apply(generator, noise, train=train, axis=axis, mutable=["batch_stats"] if train else False)
+    images, new = out if train else (out, None)
+    normalised = (images - jnp.array(setup.mean)) / jnp.array(setup.std)
+    return (normalised, new["batch_stats"]) if train else normalised
+
+
+def generator_step(setup: DistillSetup, state: DistillState, teacher, request: Unlearning, noise, axis=None):
+    """One update of the generator: images on which the student has to learn, as the teacher's statistics want them.
+
+    The generator runs in train mode, teacher and student in eval mode; gradients flow through both.
+
+    Args:
+      teacher: variables of the original model.
+      noise: [N, latent_dim], this device's share of the batch.
+    Returns:
+      (state, metrics): generator loss terms by name; the teacher's labels of the batch, counted [C]; `generator/spread`, the
+      standard deviation over the batch of a pixel in [0, 1], mean over pixels: 0 when all images are alike.
+    """
+    weights, total = setup.weights, setup.batch_size
+
+    def loss_share(params):
+        generator = {"params": params, "batch_stats": state.generator.batch_stats}
+        images, batch_stats = synthesise(setup, generator, noise, train=True, axis=axis)
+        (t, features), moments = setup.classifier.apply(teacher, images, axis=axis, mutable=[MOMENTS] if weights.bn else [])
+        s, _ = setup.classifier.apply(state.student.variables, images)
+        mean_probability = psum(jnp.sum(jax.nn.softmax(t), axis=0), axis) / total
+        adversarial = objectives.adversarial(t, s, request.forget_mask, request.codes["inhibit"])
+        terms = {
+            "adv": jnp.sum(adversarial) / total,
+            "oh": jnp.sum(objectives.one_hot(t)) / total,
+            "balance": replicated_share(objectives.class_balance(mean_probability), axis),
+            "act": jnp.sum(objectives.activation(features)) / total,
+        }
+        if weights.bn:
+            distance = objectives.moment_matching(teacher["batch_stats"], moments[MOMENTS])
+            terms["bn"] = replicated_share(distance, axis)
+        loss = sum(getattr(weights, name) * term for name, term in terms.items() if getattr(weights, name))
+        return loss, (terms, batch_stats, t, lax.stop_gradient(images))
+
+    (loss, (terms, batch_stats, t, images)), gradient = value_and_global_grad(loss_share, state.generator.params, axis)
+    params, opt_state = optim.apply(
+        setup.generator_optimizer, setup.generator_lr, gradient, state.generator.opt_state, state.generator.params
+    )
+    generator = state.generator.replace(params=params, batch_stats=batch_stats, opt_state=opt_state)
+    metrics = {f"generator/{name}": psum(term, axis) for name, term in terms.items()}
+    metrics |= {"generator/total": loss, "class_counts": psum(_label_counts(t), axis), "generator/spread": _spread(setup, images, axis)}
+    return state.replace(generator=generator), metrics
+
+
+def student_step(setup: DistillSetup, state: DistillState, teacher, request: Unlearning, noise, axis=None):
+    """One update of the student on fresh images: it learns the method's target on the samples the method keeps.
+
+    The generator runs in eval mode and gets no gradient. Filtered samples enter neither the batch statistics nor the loss; when
+    nothing is kept, nothing changes: neither weights nor momentum nor statistics.
+
+    Returns:
+      (state, metrics): `student/loss`; `kept`, `forget_samples`, `retain_samples`: sample counts, the latter two by the
+      teacher's label before filtering; `entropy`: Eq. 11's sum over kept samples (nats); `teacher_forget_probability`: mean over the
+      batch before filtering; `skipped_steps`: 1 if nothing was kept.
+    """
+    images = synthesise(setup, state.generator.variables, noise)
+    t, _ = setup.classifier.apply(teacher, images)
+    keep = kept_samples(request.codes, t, request.forget_mask, request.threshold)
+    target = target_logits(request.codes, t, request.forget_mask, request.post_threshold)
+    kept = psum(jnp.sum(keep), axis)
+
+    def loss_share(params):
+        student = {"params": params, "batch_stats": state.student.batch_stats}
+        (s, _), new = setup.classifier.apply(student, images, train=True, mask=keep, axis=axis, mutable=["batch_stats"])
+        return jnp.sum(objectives.kl_divergence(target, s) * keep) / jnp.maximum(kept, 1), new["batch_stats"]
+
+    (loss, batch_stats), gradient = value_and_global_grad(loss_share, state.student.params, axis)
+    params, opt_state = optim.apply(
+        setup.student_optimizer, student_learning_rate(setup, state.epoch), gradient, state.student.opt_state, state.student.params
+    )
+    updated = state.student.replace(params=params, batch_stats=batch_stats, opt_state=opt_state)
+
+    forgotten = psum(_label_counts(t), axis) @ request.forget_mask
+    metrics = {
+        "student/loss": jnp.where(kept > 0, loss, 0.0),
+        "kept": kept,
+        "forget_samples": forgotten,
+        "retain_samples": setup.batch_size - forgotten,
+        "entropy": psum(jnp.sum(objectives.retained_entropy(t, request.forget_mask) * keep), axis),
+        "teacher_forget_probability": psum(jnp.sum(objectives.forget_probability(t, request.forget_mask)), axis)
+        / setup.batch_size,
+        "skipped_steps": (kept == 0).astype(jnp.float32),
+    }
+    return state.replace(student=select(kept > 0, updated, state.student)), metrics
+
+
+def student_learning_rate(setup: DistillSetup, epoch):
+    """The student's learning rate after `epoch` completed epochs, warm-up included (traced)."""
+    done = jnp.maximum(epoch - setup.warmup_epochs, 0)
+    return optim.cosine(done, setup.student_lr, setup.student_lr_final, setup.cosine_epochs)
+
+
+def distill_epoch(setup: DistillSetup, state: DistillState, teacher, request: Unlearning, axis=None):
+    """One epoch: `loops` times generator steps, then student steps (none during warm-up).
+
+    Returns:
+      (state, generator metrics stacked [loops * generator_steps], student metrics stacked [loops * student_steps]).
+    """
+    epoch_key = jax.random.fold_in(state.key, state.epoch)
+    warming_up = state.epoch < setup.warmup_epochs
+
+    def run(step, state, key, steps):
+        def body(state, key):
+            noise = jax.random.normal(key, (setup.batch_size, setup.latent_dim))
+            return step(setup, state, teacher, request, local_slice(noise, axis), axis)
+
+        return lax.scan(body, state, jax.random.split(key, steps))
+
+    def loop(state, key):
+        generator_key, student_key = jax.random.split(key)
+        state, generator_metrics = run(generator_step, state, generator_key, setup.generator_steps)
+        train = partial(run, student_step, key=student_key, steps=setup.student_steps)
+        skipped = jax.eval_shape(train, state)[1]
+        idle = lambda state: (state, jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), skipped))  # noqa: E731
+        state, student_metrics = lax.cond(warming_up, idle, train, state)
+        return state, (generator_metrics, student_metrics)
+
+    state, metrics = lax.scan(loop, state, jax.random.split(epoch_key, setup.loops))
+    flat = jax.tree.map(lambda m: m.reshape(-1, *m.shape[2:]), metrics)
+    return state.replace(epoch=state.epoch + 1), *flat
+
+
+def _spread(setup, images, axis):
+    mean = psum(jnp.sum(images, axis=0), axis) / setup.batch_size
+    variance = psum(jnp.sum(jnp.square(images - mean), axis=0), axis) / setup.batch_size
+    return jnp.mean(jnp.sqrt(variance) * jnp.array(setup.std))
+
+
+def _label_counts(logits):
+    return jnp.sum(jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1]), axis=0)

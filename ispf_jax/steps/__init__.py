@@ -1,1 +1,0 @@
-"""Pure update functions and the epochs made of them; nothing here compiles, reads or writes."""

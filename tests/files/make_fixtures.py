@@ -1,0 +1,118 @@
+"""Writes the files that the tests of `ispf_jax.files` read, with PyTorch (extra `bench`), and what PyTorch computes with them.
+
+    python -m tests.files.make_fixtures
+
+The networks are written from their definitions, with the names that PyTorch programs use, and at a sixteenth of the width.
+"""
+
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import nn
+
+HERE = Path(__file__).parent / "fixtures"
+CLASSES, IMAGES = 5, 4
+
+
+class Block(nn.Module):
+    def __init__(self, inputs, filters, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, filters, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(filters)
+        self.conv2 = nn.Conv2d(filters, filters, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(filters)
+        self.downsample = None
+        if stride != 1 or inputs != filters:
+            self.downsample = nn.Sequential(nn.Conv2d(inputs, filters, 1, stride, bias=False), nn.BatchNorm2d(filters))
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        return torch.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class ResNet18(nn.Module):
+    """With torchvision's names, and the stem for small images."""
+
+    def __init__(self, filters=4):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, filters, 3, 1, 1, bias=False), nn.BatchNorm2d(filters)
+        inputs = filters
+        for n, stride in enumerate((1, 2, 2, 2), start=1):
+            outputs = filters * 2 ** (n - 1)
+            setattr(self, f"layer{n}", nn.Sequential(Block(inputs, outputs, stride), Block(outputs, outputs, 1)))
+            inputs = outputs
+        self.fc = nn.Linear(inputs, CLASSES)
+
+    def forward(self, x):
+        x = torch.relu(self.bn1(self.conv1(x)))
+        for n in range(1, 5):
+            x = getattr(self, f"layer{n}")(x)
+        return self.fc(x.mean((2, 3)))
+
+
+def allcnn():
+    """Convolutions with a bias, two dropouts, average pooling over the whole of 16x16 images."""
+
+    def layer(inputs, outputs, kernel=3, stride=1):
+        return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2), nn.BatchNorm2d(outputs), nn.ReLU())
+
+    net = nn.Module()
+    net.features = nn.Sequential(
+        layer(3, 6), layer(6, 6), layer(6, 12, 3, 2), nn.Dropout(0.5), layer(12, 12), layer(12, 12), layer(12, 12, 3, 2), nn.Dropout(0.5),
+        layer(12, 12), layer(12, 12, 1), nn.AvgPool2d(4), nn.Flatten(),
+    )  # fmt: skip
+    net.classifier = nn.Sequential(nn.Linear(12, CLASSES))
+    net.forward = lambda x: net.classifier(net.features(x))
+    return net
+
+
+def trained_a_little(net, seed):
+    """Statistics and affine parameters of all batch norms away from where they begin, biases too."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, value in net.state_dict().items():
+        if name.endswith("running_mean") or name.endswith("bias"):
+            value.copy_(0.3 * torch.randn(value.shape, generator=generator))
+        elif name.endswith("running_var") or value.ndim == 1:
+            value.copy_(0.5 + torch.rand(value.shape, generator=generator))
+        elif value.ndim > 1:
+            value.copy_(torch.randn(value.shape, generator=generator) * (2 / value[0].numel()) ** 0.5)
+        else:
+            value.fill_(17)
+    return net.eval()
+
+
+def main():
+    HERE.mkdir(exist_ok=True)
+    images = torch.randn((IMAGES, 3, 16, 16), generator=torch.Generator().manual_seed(0))
+    recorded = {"images": images.permute(0, 2, 3, 1).numpy()}
+
+    resnet = trained_a_little(ResNet18(), 1)
+    parallel = {f"module.{name}": value for name, value in resnet.state_dict().items()}
+    optimiser = torch.optim.SGD(resnet.parameters(), 0.1, momentum=0.9).state_dict()
+    torch.save({"epoch": 3, "args": Namespace(lr=0.1), "optimizer": optimiser, "state_dict": parallel}, HERE / "resnet18.pt")
+
+    narrow = trained_a_little(allcnn(), 2)
+    safetensors.torch.save_file(narrow.state_dict(), HERE / "allcnn.safetensors")
+    with torch.no_grad():
+        recorded |= {"resnet18": resnet(images).numpy(), "allcnn": narrow.forward(images).numpy()}
+    np.savez(HERE / "logits.npz", **recorded)
+
+    grid = torch.arange(24.0).reshape(2, 3, 4)
+    tensors = {
+        **{str(dtype).removeprefix("torch."): torch.arange(-3, 4).to(dtype) for dtype in (
+            torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
+        )},
+        "transposed": grid.transpose(0, 2), "part": grid[1, 1:, ::2], "of the same storage": grid[0], "scalar": torch.tensor(2.5),
+        "empty": torch.zeros(0, 3), "parameter": nn.Parameter(torch.ones(2)),
+    }  # fmt: skip
+    torch.save({"tensors": tensors, "lists": [1, (2.5, None), "text"], "size": grid.shape}, HERE / "types.pt")
+    np.savez(HERE / "types.npz", **{name: value.detach().to(torch.float64).numpy() for name, value in tensors.items()})
+    torch.save(nn.Linear(2, 2), HERE / "whole_model.pt")
+    torch.save(narrow.classifier.state_dict(), HERE / "old.pt", _use_new_zipfile_serialization=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""A distillation small enough to compile in seconds: 8x8 images, six classes, a teacher that tells images apart.
+
+Programs and networks are cached: the modules of this folder share them. The real classifiers take such steps in `test_golden.py`.
+"""
+
+from functools import cache, partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ispf_jax import optim
+from ispf_jax.methods import METHODS
+from ispf_jax.models import init_variables
+from ispf_jax.models.layers import MaskedBatchNorm, conv, dense
+from ispf_jax.devices import Devices
+from ispf_jax.state import DistillState, new_net
+from ispf_jax.distill import (
+    DistillSetup, LossWeights, distill_epoch, generator_step, student_step, synthesise, unlearning,
+)
+
+CLASSES, BATCH, LATENT, WARMUP = 6, 16, 8, 1
+FORGET = (1, 4)
+WEIGHTS = {"dfq": LossWeights(), "zskt": LossWeights(adv=1, bn=0, oh=0, balance=0)}
+
+
+class TinyNet(nn.Module):
+    """Two convolutions, of both strides, with the layers and the calling convention of the real classifiers."""
+
+    num_classes: int = CLASSES
+
+    @nn.compact
+    def __call__(self, x, train=False, mask=None, axis=None):
+        for i, stride in enumerate((1, 2), start=1):
+            x = conv(x, 8, 3, stride, use_bias=False, name=f"conv{i}")
+            x = nn.relu(MaskedBatchNorm(name=f"bn{i}")(x, train, mask, axis))
+        features = jnp.mean(x, axis=(1, 2))
+        return dense(features, self.num_classes, name="classifier"), features
+
+
+class TinyGenerator(nn.Module):
+    """Noise [N, LATENT] -> images [N, 8, 8, 3] in [0, 1], likewise."""
+
+    @nn.compact
+    def __call__(self, z, train=False, mask=None, axis=None):
+        x = dense(z, 4 * 4 * 8, name="project").reshape(-1, 4, 4, 8)
+        x = nn.leaky_relu(MaskedBatchNorm(name="bn")(x, train, mask, axis), 0.2)
+        return nn.sigmoid(conv(x.repeat(2, axis=1).repeat(2, axis=2), 3, name="conv"))
+
+
+@cache
+def make_setup(base):
+    return DistillSetup(
+        classifier=TinyNet(), generator=TinyGenerator(), student_optimizer=optim.sgd(0.9, 1e-2),
+        # Adam divides by the gradient's size. With its eps of 1e-8 a gradient that is zero in exact arithmetic (the bias before
+        # the first batch norm) becomes a step of random sign; with 1e-4 rounding stays rounding.
+        generator_optimizer=optax.scale_by_adam(0.5, 0.999, eps=1e-4),
+        batch_size=BATCH, latent_dim=LATENT, loops=2, generator_steps=1, student_steps=2, warmup_epochs=WARMUP, student_lr=0.05,
+        student_lr_final=2e-4, cosine_epochs=10, generator_lr=1e-2, weights=WEIGHTS[base], mean=(0.4, 0.5, 0.6),
+        std=(0.2, 0.25, 0.3),
+    )
+
+
+def general_position(module, example_shape, seed):
+    """Variables of which none is 0, 1 or equal to another, as after some training."""
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        if path[-1].key == "kernel":
+            return rng.standard_normal(leaf.shape) * np.sqrt(2 * leaf.shape[-1] / leaf.size)
+        return rng.uniform(0.5, 1.5, leaf.shape) if path[-1].key in ("var", "scale") else 0.3 * rng.standard_normal(leaf.shape)
+
+    shapes = jax.eval_shape(partial(init_variables, module, example_shape=example_shape), jax.random.key(0))
+    return jax.tree.map(jnp.float32, jax.tree.map_with_path(draw, shapes))
+
+
+def noise(seed, rows=BATCH):
+    return jnp.asarray(np.random.default_rng(seed).standard_normal((rows, LATENT)), jnp.float32)
+
+
+@partial(jax.jit, static_argnums=0)
+def view(setup, generator, teacher, noise):
+    """The images a student sees, and the teacher's logits and features of them."""
+    images = synthesise(setup, generator, noise)
+    return images, *setup.classifier.apply(teacher, images)
+
+
+SETUP = make_setup("dfq")
+
+
+@cache
+def networks():
+    """Teacher variables, whose logits have mean 0 and standard deviation 3 for every class, and the state of a new run."""
+    s = SETUP
+    generator = general_position(s.generator, (1, LATENT), 0)
+    teacher, student = (general_position(s.classifier, (1, 8, 8, 3), seed) for seed in (1, 2))
+    features = np.concatenate([view(s, generator, teacher, noise(seed))[2] for seed in range(100, 108)]).astype(np.float64)
+    kernel = np.random.default_rng(3).standard_normal((features.shape[1], CLASSES))
+    kernel *= 3 / (features @ kernel).std(0)
+    teacher["params"]["classifier"] = {"kernel": jnp.float32(kernel), "bias": jnp.float32(-(features @ kernel).mean(0))}
+    state = DistillState(
+        new_net(student, s.student_optimizer), new_net(generator, s.generator_optimizer), jax.random.key(5), jnp.int32(WARMUP)
+    )
+    return teacher, state
+
+
+def request(method, forget=FORGET, threshold=None, thresholded=False):
+    return unlearning(METHODS[method], list(forget), CLASSES, quartile() if threshold is None else threshold, thresholded)
+
+
+@cache
+def quartile():
+    """The threshold below which PreFilter keeps a quarter of the first images."""
+    teacher, state = networks()
+    logits = np.concatenate([view(SETUP, state.generator.variables, teacher, noise(seed))[1] for seed in range(100, 108)])
+    return float(np.quantile(np.max(jax.nn.softmax(logits)[:, list(FORGET)], axis=1), 0.25))
+
+
+@cache
+def epoch_program(base, count):
+    """(state, teacher, request) -> (state, generator metrics, student metrics), and the list that grows when it is traced."""
+    traces = []
+
+    def epoch(setup, state, teacher, request, axis):
+        traces.append(axis)
+        return distill_epoch(setup, state, teacher, request, axis)
+
+    return Devices(tuple(jax.devices()[:count])).compile(epoch, make_setup(base)), traces
+
+
+def run_epoch(state, request, base="dfq", count=1):
+    return epoch_program(base, count)[0](state, networks()[0], request)
+
+
+generate = partial(jax.jit(generator_step, static_argnums=0), SETUP)
+learn = partial(jax.jit(student_step, static_argnums=0), SETUP)
+
+
+def python_loop(state, request):
+    """`distill_epoch` as a loop over its steps; also the state before every student step and its noise."""
+    teacher = networks()[0]
+    generator_metrics, student_metrics, before = [], [], []
+    for key in jax.random.split(jax.random.fold_in(state.key, state.epoch), SETUP.loops):
+        generator_key, student_key = jax.random.split(key)
+        for step_key in jax.random.split(generator_key, SETUP.generator_steps):
+            state, metrics = generate(state, teacher, request, jax.random.normal(step_key, (BATCH, LATENT)))
+            generator_metrics.append(metrics)
+        for step_key in jax.random.split(student_key, SETUP.student_steps):
+            z = jax.random.normal(step_key, (BATCH, LATENT))
+            before.append((state, z))
+            state, metrics = learn(state, teacher, request, z)
+            student_metrics.append(metrics)
+    stack = lambda metrics: jax.tree.map(lambda *m: jnp.stack(m), *metrics)  # noqa: E731
+    return state.replace(epoch=state.epoch + 1), stack(generator_metrics), stack(student_metrics), before
