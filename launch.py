@@ -14,15 +14,19 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from ispf_jax.runtime import interruption
 from ispf_jax.errors import UserError
+from ispf_jax.runtime import interruption
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, see configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of all results; default runs/<name of the configuration>.")
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, if several processes run together; give it to each.")
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0, if several processes run together; give it to each."
+)
 _PROCESSES = flags.DEFINE_integer("processes", 0, "How many processes run together.", lower_bound=0)
 _PROCESS = flags.DEFINE_integer("process", -1, "Which of them this one is, from 0.")
-_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Several processes that the cluster's environment knows (SLURM, Open MPI, Kubernetes).")
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "Several processes that the cluster's environment knows (SLURM, Open MPI, Kubernetes)."
+)
 
 
 def main(argv):
@@ -33,9 +37,13 @@ def main(argv):
     if _CONFIG.value is None:
         raise UserError("--config is missing; for a first run use --config=configs/digits_ispf.py.")
     if _COORDINATOR.value and not 0 <= _PROCESS.value < _PROCESSES.value:
-        raise UserError(f"--process={_PROCESS.value} must be from 0 to {_PROCESSES.value - 1}: one less than --processes={_PROCESSES.value}.")
+        raise UserError(
+            f"--process={_PROCESS.value} must be from 0 to {_PROCESSES.value - 1}: one less than --processes={_PROCESSES.value}."
+        )
     if (_COORDINATOR.value or _DISTRIBUTED.value) and _CONFIG.value.spread == "jobs":
-        raise UserError("--config.spread=jobs needs neither --coordinator nor --distributed: start the same command as often as you like.")
+        raise UserError(
+            "--config.spread=jobs needs neither --coordinator nor --distributed: start the same command as often as you like."
+        )
     if _COORDINATOR.value or _DISTRIBUTED.value:
         parallel.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     interruption.listen()
@@ -62,7 +70,9 @@ def explain(argv, error) -> str:
     for key, _, text in options:
         if key.startswith("config.") and (problem := override_problem(key.removeprefix("config."), text)):
             return problem
-    said = " ".join((str(error).strip() or type(error).__name__).splitlines()[-1].split())  # of a traceback, its last line
+    said = " ".join(
+        (str(error).strip() or type(error).__name__).splitlines()[-1].split()
+    )  # of a traceback, its last line
     if isinstance(error, flags.Error) and "Traceback" not in str(error):
         return said
     file = next((text for key, _, text in options if key == "config"), "")

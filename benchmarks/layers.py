@@ -22,9 +22,16 @@ from ispf_jax.ops import conv
 
 # Image size, channels in and out, kernel, stride: of AllCNN and of ResNet18 at full width.
 LAYERS = (
-    (32, 3, 96, 3, 1), (32, 96, 96, 3, 1), (32, 96, 192, 3, 2), (16, 192, 192, 3, 1), (8, 192, 192, 3, 1),
-    (32, 64, 64, 3, 1), (16, 128, 128, 3, 1), (8, 256, 256, 3, 1), (4, 512, 512, 3, 1),
-)  # fmt: skip
+    (32, 3, 96, 3, 1),
+    (32, 96, 96, 3, 1),
+    (32, 96, 192, 3, 2),
+    (16, 192, 192, 3, 1),
+    (8, 192, 192, 3, 1),
+    (32, 64, 64, 3, 1),
+    (16, 128, 128, 3, 1),
+    (8, 256, 256, 3, 1),
+    (4, 512, 512, 3, 1),
+)
 NORMS = ((32, 96), (16, 192), (32, 64))
 STEPS = 10
 
@@ -37,7 +44,11 @@ def looped(function, *arrays):
         return arrays, function(*arrays)
 
     start = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(function, *arrays))
-    program = jax.jit(lambda *carry: lax.fori_loop(0, STEPS, body, carry)[1]).lower(arrays, start).compile(ops.compiler_options())
+    program = (
+        jax.jit(lambda *carry: lax.fori_loop(0, STEPS, body, carry)[1])
+        .lower(arrays, start)
+        .compile(ops.compiler_options())
+    )
     return lambda: jax.block_until_ready(program(arrays, start))
 
 
@@ -60,7 +71,11 @@ def image_tensor(array):
 def convolutions(batch, size, inputs, outputs, kernel, stride):
     """{direction: {contestant: run}} of one layer, and the operations of each direction."""
     strides, padding = (stride, stride), ((kernel // 2, kernel // 2),) * 2
-    x, w, g = normal(batch, size, size, inputs), normal(kernel, kernel, inputs, outputs), normal(batch, size // stride, size // stride, outputs)
+    x, w, g = (
+        normal(batch, size, size, inputs),
+        normal(kernel, kernel, inputs, outputs),
+        normal(batch, size // stride, size // stride, outputs),
+    )
     ours = {
         "forward": (lambda x, w, g: conv.forward(x, w, strides, padding, None)),
         "input gradient": (lambda x, w, g: conv.input_gradient(g, w, x.shape, strides, padding, None)),
@@ -73,7 +88,11 @@ def convolutions(batch, size, inputs, outputs, kernel, stride):
             # A new function each time: jax.jit would return the program it has traced for the other implementation.
             runs[direction][implementation] = looped(partial(function), *map(jnp.asarray, (x, w, g)))
     ops.choose_convolutions("auto")
-    tx, tg, tw = image_tensor(x), image_tensor(g), torch.tensor(w).permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
+    tx, tg, tw = (
+        image_tensor(x),
+        image_tensor(g),
+        torch.tensor(w).permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last),
+    )
     options = [stride] * 2, [kernel // 2] * 2, [1, 1], False, [0, 0], 1
     backward = partial(torch.ops.aten.convolution_backward, tg, tx, tw, None, *options)
     runs["forward"]["PyTorch"] = repeated(lambda: torch.conv2d(tx, tw, None, stride, kernel // 2))
@@ -118,7 +137,10 @@ def main():
         for direction, contestants in runs.items():
             for run in contestants.values():
                 run()
-            rates = {name: [STEPS * operations / t / 1e9 for t in times] for name, times in paired(contestants, a.rounds).items()}
+            rates = {
+                name: [STEPS * operations / t / 1e9 for t in times]
+                for name, times in paired(contestants, a.rounds).items()
+            }
             size, inputs, outputs, kernel, stride = layer
             name = f"{size}x{size}, {inputs} to {outputs}, {kernel}x{kernel}/{stride} {direction}"
             print(f"{name:44}" + "".join(f"{spread(r):>26}" for r in rates.values()), flush=True)
@@ -128,7 +150,11 @@ def main():
         for run in contestants.values():
             run()
         times = paired(contestants, a.rounds)
-        print(f"{f'{size}x{size}, {features} channels':44}" + "".join(f"{spread(times[c], 1e3 / STEPS):>26}" for c in times), flush=True)
+        print(
+            f"{f'{size}x{size}, {features} channels':44}"
+            + "".join(f"{spread(times[c], 1e3 / STEPS):>26}" for c in times),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -81,9 +81,22 @@ def machine():
     """Processor or accelerator, cores, software and load, in one line."""
     device = jax.devices()[0]
     cpu = Path("/proc/cpuinfo")
-    found = [line.split(":")[1].strip() for line in cpu.read_text().splitlines() if line.startswith(("model name", "cpu family"))] if cpu.exists() else []
+    found = (
+        [
+            line.split(":")[1].strip()
+            for line in cpu.read_text().splitlines()
+            if line.startswith(("model name", "cpu family"))
+        ]
+        if cpu.exists()
+        else []
+    )
     processor = ", family ".join(reversed(found[:2])) if len(found) > 1 else platform.machine()
-    names = [processor, f"{os.cpu_count()} cores", f"load average {os.getloadavg()[0]:.2f} at the start", f"jax {jax.__version__}"]
+    names = [
+        processor,
+        f"{os.cpu_count()} cores",
+        f"load average {os.getloadavg()[0]:.2f} at the start",
+        f"jax {jax.__version__}",
+    ]
     return ", ".join(names + ([device.device_kind] if device.platform != "cpu" else []))
 
 

@@ -21,7 +21,13 @@ from ispf_jax import data
 
 WIDTH, EPOCHS, BATCH = 0.25, 20, 64
 FORGET = 3
-HYPER_PARAMETERS = {"generator.width": 0.25, "distill.epochs": 100, "distill.loops": 1, "distill.batch_size": 128, "distill.lr": 0.1}  # of configs/digits_ispf.py
+HYPER_PARAMETERS = {
+    "generator.width": 0.25,
+    "distill.epochs": 100,
+    "distill.loops": 1,
+    "distill.batch_size": 128,
+    "distill.lr": 0.1,
+}  # of configs/digits_ispf.py
 
 
 class AllCNN(nn.Module):
@@ -29,9 +35,15 @@ class AllCNN(nn.Module):
 
     def __init__(self, channels, classes):
         super().__init__()
-        for i, (filters, kernel, stride) in enumerate(((96, 3, 1), (96, 3, 1), (192, 3, 2), (192, 3, 1), (192, 3, 1), (192, 3, 2), (192, 3, 1), (192, 1, 1)), 1):
+        for i, (filters, kernel, stride) in enumerate(
+            ((96, 3, 1), (96, 3, 1), (192, 3, 2), (192, 3, 1), (192, 3, 1), (192, 3, 2), (192, 3, 1), (192, 1, 1)), 1
+        ):
             filters = round(filters * WIDTH)
-            layer = nn.Sequential(nn.Conv2d(channels, filters, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(filters), nn.ReLU())
+            layer = nn.Sequential(
+                nn.Conv2d(channels, filters, kernel, stride, kernel // 2, bias=False),
+                nn.BatchNorm2d(filters),
+                nn.ReLU(),
+            )
             setattr(self, f"conv{i}", layer)
             channels = filters
         self.classifier = nn.Sequential(nn.Linear(channels, classes))
@@ -79,10 +91,21 @@ def main():
     torch.save(net.state_dict(), workdir / "original.pt")
 
     keys = {
-        "model.checkpoint": workdir / "original.pt", "model.width": WIDTH, "data.image_size": digits.image_shape[0], "data.channels": 1,
-        "forget": FORGET, "methods": "gkt,ispf", **HYPER_PARAMETERS,
-    }  # fmt: skip
-    command = [sys.executable, "launch.py", "--config=configs/own_ispf.py", f"--workdir={workdir / 'run'}", *(f"--config.{k}={v}" for k, v in keys.items())]
+        "model.checkpoint": workdir / "original.pt",
+        "model.width": WIDTH,
+        "data.image_size": digits.image_shape[0],
+        "data.channels": 1,
+        "forget": FORGET,
+        "methods": "gkt,ispf",
+        **HYPER_PARAMETERS,
+    }
+    command = [
+        sys.executable,
+        "launch.py",
+        "--config=configs/own_ispf.py",
+        f"--workdir={workdir / 'run'}",
+        *(f"--config.{k}={v}" for k, v in keys.items()),
+    ]
     began = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - began
@@ -90,7 +113,10 @@ def main():
     print(f"{machine()}, torch {torch.__version__}; unlearning, from start to files, {seconds:.0f} s\n")
     print(f"{'in PyTorch, % of test images':40}{'class 3':>10}{'others':>10}")
     files = {"original, trained by PyTorch": workdir / "original.pt"}
-    files |= {f"{method}, without an image": workdir / f"run/unlearn/dfq/{method}/{FORGET}/seed0/weights.pt" for method in ("gkt", "ispf")}
+    files |= {
+        f"{method}, without an image": workdir / f"run/unlearn/dfq/{method}/{FORGET}/seed0/weights.pt"
+        for method in ("gkt", "ispf")
+    }
     for name, file in files.items():
         net.load_state_dict(torch.load(file, weights_only=True))
         print(f"{name:40}" + "".join(f"{a:10.1f}" for a in accuracies(net, *tensors(digits.test))))

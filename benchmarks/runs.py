@@ -20,7 +20,10 @@ from benchmarks.steps_jax import JaxSteps
 from ispf_jax.devices import chosen_devices
 from ispf_jax.distill import distill_epoch
 
-SIZES = {"svhn": (100, 1), "cifar10": (200, 5)}  # epochs after two of warm-up, loops per epoch of 1 generator and 10 student steps
+SIZES = {
+    "svhn": (100, 1),
+    "cifar10": (200, 5),
+}  # epochs after two of warm-up, loops per epoch of 1 generator and 10 student steps
 WARMUP = 2
 
 
@@ -62,8 +65,12 @@ def main():
     whole = time.perf_counter() - began
     stats = jax.devices()[0].memory_stats() or {}
     peak = stats.get("peak_bytes_in_use", peak_resident_bytes())
-    print(f"{a.model} width {a.width:g}, batch {a.batch}, {a.precision}, {epochs} epochs of {loops} x (1 generator + 10 student steps)")
-    print(f"whole run {whole:.1f} s, of which compiling {compiling:.1f} s; epoch {spread(times)} s; peak memory {peak / 2**30:.2f} GiB")
+    print(
+        f"{a.model} width {a.width:g}, batch {a.batch}, {a.precision}, {epochs} epochs of {loops} x (1 generator + 10 student steps)"
+    )
+    print(
+        f"whole run {whole:.1f} s, of which compiling {compiling:.1f} s; epoch {spread(times)} s; peak memory {peak / 2**30:.2f} GiB"
+    )
     print(f"student steps per second: {10 * loops / statistics.median(times):.3g}")
 
 

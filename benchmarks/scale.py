@@ -71,17 +71,28 @@ def python(code, *arguments, **environment):
 
 def compilations(directory):
     print("\njobs    compilations")
-    cases = [("1", "0", "ispf", [0.02]), ("1;2", "0", "ispf", [0.02]), ("each", "0,1", "ispf", [0.02]), ("each", "0,1", "gkt,pf,ispf", [0.02]), ("each", "0,1", "gkt,pf,ispf", [0.02, 0.1, 0.2])]
+    cases = [
+        ("1", "0", "ispf", [0.02]),
+        ("1;2", "0", "ispf", [0.02]),
+        ("each", "0,1", "ispf", [0.02]),
+        ("each", "0,1", "gkt,pf,ispf", [0.02]),
+        ("each", "0,1", "gkt,pf,ispf", [0.02, 0.1, 0.2]),
+    ]
     for i, case in enumerate(cases):
         classes, seeds, methods, thresholds = case
         sets = 5 if classes == "each" else len(classes.split(";"))
         jobs = len(thresholds) * len(seeds.split(",")) * (1 + sets * (1 + len(methods.split(","))))
         counted = python(COMPILATIONS, json.dumps(case), directory / f"c{i}")[-1]
-        print(f"{jobs:4}    {counted:>12}   {sets} classes, {len(seeds.split(','))} seeds, {len(methods.split(','))} methods, {len(thresholds)} thresholds", flush=True)
+        print(
+            f"{jobs:4}    {counted:>12}   {sets} classes, {len(seeds.split(','))} seeds, {len(methods.split(','))} methods, {len(thresholds)} thresholds",
+            flush=True,
+        )
 
 
 def devices(directory):
-    print("\nmethod    devices  distance of the student's weights to one device's after ten steps, relative  accuracy, %  training, s")
+    print(
+        "\nmethod    devices  distance of the student's weights to one device's after ten steps, relative  accuracy, %  training, s"
+    )
     for line in python(DEVICES, directory):
         name, count, gap, accuracy, seconds = json.loads(line)
         print(f"{name:9} {count:7}  {gap:77.1e}  {accuracy:11.2f}  {seconds:11.1f}", flush=True)
@@ -93,10 +104,23 @@ def start(directory):
     for i in range(3):
         times = []
         for again in (False, True):
-            command = [sys.executable, "launch.py", "--config=configs/digits_ispf.py", f"--workdir={directory}/s{i}{again}",
-                       f"--config.compilation_cache={directory}/compiled{i}", "--config.progress_seconds=0"]  # fmt: skip
+            command = [
+                sys.executable,
+                "launch.py",
+                "--config=configs/digits_ispf.py",
+                f"--workdir={directory}/s{i}{again}",
+                f"--config.compilation_cache={directory}/compiled{i}",
+                "--config.progress_seconds=0",
+            ]
             began = time.monotonic()
-            process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu"})
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                stderr=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                text=True,
+                env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            )
             next(line for line in process.stderr if "| 0/" in line)
             times.append(time.monotonic() - began)
             process.terminate()
@@ -109,7 +133,9 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--only", choices=("compilations", "devices", "start"))
     only = p.parse_args().only
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}")
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}"
+    )
     with tempfile.TemporaryDirectory() as directory:
         for part in (compilations, devices, start):
             if only in (None, part.__name__):

@@ -47,7 +47,9 @@ def step_of(a, devices=1):
         return student_step(setup, state, teacher, request, local_slice(noise, axis), axis)
 
     program = spread_over.compile(step, ours.setup)
-    arguments = spread_over.replicate((ours.steps()["student"][1], ours.variables["teacher"], ours.request, ours.inputs()[0]))
+    arguments = spread_over.replicate(
+        (ours.steps()["student"][1], ours.variables["teacher"], ours.request, ours.inputs()[0])
+    )
     run = partial(program, *arguments)
     jax.block_until_ready(run())
     return lambda: jax.block_until_ready(run())
@@ -69,13 +71,17 @@ def main():
     a = parse()
     if a.over == "devices":
         jax.config.update("jax_num_cpu_devices", max(a.values))
-    print(f"{machine()}\n{a.model} width {a.width:g}, {a.size}x{a.size}, batch {a.batch}, student step against {a.over}")
+    print(
+        f"{machine()}\n{a.model} width {a.width:g}, {a.size}x{a.size}, batch {a.batch}, student step against {a.over}"
+    )
     runs = {}
     for value in a.values:
         changed = argparse.Namespace(**vars(a))
         if a.over in ("batch", "classes"):
             setattr(changed, a.over, value)
-        runs[value] = jobs_of(changed, value) if a.over == "jobs" else step_of(changed, value if a.over == "devices" else 1)
+        runs[value] = (
+            jobs_of(changed, value) if a.over == "jobs" else step_of(changed, value if a.over == "devices" else 1)
+        )
     if a.over == "jobs":
         seconds(runs[a.values[0]])
     times = paired(runs, a.rounds)

@@ -103,17 +103,33 @@ def set_up(a, cpu):
 def styles(a, step):
     """PyTorch's contestants for a step: the authors' way differs from eager NCHW in the student step only."""
     wanted = a.against.split(",")
-    return [n for n, s in STYLES.items() if any(w in n for w in wanted) and (step == "student" or s.teacher_passes == 1)]
+    return [
+        n for n, s in STYLES.items() if any(w in n for w in wanted) and (step == "student" or s.teacher_passes == 1)
+    ]
 
 
 def torch_side(a, step, style, ours):
     """(TorchSteps, arguments of its step)."""
     shapes = {
-        "size": a.size, "channels": a.channels, "num_classes": a.classes, "width": a.width, "generator_width": a.generator_width,
+        "size": a.size,
+        "channels": a.channels,
+        "num_classes": a.classes,
+        "width": a.width,
+        "generator_width": a.generator_width,
         "latent": LATENT,
-    }  # fmt: skip
+    }
     theirs = TorchSteps(
-        a.model, shapes, ours.variables, METHODS[a.method], FORGET, THRESHOLD, ours.mean, ours.std, STYLES[style], a.device, a.dtype
+        a.model,
+        shapes,
+        ours.variables,
+        METHODS[a.method],
+        FORGET,
+        THRESHOLD,
+        ours.mean,
+        ours.std,
+        STYLES[style],
+        a.device,
+        a.dtype,
     )
     noise, images, labels = (torch.tensor(np.asarray(v), device=a.device) for v in ours.inputs())
     return theirs, ((images.permute(0, 3, 1, 2), labels.long()) if step == "supervised" else (noise,))
@@ -125,8 +141,12 @@ def flops(a):
     A backward pass costs two forward passes, less the input gradient of the first layer where nothing asks for it; a network that is only
     differentiated by its input costs one forward pass more.
     """
-    classifier = multiply_adds(CLASSIFIERS[a.model](a.channels, a.classes, a.width), torch.zeros(1, a.channels, a.size, a.size))
-    generator = multiply_adds(Generator(a.size, a.channels, LATENT, a.generator_width, torch.contiguous_format).eval(), torch.zeros(1, LATENT))
+    classifier = multiply_adds(
+        CLASSIFIERS[a.model](a.channels, a.classes, a.width), torch.zeros(1, a.channels, a.size, a.size)
+    )
+    generator = multiply_adds(
+        Generator(a.size, a.channels, LATENT, a.generator_width, torch.contiguous_format).eval(), torch.zeros(1, LATENT)
+    )
     c, g = sum(classifier), sum(generator)
     trained = 3 * c - classifier[0]
     per_example = {"student": g + c + trained, "generator": 3 * g - generator[0] + 4 * c, "supervised": trained}
@@ -178,7 +198,9 @@ def main():
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # a GPU is shared by all contestants
     set_up(a, cpu=False)
     print(f"{machine()}, {ops.convolutions()}, torch {torch.__version__}")
-    print(f"{a.model} width {a.width:g}, {a.method}, {a.size}x{a.size}x{a.channels}, {a.classes} classes, batch {a.batch}, {a.precision}, {a.rounds} rounds of {a.steps} step(s)")
+    print(
+        f"{a.model} width {a.width:g}, {a.method}, {a.size}x{a.size}x{a.channels}, {a.classes} classes, batch {a.batch}, {a.precision}, {a.rounds} rounds of {a.steps} step(s)"
+    )
     return check(a, JaxSteps(a)) if a.check else time_table(a)
 
 

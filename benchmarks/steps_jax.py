@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from ispf_jax import optim
+from ispf_jax.devices import Program
+from ispf_jax.distill import DistillSetup, LossWeights, generator_step, student_step, unlearning
 from ispf_jax.methods import METHODS
 from ispf_jax.models import Generator, build_classifier, init_variables
-from ispf_jax.devices import Program
 from ispf_jax.state import DistillState, TrainState, new_net
-from ispf_jax.distill import DistillSetup, LossWeights, generator_step, student_step, unlearning
 from ispf_jax.supervised import SupervisedSetup, supervised_step
 
 FORGET, LATENT, LEARNING_RATE = (3,), 256, 0.1
@@ -31,11 +31,24 @@ class JaxSteps:
         classifier = build_classifier(a.model, a.classes, a.width, a.dtype)
         generator = Generator(self.shape[:2], a.channels, a.generator_width, jnp.dtype(a.dtype))
         self.setup = DistillSetup(
-            classifier=classifier, generator=generator, student_optimizer=optim.sgd(), generator_optimizer=optim.adam(0.5, 0.999),
-            batch_size=a.batch, latent_dim=LATENT, loops=1, generator_steps=1, student_steps=1, warmup_epochs=0,
-            student_lr=LEARNING_RATE, student_lr_final=2e-4, cosine_epochs=200, generator_lr=1e-3, weights=LossWeights(),
-            mean=self.mean, std=self.std,
-        )  # fmt: skip
+            classifier=classifier,
+            generator=generator,
+            student_optimizer=optim.sgd(),
+            generator_optimizer=optim.adam(0.5, 0.999),
+            batch_size=a.batch,
+            latent_dim=LATENT,
+            loops=1,
+            generator_steps=1,
+            student_steps=1,
+            warmup_epochs=0,
+            student_lr=LEARNING_RATE,
+            student_lr_final=2e-4,
+            cosine_epochs=200,
+            generator_lr=1e-3,
+            weights=LossWeights(),
+            mean=self.mean,
+            std=self.std,
+        )
         self.supervised = SupervisedSetup(classifier, optim.sgd(), a.batch, "none", self.mean, self.std)
         keys = jax.random.split(jax.random.key(0), 3)
         examples = {"teacher": (1, *self.shape), "student": (1, *self.shape), "generator": (1, LATENT)}

@@ -42,26 +42,34 @@ class TorchSteps:
       dtype: "float32" or "bfloat16" (autocast; weights, statistics and losses stay float32).
     """
 
-    def __init__(self, model, shapes, variables, method: Method, forget, threshold, mean, std, style: Style, device, dtype):
+    def __init__(
+        self, model, shapes, variables, method: Method, forget, threshold, mean, std, style: Style, device, dtype
+    ):
         self.method, self.threshold, self.style, self.device = method, threshold, style, device
         self.forget = torch.zeros(shapes["num_classes"], device=device)
         self.forget[list(forget)] = 1.0
         self.mean, self.std = (torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (mean, std))
-        self.autocast = (lambda: torch.autocast(device, torch.bfloat16)) if dtype == "bfloat16" else contextlib.nullcontext
+        self.autocast = (
+            (lambda: torch.autocast(device, torch.bfloat16)) if dtype == "bfloat16" else contextlib.nullcontext
+        )
         self.format = torch.channels_last if style.channels_last else torch.contiguous_format
 
         def classifier(name):
             net = CLASSIFIERS[model](shapes["channels"], shapes["num_classes"], shapes["width"])
             return load(net, variables[name]).to(device, memory_format=self.format)
 
-        generator = Generator(shapes["size"], shapes["channels"], shapes["latent"], shapes["generator_width"], self.format)
+        generator = Generator(
+            shapes["size"], shapes["channels"], shapes["latent"], shapes["generator_width"], self.format
+        )
         self.teacher, self.student = classifier("teacher").eval().requires_grad_(False), classifier("student")
         self.watching_teacher = classifier("teacher").eval().requires_grad_(False)
         self.generator = load(generator, variables["generator"]).to(device, memory_format=self.format)
         self.moments = []
         self.norms = [m for m in self.watching_teacher.modules() if isinstance(m, nn.BatchNorm2d)]
         for norm in self.norms:
-            norm.register_forward_hook(lambda _, inputs, __: self.moments.append(torch.var_mean(inputs[0].float(), (0, 2, 3), correction=0)))
+            norm.register_forward_hook(
+                lambda _, inputs, __: self.moments.append(torch.var_mean(inputs[0].float(), (0, 2, 3), correction=0))
+            )
         self.run = {n: getattr(self, n) for n in ("teacher", "student", "generator", "watching_teacher")}
         if style.compiled:
             self.run = {n: torch.compile(net) for n, net in self.run.items()}
@@ -89,7 +97,11 @@ class TorchSteps:
         terms = log_t.exp() * (log_t - F.log_softmax(s, 1))
         sign = 2 * self.forget - 1 if self.method.inhibit else -1.0
         mean_probability = log_t.exp().mean(0)
-        loss = (sign * terms).sum(1).mean() + F.cross_entropy(t, t.argmax(1)) + (mean_probability * mean_probability.log()).sum()
+        loss = (
+            (sign * terms).sum(1).mean()
+            + F.cross_entropy(t, t.argmax(1))
+            + (mean_probability * mean_probability.log()).sum()
+        )
         for norm, (var, mean) in zip(self.norms, self.moments, strict=True):
             loss = loss + (norm.running_var - var).norm() + (norm.running_mean - mean).norm()
         self.generator_adam.zero_grad()

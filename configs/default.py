@@ -70,14 +70,18 @@ def get_config(variant: str = "") -> ConfigDict:
     # Unlearning: a generator and a fresh student, without data.
     c.distill = ConfigDict()
     c.distill.epochs = 200  # epochs of `loops` loops
-    c.distill.loops = 5  # loops per epoch; each is generator_steps generator updates, then student_steps student updates [paper]
+    c.distill.loops = (
+        5  # loops per epoch; each is generator_steps generator updates, then student_steps student updates [paper]
+    )
     c.distill.generator_steps = 1  # [paper]
     c.distill.student_steps = 10  # [paper]
     c.distill.warmup_epochs = 2  # epochs before these, for the generator alone [program; not in the paper]
     c.distill.batch_size = 256  # synthetic images per step [paper]
     c.distill.lr = 0.05  # student, SGD; decays by a cosine
     c.distill.lr_final = 2e-4  # end of the cosine, at most lr [program; not in the paper]
-    c.distill.cosine_epochs = 200  # its length; the program has 200 even where only 100 epochs are run; 0: as many as epochs
+    c.distill.cosine_epochs = (
+        200  # its length; the program has 200 even where only 100 epochs are run; 0: as many as epochs
+    )
     c.distill.momentum = 0.9  # [program]
     c.distill.weight_decay = 1e-4  # [program]
     c.distill.generator_lr = 1e-3  # Adam [paper]
@@ -103,7 +107,9 @@ def get_config(variant: str = "") -> ConfigDict:
     c.audit.metrics = "accuracy,mia1,mia2,relearn,features,divergence,lira"
     c.audit.mia1_protocol = "salun"  # which images MIA-I uses: salun or unsc; the paper does not say
     c.audit.shadows = 5  # shadow models of MIA-II, each trained like the original on half of the data; 0: no MIA-II
-    c.audit.lira_shadows = 0  # shadow models of the per-example attack LiRA, an even number from 4, 16 or more to be useful; 0: none
+    c.audit.lira_shadows = (
+        0  # shadow models of the per-example attack LiRA, an even number from 4, 16 or more to be useful; 0: none
+    )
     c.audit.relearn_steps = 0  # steps of every relearning curve; 0: ten epochs of the training split
     c.audit.relearn_batch = 256
     c.audit.relearn_alpha = 0.05  # relearned is (1 - alpha) times the original's accuracy (anamnesis index)
@@ -117,7 +123,9 @@ def get_config(variant: str = "") -> ConfigDict:
 
     # How a run is kept and shown; free to change between two starts.
     c.export = "auto"  # write finished networks as files for other programs too: "pt" (PyTorch), "safetensors", or both; "auto": in the format of model.checkpoint, if there is one; empty: no
-    c.checkpoint_seconds = 60.0  # time between two checkpoints of a running stage; every stage is saved at its end in any case
+    c.checkpoint_seconds = (
+        60.0  # time between two checkpoints of a running stage; every stage is saved at its end in any case
+    )
     c.progress_seconds = 10.0  # time between two lines of progress where the output is no terminal
     c.tensorboard = True  # write event files if tensorboardX is installed (extra "tensorboard")
     c.compilation_cache = "auto"  # directory in which JAX keeps compiled programs for the next start; "auto": in ~/.cache/ispf_jax; "off": none
@@ -165,7 +173,9 @@ def vary(c: ConfigDict, variant: str) -> ConfigDict:
 def smoke(c: ConfigDict):
     """Shrink a configuration to a few seconds per stage; the shape of the job stays, with the first of its forget sets."""
     c.forget = c.forget.split(";")[0]
-    c.data.update(name="synthetic", path="", max_train=max(400, 4 * c.data.classes), max_test=max(100, 2 * c.data.classes))
+    c.data.update(
+        name="synthetic", path="", max_train=max(400, 4 * c.data.classes), max_test=max(100, 2 * c.data.classes)
+    )
     if not c.data.image_size:
         c.data.image_size, c.data.channels = 32, 3
     c.data.cache_dir = "off"
@@ -173,6 +183,13 @@ def smoke(c: ConfigDict):
     c.train.update(epochs=2, batch_size=64, decay_epochs="1")
     c.distill.update(epochs=2, loops=1, student_steps=2, warmup_epochs=1, batch_size=32)
     c.audit.update(
-        shadows=1, relearn_steps=2, relearn_batch=32, shots="1", layers=1, barrier_points=3, barrier_images=50,
-        synthetic_images=64, embedding_images=50,
-    )  # fmt: skip
+        shadows=1,
+        relearn_steps=2,
+        relearn_batch=32,
+        shots="1",
+        layers=1,
+        barrier_points=3,
+        barrier_images=50,
+        synthetic_images=64,
+        embedding_images=50,
+    )

@@ -13,6 +13,8 @@ def get_config(variant: str = "") -> ConfigDict:
     c = svhn_ispf.get_config("resnet18" if "resnet18" in variant else "")
     c.data.update(name="image_folder", mean="0.5", std="0.5")
     c.forget = "13;name:02"
-    c.train.update(epochs=15, batch_size=128, lr=0.05, decay_epochs="12")  # 930 steps: a sixth of SVHN's images need other settings
+    c.train.update(
+        epochs=15, batch_size=128, lr=0.05, decay_epochs="12"
+    )  # 930 steps: a sixth of SVHN's images need other settings
     c.evaluate.every = 10
     return default.vary(c, variant)

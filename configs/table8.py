@@ -11,6 +11,8 @@ def get_config(variant: str = "") -> ConfigDict:
         for name, module in (("svhn", svhn_ispf), ("cifar10", cifar10_ispf))
         for arch in ("allcnn", "resnet18")
     }
-    c = default.sweep(parts, variant, methods="pd,pd_is,pf,ispf", forget="each", seeds="0,1,2", stages=default.WITH_AUDIT)
+    c = default.sweep(
+        parts, variant, methods="pd,pd_is,pf,ispf", forget="each", seeds="0,1,2", stages=default.WITH_AUDIT
+    )
     c.audit.metrics = "accuracy,mia2"
     return c

@@ -149,9 +149,29 @@ class Experiment:
 
 
 FREE_KEYS = (
-    "stages", "methods", "base", "forget", "seeds", "devices", "spread", "dry_run", "deterministic", "convolutions", "export", "checkpoint_seconds", "progress_seconds", "tensorboard",
-    "compilation_cache", "evaluate.batch_size", "audit", "data.path", "data.data_dir", "data.manual_dir", "data.download", "data.cache_dir",
-)  # fmt: skip
+    "stages",
+    "methods",
+    "base",
+    "forget",
+    "seeds",
+    "devices",
+    "spread",
+    "dry_run",
+    "deterministic",
+    "convolutions",
+    "export",
+    "checkpoint_seconds",
+    "progress_seconds",
+    "tensorboard",
+    "compilation_cache",
+    "evaluate.batch_size",
+    "audit",
+    "data.path",
+    "data.data_dir",
+    "data.manual_dir",
+    "data.download",
+    "data.cache_dir",
+)
 """Keys that may differ between two starts in one work directory: they change what is run or kept; of what a run computes
 the rounding at most, which `convolutions` and `devices` may change and every row of the results names."""
 
@@ -175,7 +195,9 @@ def make_experiments(config: Any) -> dict[str, Experiment]:
         return {"": make_experiment(raw)}
     for name in parts:
         if not all(c.isalnum() or c in "_-" for c in name):
-            raise UserError(f"config.parts.{name} is no name of a part; use letters, digits, '_' and '-': it becomes a directory.")
+            raise UserError(
+                f"config.parts.{name} is no name of a part; use letters, digits, '_' and '-': it becomes a directory."
+            )
     experiments = {}
     for name, changes in parts.items():
         try:
@@ -187,7 +209,9 @@ def make_experiments(config: Any) -> dict[str, Experiment]:
 
 def _merged(config, changes):
     """`config` with the nested `changes`."""
-    both = {key: _merged(config.get(key, {}), value) if isinstance(value, dict) else value for key, value in changes.items()}
+    both = {
+        key: _merged(config.get(key, {}), value) if isinstance(value, dict) else value for key, value in changes.items()
+    }
     return {**config, **both}
 
 
@@ -229,7 +253,7 @@ def flatten(experiment: Experiment) -> dict[str, Any]:
 
 def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Keys of two flat configurations that differ and are not free to differ."""
-    free = lambda key: any(key == f or key.startswith(f + ".") for f in FREE_KEYS)  # noqa: E731
+    free = lambda key: any(key == f or key.startswith(f + ".") for f in FREE_KEYS)
     return [key for key in sorted({*old, *new}) if not free(key) and old.get(key) != new.get(key)]
 
 
@@ -245,7 +269,11 @@ def _build(cls, raw, prefix):
 
 
 def _unknown(key, fields):
-    allowed = f"allowed here are {', '.join(sorted(fields))}" if fields else f"config.{key.rpartition('.')[0]} has no keys below it"
+    allowed = (
+        f"allowed here are {', '.join(sorted(fields))}"
+        if fields
+        else f"config.{key.rpartition('.')[0]} has no keys below it"
+    )
     return f"config.{key} is no known key; {allowed}."
 
 
@@ -254,7 +282,7 @@ def _convert(kind, value, key):
         if not isinstance(value, dict):
             raise UserError(f"config.{key}={value!r} must be a group of keys, as in configs/default.py.")
         return _build(kind, value, key + ".")
-    if kind in (int, float) and isinstance(value, bool) or kind is int and not isinstance(value, int):
+    if (kind in (int, float) and isinstance(value, bool)) or (kind is int and not isinstance(value, int)):
         raise UserError(f"config.{key}={value!r} must be {'a whole number' if kind is int else 'a number'}.")
     if kind is float:
         if not isinstance(value, (int, float)) or not math.isfinite(value):
@@ -276,7 +304,13 @@ def _convert(kind, value, key):
 
 
 def _validate(e: Experiment):
-    for key, words, allowed in (("stages", e.stages, STAGES), ("methods", e.methods, tuple(METHODS)), ("base", e.base, BASES), ("audit.metrics", e.audit.metrics, AUDIT_METRICS), ("export", e.export, ("auto", *FORMATS))):
+    for key, words, allowed in (
+        ("stages", e.stages, STAGES),
+        ("methods", e.methods, tuple(METHODS)),
+        ("base", e.base, BASES),
+        ("audit.metrics", e.audit.metrics, AUDIT_METRICS),
+        ("export", e.export, ("auto", *FORMATS)),
+    ):
         for word in words:
             if word not in allowed:
                 raise UserError(f"config.{key}: {word!r} is unknown; allowed are {', '.join(allowed)}.")
@@ -293,7 +327,10 @@ def _validate(e: Experiment):
     ):
         if value not in allowed:
             raise UserError(f"config.{key}={value!r} is unknown; allowed are {', '.join(map(str, allowed))}.")
-    for key, value in (("model.checkpoint", e.model.checkpoint), ("export", ",".join(f for f in e.export if f in FORMATS))):
+    for key, value in (
+        ("model.checkpoint", e.model.checkpoint),
+        ("export", ",".join(f for f in e.export if f in FORMATS)),
+    ):
         if value and e.model.name not in CONVENTIONS:
             raise UserError(
                 f"config.{key}={value!r} needs to know what files call the tensors of {e.model.name}; allowed are the networks {', '.join(CONVENTIONS)} "
@@ -302,47 +339,86 @@ def _validate(e: Experiment):
     for name in e.methods:
         for field, value, table in (("keep", METHODS[name].keep, KEEP), ("target", METHODS[name].target, TARGETS)):
             if value not in table:
-                raise UserError(f"config.methods: {name!r} has {field}={value!r}, which is unknown; allowed are {', '.join(table)}.")
+                raise UserError(
+                    f"config.methods: {name!r} has {field}={value!r}, which is unknown; allowed are {', '.join(table)}."
+                )
     if not e.seeds or len(set(e.seeds)) < len(e.seeds) or min(e.seeds) < 0 or max(e.seeds) >= 2**32:
-        raise UserError(f"config.seeds={','.join(map(str, e.seeds))!r} must be one or more different whole numbers from 0 to 4294967295.")
+        raise UserError(
+            f"config.seeds={','.join(map(str, e.seeds))!r} must be one or more different whole numbers from 0 to 4294967295."
+        )
     if not e.base:
         raise UserError(f"config.base is empty; allowed are {', '.join(BASES)}.")
     positive = {
-        "model.width": e.model.width, "generator.width": e.generator.width, "generator.latent_dim": e.generator.latent_dim,
-        "train.epochs": e.train.epochs, "train.batch_size": e.train.batch_size, "train.lr": e.train.lr,
-        "train.decay_factor": e.train.decay_factor, **{f"train.decay_epochs[{i}]": n for i, n in enumerate(e.train.decay_epochs)},
-        "distill.epochs": e.distill.epochs, "distill.loops": e.distill.loops,
-        "distill.generator_steps": e.distill.generator_steps, "distill.student_steps": e.distill.student_steps,
-        "distill.batch_size": e.distill.batch_size, "distill.lr": e.distill.lr, "distill.generator_lr": e.distill.generator_lr,
-        "audit.relearn_batch": e.audit.relearn_batch, "audit.layers": e.audit.layers, "audit.train_images": e.audit.train_images,
-        "audit.synthetic_images": e.audit.synthetic_images, **{f"audit.shots[{i}]": k for i, k in enumerate(e.audit.shots)},
-        "evaluate.batch_size": e.evaluate.batch_size, "data.classes": e.data.classes, **{f"data.std[{i}]": s for i, s in enumerate(e.data.std)},
-    }  # fmt: skip
+        "model.width": e.model.width,
+        "generator.width": e.generator.width,
+        "generator.latent_dim": e.generator.latent_dim,
+        "train.epochs": e.train.epochs,
+        "train.batch_size": e.train.batch_size,
+        "train.lr": e.train.lr,
+        "train.decay_factor": e.train.decay_factor,
+        **{f"train.decay_epochs[{i}]": n for i, n in enumerate(e.train.decay_epochs)},
+        "distill.epochs": e.distill.epochs,
+        "distill.loops": e.distill.loops,
+        "distill.generator_steps": e.distill.generator_steps,
+        "distill.student_steps": e.distill.student_steps,
+        "distill.batch_size": e.distill.batch_size,
+        "distill.lr": e.distill.lr,
+        "distill.generator_lr": e.distill.generator_lr,
+        "audit.relearn_batch": e.audit.relearn_batch,
+        "audit.layers": e.audit.layers,
+        "audit.train_images": e.audit.train_images,
+        "audit.synthetic_images": e.audit.synthetic_images,
+        **{f"audit.shots[{i}]": k for i, k in enumerate(e.audit.shots)},
+        "evaluate.batch_size": e.evaluate.batch_size,
+        "data.classes": e.data.classes,
+        **{f"data.std[{i}]": s for i, s in enumerate(e.data.std)},
+    }
     for key, value in positive.items():
         if value <= 0:
             raise UserError(f"config.{key}={value} must be greater than 0.")
     not_negative = {
-        "data.max_train": e.data.max_train, "data.max_test": e.data.max_test, "data.image_size": e.data.image_size,
-        "train.weight_decay": e.train.weight_decay, "distill.warmup_epochs": e.distill.warmup_epochs,
-        "distill.cosine_epochs": e.distill.cosine_epochs, "distill.lr_final": e.distill.lr_final, "evaluate.every": e.evaluate.every,
-        "audit.shadows": e.audit.shadows, "audit.lira_shadows": e.audit.lira_shadows, "audit.relearn_steps": e.audit.relearn_steps,
-        "audit.barrier_points": e.audit.barrier_points, "audit.barrier_images": e.audit.barrier_images,
-        "audit.embedding_images": e.audit.embedding_images, "checkpoint_seconds": e.checkpoint_seconds, "progress_seconds": e.progress_seconds, "devices": e.devices,
-        **{f"distill.{field.name}": getattr(e.distill, field.name) for field in dataclasses.fields(e.distill) if field.name.startswith("weight_")},
-    }  # fmt: skip
+        "data.max_train": e.data.max_train,
+        "data.max_test": e.data.max_test,
+        "data.image_size": e.data.image_size,
+        "train.weight_decay": e.train.weight_decay,
+        "distill.warmup_epochs": e.distill.warmup_epochs,
+        "distill.cosine_epochs": e.distill.cosine_epochs,
+        "distill.lr_final": e.distill.lr_final,
+        "evaluate.every": e.evaluate.every,
+        "audit.shadows": e.audit.shadows,
+        "audit.lira_shadows": e.audit.lira_shadows,
+        "audit.relearn_steps": e.audit.relearn_steps,
+        "audit.barrier_points": e.audit.barrier_points,
+        "audit.barrier_images": e.audit.barrier_images,
+        "audit.embedding_images": e.audit.embedding_images,
+        "checkpoint_seconds": e.checkpoint_seconds,
+        "progress_seconds": e.progress_seconds,
+        "devices": e.devices,
+        **{
+            f"distill.{field.name}": getattr(e.distill, field.name)
+            for field in dataclasses.fields(e.distill)
+            if field.name.startswith("weight_")
+        },
+    }
     for key, value in not_negative.items():
         if value < 0:
             raise UserError(f"config.{key}={value} must not be negative.")
     below_one = {
-        "data.val_fraction": e.data.val_fraction, "train.momentum": e.train.momentum, "distill.momentum": e.distill.momentum,
-        "distill.generator_b1": e.distill.generator_b1, "distill.generator_b2": e.distill.generator_b2,
-        "distill.threshold": e.distill.threshold, "audit.relearn_alpha": e.audit.relearn_alpha,
-    }  # fmt: skip
+        "data.val_fraction": e.data.val_fraction,
+        "train.momentum": e.train.momentum,
+        "distill.momentum": e.distill.momentum,
+        "distill.generator_b1": e.distill.generator_b1,
+        "distill.generator_b2": e.distill.generator_b2,
+        "distill.threshold": e.distill.threshold,
+        "audit.relearn_alpha": e.audit.relearn_alpha,
+    }
     for key, value in below_one.items():
         if not 0 <= value < 1:
             raise UserError(f"config.{key}={value} must be at least 0 and less than 1.")
     if e.data.val_fraction == 0:
-        raise UserError("config.data.val_fraction=0.0 leaves nothing to select the original's epoch by; use for example 0.2.")
+        raise UserError(
+            "config.data.val_fraction=0.0 leaves nothing to select the original's epoch by; use for example 0.2."
+        )
     if e.data.name == "image_folder" and not e.data.path:
         raise UserError("config.data.path is empty; name a directory or tar archive that holds <split>/<class>/<file>.")
     if e.data.name in _WITHOUT_PATH and e.data.path:
@@ -353,12 +429,16 @@ def _validate(e: Experiment):
     for key, values in (("mean", e.data.mean), ("std", e.data.std)):
         for i, value in enumerate(values):
             if not 0 <= value <= 1:
-                raise UserError(f"config.data.{key}[{i}]={value} must be from 0 to 1: it is for images in [0, 1]; divide one for 0 to 255 by 255.")
+                raise UserError(
+                    f"config.data.{key}[{i}]={value} must be from 0 to 1: it is for images in [0, 1]; divide one for 0 to 255 by 255."
+                )
     if e.distill.lr_final > e.distill.lr:
         raise UserError(
             f"config.distill.lr_final={e.distill.lr_final} is greater than config.distill.lr={e.distill.lr}, which decays to it; set it to {e.distill.lr} or less."
         )
     if e.audit.lira_shadows % 2 or e.audit.lira_shadows == 2:
-        raise UserError(f"config.audit.lira_shadows={e.audit.lira_shadows} must be 0 (no LiRA) or an even number, 4 or more; 16 or more are useful.")
+        raise UserError(
+            f"config.audit.lira_shadows={e.audit.lira_shadows} must be 0 (no LiRA) or an even number, 4 or more; 16 or more are useful."
+        )
     if len(e.data.mean) not in (1, 3) or len(e.data.std) not in (1, 3):
         raise UserError("config.data.mean and config.data.std take one number, or three for colour images.")

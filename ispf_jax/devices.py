@@ -200,7 +200,9 @@ def chosen_devices(count: int, spread: str) -> tuple[Devices, ...]:
     """
     found = jax.local_devices()
     if not 0 <= count <= len(found):
-        raise UserError(f"config.devices={count}, but this machine has {len(found)} ({found[0].platform}); use 0 for all.")
+        raise UserError(
+            f"config.devices={count}, but this machine has {len(found)} ({found[0].platform}); use 0 for all."
+        )
     mine = found[: count or len(found)]
     if spread == "jobs":
         return tuple(Devices((device,)) for device in mine)
@@ -239,7 +241,7 @@ def join(coordinator: str = "", processes: int = 0, process: int = -1):
 def _packed(make):
     try:
         return pickle.dumps((make(), None))
-    except Exception as error:  # noqa: BLE001 - whatever it is, the other processes must not wait for ever
+    except Exception as error:
         return pickle.dumps((None, error))
 
 

@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from ispf_jax import optim
 from ispf_jax import losses as objectives
+from ispf_jax import optim
+from ispf_jax.devices import local_slice, psum, replicated_share, value_and_global_grad
 from ispf_jax.methods import Method, kept_samples, target_logits
 from ispf_jax.models.layers import MOMENTS
-from ispf_jax.devices import local_slice, psum, replicated_share, value_and_global_grad
 from ispf_jax.state import DistillState, select
 
 
@@ -119,7 +119,9 @@ def generator_step(setup: DistillSetup, state: DistillState, teacher, request: U
     def loss_share(params):
         generator = {"params": params, "batch_stats": state.generator.batch_stats}
         images, batch_stats = synthesise(setup, generator, noise, train=True, axis=axis)
-        (t, features), moments = setup.classifier.apply(teacher, images, axis=axis, mutable=[MOMENTS] if weights.bn else [])
+        (t, features), moments = setup.classifier.apply(
+            teacher, images, axis=axis, mutable=[MOMENTS] if weights.bn else []
+        )
         s, _ = setup.classifier.apply(state.student.variables, images)
         mean_probability = psum(jnp.sum(jax.nn.softmax(t), axis=0), axis) / total
         adversarial = objectives.adversarial(t, s, request.forget_mask, request.codes["inhibit"])
@@ -141,7 +143,11 @@ def generator_step(setup: DistillSetup, state: DistillState, teacher, request: U
     )
     generator = state.generator.replace(params=params, batch_stats=batch_stats, opt_state=opt_state)
     metrics = {f"generator/{name}": psum(term, axis) for name, term in terms.items()}
-    metrics |= {"generator/total": loss, "class_counts": psum(_label_counts(t), axis), "generator/spread": _spread(setup, images, axis)}
+    metrics |= {
+        "generator/total": loss,
+        "class_counts": psum(_label_counts(t), axis),
+        "generator/spread": _spread(setup, images, axis),
+    }
     return state.replace(generator=generator), metrics
 
 
@@ -169,7 +175,11 @@ def student_step(setup: DistillSetup, state: DistillState, teacher, request: Unl
 
     (loss, batch_stats), gradient = value_and_global_grad(loss_share, state.student.params, axis)
     params, opt_state = optim.apply(
-        setup.student_optimizer, student_learning_rate(setup, state.epoch), gradient, state.student.opt_state, state.student.params
+        setup.student_optimizer,
+        student_learning_rate(setup, state.epoch),
+        gradient,
+        state.student.opt_state,
+        state.student.params,
     )
     updated = state.student.replace(params=params, batch_stats=batch_stats, opt_state=opt_state)
 
@@ -214,7 +224,7 @@ def distill_epoch(setup: DistillSetup, state: DistillState, teacher, request: Un
         state, generator_metrics = run(generator_step, state, generator_key, setup.generator_steps)
         train = partial(run, student_step, key=student_key, steps=setup.student_steps)
         skipped = jax.eval_shape(train, state)[1]
-        idle = lambda state: (state, jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), skipped))  # noqa: E731
+        idle = lambda state: (state, jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), skipped))
         state, student_metrics = lax.cond(warming_up, idle, train, state)
         return state, (generator_metrics, student_metrics)
 

@@ -14,12 +14,16 @@ def forget_sets(spec: str, class_names: tuple[str, ...]) -> tuple[tuple[int, ...
     classes = len(class_names)
     if spec.strip() == "each":
         return tuple((c,) for c in range(classes))
-    sets = tuple(tuple(sorted(_class_id(word.strip(), spec, class_names) for word in s.split(","))) for s in spec.split(";"))
+    sets = tuple(
+        tuple(sorted(_class_id(word.strip(), spec, class_names) for word in s.split(","))) for s in spec.split(";")
+    )
     for ids in sets:
         if len(set(ids)) < len(ids):
             raise UserError(f"config.forget={spec!r} names a class twice in one set; name every class once.")
         if len(ids) == classes:
-            raise UserError(f"config.forget={spec!r} forgets all {classes} classes at once; leave at least one to retain.")
+            raise UserError(
+                f"config.forget={spec!r} forgets all {classes} classes at once; leave at least one to retain."
+            )
     if len(set(sets)) < len(sets):
         raise UserError(f"config.forget={spec!r} names the same set twice; name every set once.")
     return sets
@@ -30,7 +34,9 @@ def _class_id(word, spec, class_names):
     kind, _, rest = word.partition(":")
     number = rest if kind == "id" else word
     numbered = int(number) if number.isdecimal() and int(number) < len(class_names) else None
-    called = next((class_names.index(name) for name in (word, rest if kind == "name" else word) if name in class_names), None)
+    called = next(
+        (class_names.index(name) for name in (word, rest if kind == "name" else word) if name in class_names), None
+    )
     if called is None and numbered is None:
         known = ", ".join(class_names[:10]) + (", ..." if len(class_names) > 10 else "")
         raise UserError(

@@ -60,7 +60,9 @@ def moment_matching(running, batch):
       running, batch: pytrees alike, with dicts {"mean": [F], "var": [F]} per batch norm: the teacher's running statistics and
         the moments of the generated batch (biased variance).
     """
-    distances = jax.tree.map(lambda r, b: optax.safe_norm(r - b, 0.0), running, batch)  # gradient 0 at distance 0, as in PyTorch
+    distances = jax.tree.map(
+        lambda r, b: optax.safe_norm(r - b, 0.0), running, batch
+    )  # gradient 0 at distance 0, as in PyTorch
     return jax.tree.reduce(jnp.add, distances)
 
 

@@ -4,20 +4,20 @@ The learning rate is an input of the compiled step (schedules are evaluated once
 scales the direction. The same arguments give the same object, so that setups which hold one are equal if their numbers are.
 """
 
-from functools import lru_cache
+from functools import cache
 
 import jax
 import jax.numpy as jnp
 import optax
 
 
-@lru_cache(maxsize=None)
+@cache
 def sgd(momentum: float = 0.9, weight_decay: float = 1e-4):
     """PyTorch's SGD: v <- momentum v + (gradient + weight_decay w); w <- w - lr v. Decay covers all parameters, as there."""
     return optax.chain(optax.add_decayed_weights(weight_decay), optax.trace(momentum))
 
 
-@lru_cache(maxsize=None)
+@cache
 def adam(b1: float, b2: float):
     """PyTorch's Adam (eps 1e-8 outside the root)."""
     return optax.scale_by_adam(b1, b2)

@@ -72,8 +72,13 @@ def supervised_epoch(setup: SupervisedSetup, state: TrainState, images, labels, 
         # Augmented before it is sliced: every number of devices draws the same crops.
         augmented = augment(setup.augmentation, jax.random.fold_in(augment_key, step), images[rows])
         state, metrics = supervised_step(
-            setup, state, normalise(local_slice(augmented, axis), setup.mean, setup.std), local_slice(labels[rows], axis),
-            local_slice(mask, axis), learning_rate, axis,
+            setup,
+            state,
+            normalise(local_slice(augmented, axis), setup.mean, setup.std),
+            local_slice(labels[rows], axis),
+            local_slice(mask, axis),
+            learning_rate,
+            axis,
         )
         return state, jax.tree.map(jnp.add, sums, metrics)
 

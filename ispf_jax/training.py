@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from ispf_jax import optim
-from ispf_jax.runtime.store import Saved
 from ispf_jax.config import Experiment
 from ispf_jax.data import train_val_split
 from ispf_jax.evaluate.accuracy import Evaluator, accuracies
-from ispf_jax.runtime.atomic import atomic_write_bytes, ensure_writable
 from ispf_jax.models import init_variables
+from ispf_jax.runtime.atomic import atomic_write_bytes, ensure_writable
+from ispf_jax.runtime.loop import Keeping, Task, train
+from ispf_jax.runtime.store import Saved
 from ispf_jax.state import TrainState, new_net, random_stream, split_seed
 from ispf_jax.supervised import SupervisedSetup, supervised_epoch
-from ispf_jax.runtime.loop import Keeping, Task, train
 
 
 class SupervisedStage:
@@ -32,13 +32,21 @@ class SupervisedStage:
         self._classifier, self._devices, self._keeping = classifier, devices, keeping
         self._images, self._labels = images, labels
         self._setup = SupervisedSetup(
-            classifier, optim.sgd(c.momentum, c.weight_decay), c.batch_size, c.augment, experiment.data.mean, experiment.data.std
+            classifier,
+            optim.sgd(c.momentum, c.weight_decay),
+            c.batch_size,
+            c.augment,
+            experiment.data.mean,
+            experiment.data.std,
         )
         self._program = devices.compile(supervised_epoch, self._setup, donate=1)
         self._evaluator = Evaluator(
-            classifier, experiment.data.mean, experiment.data.std, experiment.evaluate.batch_size,
+            classifier,
+            experiment.data.mean,
+            experiment.data.std,
+            experiment.evaluate.batch_size,
             c.augment if c.augment_validation else "none",
-        )  # fmt: skip
+        )
 
     def run(self, title: str, directory: Path, seed: int, stream: str, member: np.ndarray) -> Saved:
         """Train on 80 % of the images whose `member` flag [M] is set, select the best epoch on the other 20 %.

@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ispf_jax import optim
-from ispf_jax.runtime.store import Saved, Store
 from ispf_jax.config import Experiment
+from ispf_jax.distill import DistillSetup, LossWeights, distill_epoch, student_learning_rate, unlearning
 from ispf_jax.methods import METHODS
 from ispf_jax.models import Generator, init_variables
-from ispf_jax.state import DistillState, new_net, random_stream
-from ispf_jax.distill import DistillSetup, LossWeights, distill_epoch, student_learning_rate, unlearning
 from ispf_jax.runtime.loop import Keeping, Task, train
+from ispf_jax.runtime.store import Saved, Store
+from ispf_jax.state import DistillState, new_net, random_stream
 
 ALIKE = 1e-3
 """Mean standard deviation of a pixel over a batch, of a range of 1, below which images count as alike; 8-bit steps are 0.004."""
@@ -36,7 +36,9 @@ def distill_setup(experiment: Experiment, base: str, classifier, image_shape) ->
     c, g = experiment.distill, experiment.generator
     terms = {field.name for field in fields(LossWeights)}
     adversarial_alone = {term: float(term == "adv") for term in terms}
-    weights = LossWeights(**(adversarial_alone if base == "zskt" else {term: getattr(c, f"weight_{term}") for term in terms}))
+    weights = LossWeights(
+        **(adversarial_alone if base == "zskt" else {term: getattr(c, f"weight_{term}") for term in terms})
+    )
     return DistillSetup(
         classifier=classifier,
         generator=Generator(tuple(image_shape[:2]), image_shape[2], g.width, classifier.dtype),
@@ -89,7 +91,13 @@ class UnlearnStage:
         )
 
     def run(
-        self, title: str, directory: Path, seed: int, method: str, forget: tuple[int, ...], teacher: dict,
+        self,
+        title: str,
+        directory: Path,
+        seed: int,
+        method: str,
+        forget: tuple[int, ...],
+        teacher: dict,
         observe: Callable[[dict, int], tuple[dict, float | None]] | None = None,
     ) -> Saved:
         """Unlearn the classes `forget` from `teacher` (variables) with a method of `methods.METHODS`."""
@@ -105,9 +113,17 @@ class UnlearnStage:
         steps = s.loops * s.student_steps
         shown = ("student/loss", "kept", "generator/total", "test/acc_retain", "test/acc_forget")
         task = Task(
-            title, directory, self.epochs, steps, lambda st: self._program.prepare(st, teacher, request), run_epoch,
-            lambda st: st.student.variables, observe, shown, self._collapse,
-        )  # fmt: skip
+            title,
+            directory,
+            self.epochs,
+            steps,
+            lambda st: self._program.prepare(st, teacher, request),
+            run_epoch,
+            lambda st: st.student.variables,
+            observe,
+            shown,
+            self._collapse,
+        )
         return train(task, state, self._keeping, self._devices)
 
     def restore(self, directory: Path, seed: int) -> Saved | None:
@@ -129,13 +145,19 @@ class UnlearnStage:
         """Signs in an epoch's record that the generator has collapsed: {kind: sentence with the number}."""
         signs, counts = {}, record["class_counts"]
         if record["generator/spread"] < ALIKE:
-            signs["alike"] = f"all synthetic images are alike (standard deviation over a batch {record['generator/spread']:.2g} of 1)"
+            signs["alike"] = (
+                f"all synthetic images are alike (standard deviation over a batch {record['generator/spread']:.2g} of 1)"
+            )
         if counts.max() > ONE_CLASS * counts.sum():
             share = 100 * counts.max() / counts.sum()
-            signs["class"] = f"{share:.1f} % of the synthetic images are of one class, {int(counts.argmax())}, in the teacher's eyes"
+            signs["class"] = (
+                f"{share:.1f} % of the synthetic images are of one class, {int(counts.argmax())}, in the teacher's eyes"
+            )
         if record.get("skipped_steps"):
             steps = self.setup.loops * self.setup.student_steps
-            signs["filtered"] = f"{record['skipped_steps']:.0f} of {steps} steps had every image filtered out: the student learned nothing in them"
+            signs["filtered"] = (
+                f"{record['skipped_steps']:.0f} of {steps} steps had every image filtered out: the student learned nothing in them"
+            )
         return signs
 
     def _epoch_record(self, epoch, generator, student):

@@ -39,7 +39,12 @@ def test_steps_have_pytorchs_losses_and_every_contestant_is_in_the_table():
     problem = ("--size=8", "--against=authors,eager channels_last")
     assert printed("steps", *problem, "--check").endswith("equal\n")
     table = printed("steps", *problem, "--step=student", "--rounds=1", "--alone").splitlines()[5:]
-    assert [re.split(r"  +", line)[0] for line in table] == ["ours", "ours, one by one", "authors' way", "eager channels_last"]
+    assert [re.split(r"  +", line)[0] for line in table] == [
+        "ours",
+        "ours, one by one",
+        "authors' way",
+        "eager channels_last",
+    ]
 
 
 def test_a_failing_contestant_ends_a_benchmark():

@@ -5,7 +5,15 @@ import dataclasses
 import pytest
 
 from configs import cifar10_ispf, default, svhn_ispf, table8
-from ispf_jax.config import FREE_KEYS, Experiment, changed_keys, flatten, make_experiment, make_experiments, override_problem
+from ispf_jax.config import (
+    FREE_KEYS,
+    Experiment,
+    changed_keys,
+    flatten,
+    make_experiment,
+    make_experiments,
+    override_problem,
+)
 from ispf_jax.errors import UserError
 
 
@@ -22,7 +30,9 @@ def changed(**values):
 
 
 def test_lists_written_as_text_become_tuples():
-    e = make_experiment(changed(methods=" gkt, ispf", base="dfq,zskt", seeds="0,7", train__decay_epochs="60,80", data__mean="0.1, .2,1"))
+    e = make_experiment(
+        changed(methods=" gkt, ispf", base="dfq,zskt", seeds="0,7", train__decay_epochs="60,80", data__mean="0.1, .2,1")
+    )
     assert (e.methods, e.base, e.seeds) == (("gkt", "ispf"), ("dfq", "zskt"), (0, 7))
     assert (e.train.decay_epochs, e.data.mean) == ((60, 80), (0.1, 0.2, 1.0))
     assert make_experiment(changed(methods="", train__decay_epochs="")).methods == ()
@@ -81,21 +91,32 @@ def test_a_bad_value_is_named_with_what_is_allowed(path):
     check_refused(changed(**{path: value}), parts)
 
 
-@pytest.mark.parametrize("path, value, parts", [
-    ("data__path", "photos", ["config.data.path='photos'", "config.data.name is 'digits'", "image_folder", ":smoke"]),
-    ("data__mean", "125.3,123.0,113.9", ["config.data.mean[0]=125.3", "from 0 to 1", "255"]),
-    ("data__std", "63,62.1,66.7", ["config.data.std[0]=63.0", "from 0 to 1", "255"]),
-    ("train__decay_epochs", "30,-5", ["config.train.decay_epochs[1]=-5", "greater than 0"]),
-    ("distill__lr_final", 0.5, ["config.distill.lr_final=0.5", "config.distill.lr=0.05", "0.05 or less"]),
-    ("audit__lira_shadows", 2, ["config.audit.lira_shadows=2", "0 (no LiRA)", "4 or more"]),
-    ("audit__lira_shadows", 5, ["config.audit.lira_shadows=5", "even"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "path, value, parts",
+    [
+        (
+            "data__path",
+            "photos",
+            ["config.data.path='photos'", "config.data.name is 'digits'", "image_folder", ":smoke"],
+        ),
+        ("data__mean", "125.3,123.0,113.9", ["config.data.mean[0]=125.3", "from 0 to 1", "255"]),
+        ("data__std", "63,62.1,66.7", ["config.data.std[0]=63.0", "from 0 to 1", "255"]),
+        ("train__decay_epochs", "30,-5", ["config.train.decay_epochs[1]=-5", "greater than 0"]),
+        ("distill__lr_final", 0.5, ["config.distill.lr_final=0.5", "config.distill.lr=0.05", "0.05 or less"]),
+        ("audit__lira_shadows", 2, ["config.audit.lira_shadows=2", "0 (no LiRA)", "4 or more"]),
+        ("audit__lira_shadows", 5, ["config.audit.lira_shadows=5", "even"]),
+    ],
+)
 def test_values_that_would_be_ignored_or_fail_later(path, value, parts):
     check_refused(changed(**{path: value}), parts)
 
 
 def test_the_ends_of_what_is_allowed():
-    make_experiment(changed(data__mean="0,1,0.5", data__std="1", train__decay_epochs="1", distill__lr_final=0.05, audit__lira_shadows=4))
+    make_experiment(
+        changed(
+            data__mean="0,1,0.5", data__std="1", train__decay_epochs="1", distill__lr_final=0.05, audit__lira_shadows=4
+        )
+    )
 
 
 @pytest.mark.parametrize("seeds", ["", "-1", "0,1,1", "a", "0.5", "4294967296"])
@@ -133,7 +154,13 @@ def check_refused(config, parts):
 def test_flat_configuration_and_its_differences():
     old = flatten(make_experiment(changed()))
     assert old["data.mean"] == [0.5] and old["distill.loops"] == 5 and "data" not in old
-    new = flatten(make_experiment(changed(train__lr=0.2, distill__loops=7, methods="pf", data__data_dir="x", devices=1, evaluate__batch_size=7)))
+    new = flatten(
+        make_experiment(
+            changed(
+                train__lr=0.2, distill__loops=7, methods="pf", data__data_dir="x", devices=1, evaluate__batch_size=7
+            )
+        )
+    )
     assert changed_keys(old, new) == ["distill.loops", "train.lr"]
     assert changed_keys(old, old) == []
     assert changed_keys({**old, "gone": 1}, old) == ["gone"]
@@ -147,22 +174,27 @@ def test_free_keys_exist():
 # What the command line is told
 
 
-@pytest.mark.parametrize("path, text, parts", [
-    ("foo", "1", ["config.foo", "allowed here are", "methods,"]),
-    ("data.foo", "1", ["config.data.foo", "allowed here are cache_dir,"]),
-    ("train.lr.x", "1", ["config.train.lr.x", "config.train.lr has no keys"]),
-    ("train", "1", ["config.train", "group of keys", "epochs"]),
-    ("train.epochs", "abc", ["config.train.epochs='abc'", "whole number"]),
-    ("train.epochs", "1.5", ["config.train.epochs='1.5'", "whole number"]),
-    ("train.lr", "fast", ["config.train.lr='fast'", "a number"]),
-    ("data.download", "maybe", ["config.data.download='maybe'", "True or False"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "path, text, parts",
+    [
+        ("foo", "1", ["config.foo", "allowed here are", "methods,"]),
+        ("data.foo", "1", ["config.data.foo", "allowed here are cache_dir,"]),
+        ("train.lr.x", "1", ["config.train.lr.x", "config.train.lr has no keys"]),
+        ("train", "1", ["config.train", "group of keys", "epochs"]),
+        ("train.epochs", "abc", ["config.train.epochs='abc'", "whole number"]),
+        ("train.epochs", "1.5", ["config.train.epochs='1.5'", "whole number"]),
+        ("train.lr", "fast", ["config.train.lr='fast'", "a number"]),
+        ("data.download", "maybe", ["config.data.download='maybe'", "True or False"]),
+    ],
+)
 def test_override_problems(path, text, parts):
     problem = override_problem(path, text)
     assert all(part in problem for part in parts), problem
 
 
-@pytest.mark.parametrize("path, text", [("train.epochs", "3"), ("train.lr", "1e-3"), ("data.download", "false"), ("forget", "0;1")])
+@pytest.mark.parametrize(
+    "path, text", [("train.epochs", "3"), ("train.lr", "1e-3"), ("data.download", "false"), ("forget", "0;1")]
+)
 def test_overrides_without_a_problem(path, text):
     assert override_problem(path, text) == ""
 
@@ -179,17 +211,26 @@ def test_parts_change_what_they_name_and_nothing_else():
     assert a == make_experiment(config)
     assert b == make_experiment(changed(model__name="resnet18", distill__lr=0.2))
     assert list(make_experiments(changed())) == [""]
-    for parts, words in (({"a/b": {}}, "config.parts.a/b is no name"), ({"a": {"modle": {}}}, "part 'a': config.modle is no known key")):
+    for parts, words in (
+        ({"a/b": {}}, "config.parts.a/b is no name"),
+        ({"a": {"modle": {}}}, "part 'a': config.modle is no known key"),
+    ):
         with pytest.raises(UserError, match=words):
             make_experiments(changed(parts=parts))
-    assert override_problem("parts.a.train.epochs", "3") == "" and "whole number" in override_problem("parts.a.train.epochs", "x")
+    assert override_problem("parts.a.train.epochs", "3") == "" and "whole number" in override_problem(
+        "parts.a.train.epochs", "x"
+    )
 
 
 def test_a_sweep_is_the_configurations_it_was_made_of():
     for variant in ("", "smoke"):
         made = make_experiments(table8.get_config(variant))
-        common = {"methods": "pd,pd_is,pf,ispf", "forget": "3" if variant else "each", "seeds": "0" if variant else "0,1,2",
-                  "stages": default.WITH_AUDIT}  # fmt: skip
+        common = {
+            "methods": "pd,pd_is,pf,ispf",
+            "forget": "3" if variant else "each",
+            "seeds": "0" if variant else "0,1,2",
+            "stages": default.WITH_AUDIT,
+        }
         for name, module in (("svhn", svhn_ispf), ("cifar10", cifar10_ispf)):
             for arch in ("allcnn", "resnet18"):
                 alone = module.get_config(f"{arch},{variant}")

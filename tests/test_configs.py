@@ -12,27 +12,176 @@ from ispf_jax.forget import forget_sets
 from ispf_jax.methods import METHODS
 
 TABLES = ("svhn_table1", "cifar10_table1", "cifar100_table2", "table6", "table7", "table8")
-NAMES = ("digits_ispf", "svhn_ispf", "cifar10_ispf", "cifar100_ispf", "cifar100_multi_ispf", "image_folder_ispf", "own_ispf")
+NAMES = (
+    "digits_ispf",
+    "svhn_ispf",
+    "cifar10_ispf",
+    "cifar100_ispf",
+    "cifar100_multi_ispf",
+    "image_folder_ispf",
+    "own_ispf",
+)
 VARIANTS = ("", "resnet18", "smoke", "resnet18,smoke", "smoke,resnet18", "allcnn")
 
 # (configuration, variant): supervised lr, epochs, decay; student lr, epochs, loops; normalisation; augmentation; threshold.
 PAPER = {
     ("svhn_ispf", ""): (0.01, 10, (), 0.1, 100, 1, (0.5,), (0.5,), "none", 0.01),
     ("svhn_ispf", "resnet18"): (0.01, 10, (), 0.05, 100, 1, (0.5,), (0.5,), "none", 0.01),
-    ("cifar10_ispf", ""): (0.1, 50, (30,), 0.05, 200, 5, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), "crop_flip", 0.01),
-    ("cifar10_ispf", "resnet18"): (0.1, 100, (60, 80), 0.05, 200, 5, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), "crop_flip", 0.01),
-    ("cifar100_ispf", ""): (0.1, 100, (60, 80), 0.05, 200, 10, (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761), "crop_flip", 0.001),
-    ("cifar100_multi_ispf", ""): (0.1, 100, (60, 80), 0.05, 200, 10, (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761), "crop_flip", 0.001),
-}  # fmt: skip
+    ("cifar10_ispf", ""): (
+        0.1,
+        50,
+        (30,),
+        0.05,
+        200,
+        5,
+        (0.4914, 0.4822, 0.4465),
+        (0.2023, 0.1994, 0.2010),
+        "crop_flip",
+        0.01,
+    ),
+    ("cifar10_ispf", "resnet18"): (
+        0.1,
+        100,
+        (60, 80),
+        0.05,
+        200,
+        5,
+        (0.4914, 0.4822, 0.4465),
+        (0.2023, 0.1994, 0.2010),
+        "crop_flip",
+        0.01,
+    ),
+    ("cifar100_ispf", ""): (
+        0.1,
+        100,
+        (60, 80),
+        0.05,
+        200,
+        10,
+        (0.5071, 0.4867, 0.4408),
+        (0.2675, 0.2565, 0.2761),
+        "crop_flip",
+        0.001,
+    ),
+    ("cifar100_multi_ispf", ""): (
+        0.1,
+        100,
+        (60, 80),
+        0.05,
+        200,
+        10,
+        (0.5071, 0.4867, 0.4408),
+        (0.2675, 0.2565, 0.2761),
+        "crop_flip",
+        0.001,
+    ),
+}
 ARCHITECTURE = {("cifar100_ispf", ""): "resnet18", ("cifar100_multi_ispf", ""): "resnet18"}
 STUDENT_STEPS = {"svhn_ispf": 1_000, "cifar10_ispf": 10_000, "cifar100_ispf": 20_000, "cifar100_multi_ispf": 20_000}
 
 # Superclass of each of CIFAR-100's classes, in the order of the class ids (alphabetical), from the official `coarse_labels`.
 SUPERCLASS = (
-    4, 1, 14, 8, 0, 6, 7, 7, 18, 3, 3, 14, 9, 18, 7, 11, 3, 9, 7, 11, 6, 11, 5, 10, 7, 6, 13, 15, 3, 15, 0, 11, 1, 10,
-    12, 14, 16, 9, 11, 5, 5, 19, 8, 8, 15, 13, 14, 17, 18, 10, 16, 4, 17, 4, 2, 0, 17, 4, 18, 17, 10, 3, 2, 12, 12, 16, 12,
-    1, 9, 19, 2, 10, 0, 1, 16, 12, 9, 13, 15, 13, 16, 19, 2, 4, 6, 19, 5, 5, 8, 19, 18, 1, 2, 15, 6, 0, 17, 8, 14, 13,
-)  # fmt: skip
+    4,
+    1,
+    14,
+    8,
+    0,
+    6,
+    7,
+    7,
+    18,
+    3,
+    3,
+    14,
+    9,
+    18,
+    7,
+    11,
+    3,
+    9,
+    7,
+    11,
+    6,
+    11,
+    5,
+    10,
+    7,
+    6,
+    13,
+    15,
+    3,
+    15,
+    0,
+    11,
+    1,
+    10,
+    12,
+    14,
+    16,
+    9,
+    11,
+    5,
+    5,
+    19,
+    8,
+    8,
+    15,
+    13,
+    14,
+    17,
+    18,
+    10,
+    16,
+    4,
+    17,
+    4,
+    2,
+    0,
+    17,
+    4,
+    18,
+    17,
+    10,
+    3,
+    2,
+    12,
+    12,
+    16,
+    12,
+    1,
+    9,
+    19,
+    2,
+    10,
+    0,
+    1,
+    16,
+    12,
+    9,
+    13,
+    15,
+    13,
+    16,
+    19,
+    2,
+    4,
+    6,
+    19,
+    5,
+    5,
+    8,
+    19,
+    18,
+    1,
+    2,
+    15,
+    6,
+    0,
+    17,
+    8,
+    14,
+    13,
+)
 AQUATIC_MAMMALS, FISH = 0, 1
 
 
@@ -62,12 +211,29 @@ def test_configuration_validates(name, variant):
 def test_hyper_parameters_are_the_papers(name, variant):
     e = make_experiment(load(name, variant))
     t, d = e.train, e.distill
-    found = (t.lr, t.epochs, t.decay_epochs, d.lr, d.epochs, d.loops, e.data.mean, e.data.std, t.augment, d.threshold or 0.1 / e.data.classes)
+    found = (
+        t.lr,
+        t.epochs,
+        t.decay_epochs,
+        d.lr,
+        d.epochs,
+        d.loops,
+        e.data.mean,
+        e.data.std,
+        t.augment,
+        d.threshold or 0.1 / e.data.classes,
+    )
     assert found == PAPER[name, variant]
     assert e.data.name == name.split("_")[0]
     assert e.model.name == ARCHITECTURE.get((name, variant), variant or "allcnn")
     assert d.epochs * d.loops * d.student_steps == STUDENT_STEPS[name]
-    assert (t.batch_size, t.momentum, t.weight_decay, t.decay_factor, t.augment_validation) == (256, 0.9, 1e-4, 0.1, False)
+    assert (t.batch_size, t.momentum, t.weight_decay, t.decay_factor, t.augment_validation) == (
+        256,
+        0.9,
+        1e-4,
+        0.1,
+        False,
+    )
     assert (d.batch_size, d.generator_steps, d.student_steps, d.warmup_epochs) == (256, 1, 10, 2)
     assert (d.momentum, d.weight_decay, d.lr_final, d.cosine_epochs) == (0.9, 1e-4, 2e-4, 200)
     assert (d.generator_lr, d.generator_b1, d.generator_b2, e.generator.latent_dim) == (1e-3, 0.5, 0.999, 256)
@@ -85,8 +251,20 @@ def test_methods_are_those_of_the_papers_tables():
 
 def test_digits_run_is_the_small_one():
     e = make_experiment(load("digits_ispf"))
-    assert (e.data.name, e.data.image_size, e.data.channels, e.model.width, e.distill.batch_size) == ("digits", 16, 1, 0.25, 128)
-    assert (e.distill.epochs, e.distill.loops, e.distill.generator_steps, e.distill.student_steps, e.distill.lr) == (100, 1, 1, 10, 0.1)
+    assert (e.data.name, e.data.image_size, e.data.channels, e.model.width, e.distill.batch_size) == (
+        "digits",
+        16,
+        1,
+        0.25,
+        128,
+    )
+    assert (e.distill.epochs, e.distill.loops, e.distill.generator_steps, e.distill.student_steps, e.distill.lr) == (
+        100,
+        1,
+        1,
+        10,
+        0.1,
+    )
     assert {"gkt", "ispf"} <= set(e.methods)
 
 
@@ -114,7 +292,11 @@ def test_default_holds_every_key_once_and_no_other():
 
     def fields(cls, prefix=""):
         for field in dataclasses.fields(cls):
-            yield from fields(field.type, f"{prefix}{field.name}.") if dataclasses.is_dataclass(field.type) else [prefix + field.name]
+            yield from (
+                fields(field.type, f"{prefix}{field.name}.")
+                if dataclasses.is_dataclass(field.type)
+                else [prefix + field.name]
+            )
 
     assert sorted(keys(default.get_config().to_dict())) == sorted(fields(Experiment))
     for name in NAMES:
@@ -128,7 +310,13 @@ def test_the_papers_tables_are_sweeps_of_its_settings(name, variant):
     made = make_experiments(load(name, variant))
     assert len(made) == {"cifar100_table2": 1, "table6": 1, "table8": 4}.get(name, 2)
     for part, e in made.items():
-        dataset = "cifar100" if name in ("cifar100_table2", "table6") else part.split("_")[0] if name == "table8" else name.split("_")[0].replace("table7", "svhn")
+        dataset = (
+            "cifar100"
+            if name in ("cifar100_table2", "table6")
+            else part.split("_")[0]
+            if name == "table8"
+            else name.split("_")[0].replace("table7", "svhn")
+        )
         alone = make_experiment(load(f"{dataset}_ispf", ",".join(filter(None, (e.model.name, variant)))))
         same = ("data", "model", "generator", "train", "distill", "evaluate")
         assert [getattr(e, key) for key in same] == [getattr(alone, key) for key in same]

@@ -7,8 +7,8 @@ import pytest
 from jax import lax
 
 from ispf_jax import devices as parallel
-from ispf_jax.errors import UserError
 from ispf_jax.devices import Devices, Program, local_slice, psum, replicated_share, value_and_global_grad
+from ispf_jax.errors import UserError
 
 COUNTS = [1, 2, 8]
 
@@ -23,7 +23,11 @@ def test_sums_shares_and_slices(count):
         mine = local_slice(x, axis)
         assert mine.shape == (8 // count, 3)
         shares = psum(replicated_share(jnp.float32(5), axis), axis)
-        return {"total": psum({"sum": jnp.sum(mine, axis=0)}, axis)["sum"], "share": shares, "rows": _gather(mine, axis)}
+        return {
+            "total": psum({"sum": jnp.sum(mine, axis=0)}, axis)["sum"],
+            "share": shares,
+            "rows": _gather(mine, axis),
+        }
 
     x = np.random.default_rng(0).standard_normal((8, 3)).astype(np.float32)
     got = devices(count).compile(program, None)(x)
@@ -66,7 +70,9 @@ def test_gradient_of_a_mean_of_squares(count):
 def test_auxiliary_outputs_stay_local():
     def program(_, x, axis):
         mine = local_slice(x, axis)
-        (_, aux), _ = value_and_global_grad(lambda w: (jnp.sum(w * mine), jnp.sum(mine, keepdims=True)), jnp.ones(()), axis)
+        (_, aux), _ = value_and_global_grad(
+            lambda w: (jnp.sum(w * mine), jnp.sum(mine, keepdims=True)), jnp.ones(()), axis
+        )
         return _gather(aux, axis)
 
     np.testing.assert_array_equal(devices(4).compile(program, None)(jnp.arange(8.0)), [1, 5, 9, 13])
@@ -153,5 +159,3 @@ def test_helpers_are_the_identity_without_an_axis():
     (loss, aux), gradient = value_and_global_grad(lambda w: (jnp.sum(w**2), "aux"), x, None)
     assert float(loss) == 5 and aux == "aux"
     np.testing.assert_array_equal(gradient, 2 * x)
-
-

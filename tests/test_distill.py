@@ -11,12 +11,12 @@ import pytest
 import scipy.special
 import scipy.stats
 
+from ispf_jax.devices import Devices
+from ispf_jax.distill import distill_epoch, generator_step, student_learning_rate, student_step
 from ispf_jax.methods import METHODS, kept_samples, target_logits
 from ispf_jax.models import Generator, build_classifier, init_variables
 from ispf_jax.ops import only_xla
-from ispf_jax.devices import Devices
 from ispf_jax.state import DistillState, new_net
-from ispf_jax.distill import distill_epoch, generator_step, student_learning_rate, student_step
 from tests import tiny
 from tests.tiny import BATCH, CLASSES, FORGET, WARMUP, networks, noise, request, run_epoch, view
 
@@ -107,7 +107,7 @@ def test_one_program_serves_all_methods_forget_sets_and_thresholds():
                     results[method, forget, threshold, thresholded] = run_epoch(state, ask)[2]["student/loss"].sum()
     assert len(tiny.epoch_program("dfq", 1)[1]) == 1  # traced once, by all the tests of this file together
     assert np.isfinite(list(results.values())).all()
-    loss = lambda *key: float(results[key])  # noqa: E731
+    loss = lambda *key: float(results[key])
     assert loss("dfkd", (0,), 0.05, False) == loss("dfkd", (0,), 0.5, True)
     assert loss("gkt", (0,), 0.05, False) != loss("gkt", (0,), 0.5, False)
     assert loss("pf", (0,), 0.05, False) == loss("pf", (0,), 0.5, False) != loss("pf", (0,), 0.5, True)
@@ -244,7 +244,9 @@ def dense_step(variables, velocity, images, target, rate):
     s = tiny.SETUP
 
     def loss(params):
-        (logits, _), new = s.classifier.apply({**variables, "params": params}, images, train=True, mutable=["batch_stats"])
+        (logits, _), new = s.classifier.apply(
+            {**variables, "params": params}, images, train=True, mutable=["batch_stats"]
+        )
         log_p, log_q = jax.nn.log_softmax(target), jax.nn.log_softmax(logits)
         return jnp.mean(jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=1)), new["batch_stats"]
 
@@ -304,7 +306,9 @@ def test_schedule_starts_after_the_warm_up_and_runs_over_its_own_length():
     want = 2e-4 + (0.05 - 2e-4) * (1 + np.cos(np.pi * np.arange(11) / 10)) / 2
     np.testing.assert_allclose(rates, [0.05] * WARMUP + want.tolist(), rtol=1e-4)
     state = networks()[1]
-    early, late = (tiny.learn(state.replace(epoch=jnp.int32(e)), networks()[0], request("pf"), noise(0))[0] for e in (1, 6))
+    early, late = (
+        tiny.learn(state.replace(epoch=jnp.int32(e)), networks()[0], request("pf"), noise(0))[0] for e in (1, 6)
+    )
     moved = [jax.tree.map(jnp.subtract, run.student.params, state.student.params) for run in (early, late)]
     ratio = want[5] / want[0]
     assert_close(moved[1], jax.tree.map(lambda m: ratio * m, moved[0]), rtol=1e-3, of_scale=1e-4)

@@ -10,15 +10,15 @@ import pytest
 
 from ispf_jax import data
 from ispf_jax.config import make_experiment
+from ispf_jax.distill import LossWeights
 from ispf_jax.errors import UserError
 from ispf_jax.files import Naming, encode, torch_file
 from ispf_jax.methods import METHODS
 from ispf_jax.models import CLASSIFIERS, build_classifier
-from ispf_jax.unlearning import distill_setup
-from ispf_jax.distill import LossWeights
 from ispf_jax.runtime.telemetry import read_metrics
-from tests.test_launch import ROOT, launch
+from ispf_jax.unlearning import distill_setup
 from tests.sweep.test_pipeline import tiny
+from tests.test_launch import ROOT, launch
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +28,26 @@ def ran(tmp_path_factory) -> Path:
     (folder / "mine.py").write_text(code)
     digits = data.load("digits")
     splits = {"train": digits.train, "test": digits.test}
-    np.savez(folder / "arrays.npz", **{f"{name}_{what}": getattr(split, what) for name, split in splits.items() for what in ("images", "labels")})
+    np.savez(
+        folder / "arrays.npz",
+        **{f"{name}_{what}": getattr(split, what) for name, split in splits.items() for what in ("images", "labels")},
+    )
     settings = {
-        "stages": "original,unlearn,audit,report", "audit.metrics": "accuracy,features", "train.epochs": 10, "distill.epochs": 6, "distill.loops": 3,
-        "model.width": 0.125, "generator.width": 0.125, "export": "pt",
-    }  # fmt: skip
-    done = launch("--config=mine.py", "--workdir=work", *(f"--config.{key}={value}" for key, value in settings.items()), cwd=folder)
+        "stages": "original,unlearn,audit,report",
+        "audit.metrics": "accuracy,features",
+        "train.epochs": 10,
+        "distill.epochs": 6,
+        "distill.loops": 3,
+        "model.width": 0.125,
+        "generator.width": 0.125,
+        "export": "pt",
+    }
+    done = launch(
+        "--config=mine.py",
+        "--workdir=work",
+        *(f"--config.{key}={value}" for key, value in settings.items()),
+        cwd=folder,
+    )
     assert done.returncode == 0, done.stderr
     return folder / "work"
 
@@ -48,13 +62,18 @@ def test_all_three_are_in_the_results(ran):
 
 
 def test_the_rule_of_ones_own_decides_what_the_student_sees(ran):
-    kept = {method: [r["kept"] for r in read_metrics(ran / f"unlearn/dfq/{method}/3/seed0/metrics.jsonl") if r.get("kept")] for method in ("ispf", "ispf_sure")}
+    kept = {
+        method: [r["kept"] for r in read_metrics(ran / f"unlearn/dfq/{method}/3/seed0/metrics.jsonl") if r.get("kept")]
+        for method in ("ispf", "ispf_sure")
+    }
     assert set(kept["ispf"]) == {128} and kept["ispf_sure"] and min(kept["ispf_sure"]) < 128
 
 
 def test_files_have_the_names_that_were_entered(ran):
     tensors = torch_file.read((ran / "unlearn/dfq/ispf_sure/3/seed0/weights.pt").read_bytes())
-    assert {"conv1.weight", "bn3.running_var", "fc.weight", "fc.bias"} <= set(tensors) and tensors["fc.weight"].shape == (10, 32)
+    assert {"conv1.weight", "bn3.running_var", "fc.weight", "fc.bias"} <= set(tensors) and tensors[
+        "fc.weight"
+    ].shape == (10, 32)
 
 
 @pytest.mark.parametrize("field", ["keep", "target"])
@@ -65,7 +84,9 @@ def test_a_misspelt_rule_is_found_before_anything_is_trained(monkeypatch, field)
 
 
 def test_names_for_a_part_of_a_network_are_refused():
-    variables = {"params": {"conv1": {"kernel": np.ones((3, 3, 1, 2))}, "bn1": {"scale": np.ones(2), "bias": np.ones(2)}}}
+    variables = {
+        "params": {"conv1": {"kernel": np.ones((3, 3, 1, 2))}, "bn1": {"scale": np.ones(2), "bias": np.ones(2)}}
+    }
     with pytest.raises(UserError, match="CONVENTIONS has no names for its bn1"):
         encode("pt", Naming({"conv1": "conv1"}, "", ("conv1.weight",)), variables, {})
 

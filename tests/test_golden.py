@@ -17,18 +17,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ispf_jax import methods, optim
 from ispf_jax import losses as objectives
+from ispf_jax import methods, optim
+from ispf_jax.distill import DistillSetup, LossWeights, generator_step, student_step, unlearning
 from ispf_jax.models import Generator, build_classifier, init_variables
 from ispf_jax.ops import choose_convolutions, conv, conv_onednn, convolutions
 from ispf_jax.state import DistillState, new_net
-from ispf_jax.distill import DistillSetup, LossWeights, generator_step, student_step, unlearning
 from tests.torch_names import from_torch, initial_tensors, to_torch
 
 GOLDEN = Path(__file__).parent / "golden"
 PROGRAM_NAMES = {"dfkd": "None", "blockf": "BlockF", "gkt": "GKT", "is": "IS_GKT", "pf": "PF", "ispf": "IS_PF"}
 FORGET_SETS = ("3", "1-7")
-GRADIENTS_OFF, LOSSES_OFF = ("conv_blocks.9.bias",), ("gkt", "is")  # where float64 is not within the tolerance of the record
+GRADIENTS_OFF, LOSSES_OFF = (
+    ("conv_blocks.9.bias",),
+    ("gkt", "is"),
+)  # where float64 is not within the tolerance of the record
 BATCH = 16
 DIRECT = "xla" if conv_onednn.library() is None else "onednn"
 by_default_and_directly = pytest.mark.parametrize("implementation", ["auto", DIRECT], indirect=True)
@@ -77,10 +80,23 @@ def test_inhibited_loss_and_filters(forget):
 @cache
 def make_setup(generator_lr, dtype):
     return DistillSetup(
-        classifier=build_classifier("allcnn", 10, dtype=dtype), generator=Generator((32, 32), 3, dtype=jnp.dtype(dtype)), student_optimizer=optim.sgd(0.9, 1e-4),
-        generator_optimizer=optim.adam(0.5, 0.999), batch_size=BATCH, latent_dim=256, loops=1, generator_steps=1,
-        student_steps=2, warmup_epochs=0, student_lr=0.05, student_lr_final=2e-4, cosine_epochs=200, generator_lr=generator_lr,
-        weights=LossWeights(), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5),
+        classifier=build_classifier("allcnn", 10, dtype=dtype),
+        generator=Generator((32, 32), 3, dtype=jnp.dtype(dtype)),
+        student_optimizer=optim.sgd(0.9, 1e-4),
+        generator_optimizer=optim.adam(0.5, 0.999),
+        batch_size=BATCH,
+        latent_dim=256,
+        loops=1,
+        generator_steps=1,
+        student_steps=2,
+        warmup_epochs=0,
+        student_lr=0.05,
+        student_lr_final=2e-4,
+        cosine_epochs=200,
+        generator_lr=generator_lr,
+        weights=LossWeights(),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
     )
 
 
@@ -120,12 +136,16 @@ def run(method, generator_lr, dtype="float32", noise_seed=1000):
     prefix = f"allcnn.{PROGRAM_NAMES[method]}.3"
     setup, nets = make_setup(generator_lr, dtype), jax.tree.map(lambda v: jnp.asarray(v, dtype), networks(prefix))
     state = DistillState(
-        new_net(nets["student"], setup.student_optimizer), new_net(nets["generator"], setup.generator_optimizer),
-        jax.random.key(0), jnp.int32(0),
+        new_net(nets["student"], setup.student_optimizer),
+        new_net(nets["generator"], setup.generator_optimizer),
+        jax.random.key(0),
+        jnp.int32(0),
     )
     request = unlearning(methods.METHODS[method], [3], 10, threshold=0.11, thresholded_post_filter=True)
     noises = [np.random.default_rng(noise_seed + i).standard_normal((BATCH, 256)).astype(np.float32) for i in range(3)]
-    state, *metrics = recorded_run(setup, program(dtype), state, nets["teacher"], request, jnp.asarray(np.stack(noises), dtype))
+    state, *metrics = recorded_run(
+        setup, program(dtype), state, nets["teacher"], request, jnp.asarray(np.stack(noises), dtype)
+    )
     return setup, state, nets["teacher"], *metrics
 
 
@@ -140,12 +160,16 @@ def assert_summaries(tree_as_torch, golden_prefix, norm_rtol, head_atol_of_scale
         if name in but:
             continue
         norm = g[f"{golden_prefix}/{name}#norm"]
-        if norm < 1e-4 * np.sqrt(value.size):  # a gradient that vanishes in exact arithmetic (a bias before a batch norm)
+        if norm < 1e-4 * np.sqrt(
+            value.size
+        ):  # a gradient that vanishes in exact arithmetic (a bias before a batch norm)
             continue
         np.testing.assert_allclose(np.linalg.norm(np.asarray(value, np.float64)), norm, rtol=norm_rtol, err_msg=name)
         head = g[f"{golden_prefix}/{name}#head"]
         scale = norm / np.sqrt(value.size)
-        np.testing.assert_allclose(value.ravel()[: head.size], head, rtol=1e-3, atol=head_atol_of_scale * scale, err_msg=name)
+        np.testing.assert_allclose(
+            value.ravel()[: head.size], head, rtol=1e-3, atol=head_atol_of_scale * scale, err_msg=name
+        )
         compared += 1
     return compared
 
@@ -159,11 +183,15 @@ def test_generator_step(method, implementation):
         np.testing.assert_allclose(
             generator_metrics[f"generator/{term}"], g[f"{prefix}/generator_loss/{term}"], rtol=1e-5, err_msg=term
         )
-    np.testing.assert_allclose(probe(setup, convolutions(), teacher, probe_images()), g[f"{prefix}/teacher_probe_logits"], atol=2e-5)
+    np.testing.assert_allclose(
+        probe(setup, convolutions(), teacher, probe_images()), g[f"{prefix}/teacher_probe_logits"], atol=2e-5
+    )
     # The first moment after Adam's first step is (1 - b1) times the gradient.
     gradient = jax.tree.map(lambda m: 2 * m, state.generator.opt_state.mu)
     off = GRADIENTS_OFF if implementation == "auto" else ()  # see test_generator_step_is_close_to_float64
-    assert assert_summaries(to_torch("generator", {"params": gradient}), f"{prefix}/generator_grad", 4e-4, 1e-2, off) >= 8
+    assert (
+        assert_summaries(to_torch("generator", {"params": gradient}), f"{prefix}/generator_grad", 4e-4, 1e-2, off) >= 8
+    )
     after = to_torch("generator", state.generator.variables)
     assert assert_summaries(after, f"{prefix}/generator_after", 1e-2, 1e-2) >= 14
 
@@ -175,9 +203,13 @@ def test_student_steps_with_the_generator_left_alone(method, implementation):
     g, prefix = load("distill"), f"allcnn.{PROGRAM_NAMES[method]}.3/fixed_generator"
     off = implementation == "auto" and method in LOSSES_OFF
     loss = student_loss_in_float64(method) if off else g[f"{prefix}/last_loss"]
-    np.testing.assert_allclose(student_metrics["student/loss"], loss, rtol=3e-6, atol=3e-8)  # atol: two units in the last place of 0.16
+    np.testing.assert_allclose(
+        student_metrics["student/loss"], loss, rtol=3e-6, atol=3e-8
+    )  # atol: two units in the last place of 0.16
     assert student_metrics["kept"] == len(g[f"{prefix}/last_target_logits"])
-    np.testing.assert_allclose(probe(setup, convolutions(), state.student.variables, probe_images()), g[f"{prefix}/probe_logits"], atol=1e-3)
+    np.testing.assert_allclose(
+        probe(setup, convolutions(), state.student.variables, probe_images()), g[f"{prefix}/probe_logits"], atol=1e-3
+    )
     student = to_torch("student", state.student.variables)
     assert assert_summaries(student, f"{prefix}/student_after", 1e-4, 1e-3) >= 42
 
@@ -219,9 +251,10 @@ def test_generator_step_is_close_to_float64(method, implementation):
         _, state, _, losses, _ = run(method, 1e-3, dtype)
         gradient = to_torch("generator", {"params": state.generator.opt_state.mu})
         norms = {  # but for those that vanish in exact arithmetic
-            name: np.linalg.norm(np.asarray(value, np.float64)) for name, value in gradient.items()
+            name: np.linalg.norm(np.asarray(value, np.float64))
+            for name, value in gradient.items()
             if recorded[f"{name}#norm"] > 1e-4 * np.sqrt(value.size)
-        }  # fmt: skip
+        }
         return norms, np.asarray(losses["generator/total"])
 
     with jax.enable_x64(True):
@@ -245,13 +278,19 @@ def student_loss_in_float64(method, noise_seed=1000):
 
 def student_loss_error(method, noise_seed=1000):
     """Relative, of float32."""
-    return abs(float(run(method, 0.0, noise_seed=noise_seed)[-1]["student/loss"]) / student_loss_in_float64(method, noise_seed) - 1)
+    return abs(
+        float(run(method, 0.0, noise_seed=noise_seed)[-1]["student/loss"]) / student_loss_in_float64(method, noise_seed)
+        - 1
+    )
 
 
 @pytest.mark.parametrize("method", PROGRAM_NAMES)
 def test_where_the_record_is_not_within_its_tolerance_of_float64(method):
     g, prefix = load("distill"), f"allcnn.{PROGRAM_NAMES[method]}.3"
-    off = abs(student_loss_in_float64(method) - g[f"{prefix}/fixed_generator/last_loss"]) > 3e-6 * g[f"{prefix}/fixed_generator/last_loss"] + 3e-8
+    off = (
+        abs(student_loss_in_float64(method) - g[f"{prefix}/fixed_generator/last_loss"])
+        > 3e-6 * g[f"{prefix}/fixed_generator/last_loss"] + 3e-8
+    )
     assert off == (method in LOSSES_OFF)
     with jax.enable_x64(True):
         gradient = jax.tree.map(lambda m: 2 * m, run(method, 1e-3, "float64")[1].generator.opt_state.mu)

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from ispf_jax import data as data_room
-from ispf_jax.sweep import pipeline
 from ispf_jax.state import split_seed
+from ispf_jax.sweep import pipeline
 from tests.sweep.test_pipeline import check_refused, tiny
 
 
@@ -33,12 +33,30 @@ def archive(root, path, mode):
 
 
 def folder_config(path):
-    return tiny(data__name="image_folder", data__path=str(path), data__image_size=0, data__channels=0, data__max_train=0, data__max_test=0, forget="cat")
+    return tiny(
+        data__name="image_folder",
+        data__path=str(path),
+        data__image_size=0,
+        data__channels=0,
+        data__max_train=0,
+        data__max_test=0,
+        forget="cat",
+    )
 
 
 def test_a_missing_data_file(tmp_path):
-    check_refused(folder_config(tmp_path / "none.tar"), tmp_path / "work", ["data.path", tmp_path / "none.tar", "does not exist", ".tar.xz"])
-    missing = tiny(data__name="svhn", data__download=False, data__data_dir=str(tmp_path / "tfds"), data__image_size=0, data__channels=0)
+    check_refused(
+        folder_config(tmp_path / "none.tar"),
+        tmp_path / "work",
+        ["data.path", tmp_path / "none.tar", "does not exist", ".tar.xz"],
+    )
+    missing = tiny(
+        data__name="svhn",
+        data__download=False,
+        data__data_dir=str(tmp_path / "tfds"),
+        data__image_size=0,
+        data__channels=0,
+    )
     check_refused(missing, tmp_path / "work", ["SVHN", "train_32x32.mat", "data.manual_dir", "data.download is off"])
 
 
@@ -51,7 +69,9 @@ def test_a_truncated_archive(tmp_path, suffix):
 
 
 def test_an_image_of_the_wrong_size_or_none_at_all(tmp_path):
-    check_refused(folder_config(folder(tmp_path / "a", (8, 9))), tmp_path / "work", ["/1.png", "9x9", "8x8", "data.resize=True"])
+    check_refused(
+        folder_config(folder(tmp_path / "a", (8, 9))), tmp_path / "work", ["/1.png", "9x9", "8x8", "data.resize=True"]
+    )
     broken = folder(tmp_path / "b", (8, 8), broken=("test/dog/1.png",))
     check_refused(folder_config(broken), tmp_path / "work", ["test/dog/1.png", "cannot be decoded"])
     memory = io.BytesIO()
@@ -80,7 +100,11 @@ def test_an_original_that_would_not_see_a_class_is_refused_before_training(tmp_p
     seed = next(seed for seed, val in enumerate(splits) if val[4])  # the dog is the last of the five
     config = folder_config(root)
     config.update(seeds=str(seed), stages="original", dry_run=dry_run)
-    check_refused(config, tmp_path / "work", [f"original seed {seed}: class 1 (dog)", "of its 1 training image(s)", "config.data.val_fraction"])
+    check_refused(
+        config,
+        tmp_path / "work",
+        [f"original seed {seed}: class 1 (dog)", "of its 1 training image(s)", "config.data.val_fraction"],
+    )
     assert not (tmp_path / "work" / "original").exists()
 
 
@@ -91,6 +115,8 @@ def test_an_original_no_better_than_guessing_on_the_forgotten_class_is_told(tmp_
     pipeline.run(config, str(tmp_path / "poor"))
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: original seed 0: ")]
     files = [tmp_path / "poor" / "original" / "seed0" / "rows" / str(c) / "result.json" for c in range(5)]
-    measured = [row["acc_forget"] for file in files for row in json.loads(file.read_text()) if row["method"] == "original"]
+    measured = [
+        row["acc_forget"] for file in files for row in json.loads(file.read_text()) if row["method"] == "original"
+    ]
     assert len(told) == 1 and "(20 %)" in told[0] and "config.train.epochs" in told[0]
     assert [f"class{c}" in told[0] for c in range(5)] == [measured[c] <= 20 for c in range(5)]

@@ -17,7 +17,9 @@ DIGITS = f"--config={ROOT}/configs/digits_ispf.py"
 
 def launch(*args, cwd, **environment):
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(cwd / "cache"), **environment}
-    return subprocess.run([sys.executable, ROOT / "launch.py", *args], cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        [sys.executable, ROOT / "launch.py", *args], cwd=cwd, env=env, capture_output=True, text=True, timeout=300
+    )
 
 
 def check_error(done, *parts):
@@ -40,7 +42,11 @@ def test_unknown_key_is_told_with_the_known_ones(tmp_path):
 
 
 def test_a_configuration_that_cannot_run_is_refused_by_the_pipeline(tmp_path):
-    check_error(launch(DIGITS, "--config.forget=3,10", f"--workdir={tmp_path}/work", cwd=tmp_path), "config.forget='3,10'", "0 to 9")
+    check_error(
+        launch(DIGITS, "--config.forget=3,10", f"--workdir={tmp_path}/work", cwd=tmp_path),
+        "config.forget='3,10'",
+        "0 to 9",
+    )
 
 
 def test_batch_and_devices(tmp_path):
@@ -59,7 +65,10 @@ def test_from_anywhere_with_the_default_work_directory(tmp_path):
     done = launch(DIGITS + ":smoke", "--config.stages=report", "--config.devices=1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr and "finished in" in done.stderr
-    assert json.loads((tmp_path / "runs" / "digits_ispf_smoke" / "config.json").read_text())["config"]["model.width"] == 0.0625
+    assert (
+        json.loads((tmp_path / "runs" / "digits_ispf_smoke" / "config.json").read_text())["config"]["model.width"]
+        == 0.0625
+    )
 
 
 # The command line's texts, in one process for all of them: absl's flags are global, so every case gets a fresh module.
@@ -99,9 +108,13 @@ def program(monkeypatch):
     monkeypatch.setattr(flags, "FLAGS", values)
     for name in ("DEFINE_string", "DEFINE_integer", "DEFINE_bool"):
         define = getattr(flags, name)
-        monkeypatch.setattr(flags, name, lambda *args, _define=define, **named: _define(*args, **named, flag_values=values))
+        monkeypatch.setattr(
+            flags, name, lambda *args, _define=define, **named: _define(*args, **named, flag_values=values)
+        )
     define_config = library.DEFINE_config_file
-    monkeypatch.setattr(library, "DEFINE_config_file", lambda *args, **named: define_config(*args, **named, flag_values=values))
+    monkeypatch.setattr(
+        library, "DEFINE_config_file", lambda *args, **named: define_config(*args, **named, flag_values=values)
+    )
     monkeypatch.setattr(library.config_flags, "FLAGS", values)
     spec = importlib.util.spec_from_file_location("launch_under_test", ROOT / "launch.py")
     module = importlib.util.module_from_spec(spec)
@@ -126,7 +139,14 @@ def test_a_wrong_command_line_is_one_sentence(program, line, parts, tmp_path, mo
 
 
 def test_a_right_command_line_is_parsed(program, monkeypatch):
-    argv = ["launch.py", DIGITS + ":smoke", "--config.train.lr=1", "--config.forget=0;1", "--noconfig.tensorboard", "--workdir=x"]
+    argv = [
+        "launch.py",
+        DIGITS + ":smoke",
+        "--config.train.lr=1",
+        "--config.forget=0;1",
+        "--noconfig.tensorboard",
+        "--workdir=x",
+    ]
     monkeypatch.setattr(sys, "argv", argv)
     assert program.parse_flags(argv) == ["launch.py"]
     config = program._CONFIG.value

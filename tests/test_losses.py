@@ -71,7 +71,10 @@ def test_activation():
 
 def moments(seed):
     rng = np.random.default_rng(seed)
-    draw = lambda n: {"mean": rng.standard_normal(n).astype(np.float32), "var": rng.uniform(0.5, 2, n).astype(np.float32)}  # noqa: E731
+    draw = lambda n: {
+        "mean": rng.standard_normal(n).astype(np.float32),
+        "var": rng.uniform(0.5, 2, n).astype(np.float32),
+    }
     return {"bn1": draw(3), "stage": {"bn2": draw(5)}}
 
 
@@ -109,7 +112,13 @@ def test_retained_entropy_is_that_of_the_renormalised_rest():
 
 
 EXTREME = np.array(
-    [[200, 0, -200, 1, 2, 3, 4], [1e4, -1e4, 0, 0, 0, 0, 0], [0, 0, 0, -1e9, -1e9, 1e9, 0], [0, 1e30, 0, 0, 0, 0, 0], [0] * 7],
+    [
+        [200, 0, -200, 1, 2, 3, 4],
+        [1e4, -1e4, 0, 0, 0, 0, 0],
+        [0, 0, 0, -1e9, -1e9, 1e9, 0],
+        [0, 1e30, 0, 0, 0, 0, 0],
+        [0] * 7,
+    ],
     np.float32,
 )
 LOSSES = {

@@ -7,8 +7,8 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from ispf_jax import methods
 from ispf_jax import losses as objectives
+from ispf_jax import methods
 from ispf_jax.methods import METHODS, block_keep, kept_samples, post_filter, prefilter_keep, project, target_logits
 
 CLASSES = 10
@@ -97,12 +97,16 @@ class TestPostFilter:
         np.testing.assert_array_equal(filtered[small], LOGITS[small])
         np.testing.assert_array_equal(filtered[moved], LOGITS.min(1, keepdims=True).repeat(CLASSES, 1)[moved])
         delta = (moved * (LOGITS - LOGITS.min(1, keepdims=True))).sum(1) / (mask == 0).sum()
-        np.testing.assert_allclose((filtered - LOGITS)[:, mask == 0], delta[:, None].repeat((mask == 0).sum(), 1), atol=1e-5)
+        np.testing.assert_allclose(
+            (filtered - LOGITS)[:, mask == 0], delta[:, None].repeat((mask == 0).sum(), 1), atol=1e-5
+        )
 
 
 def test_postfilter_by_hand():
     """Forget the second of (1, 4, -2, 3): 4 falls to -2, the excess of 6 gives 2 to each of three."""
-    np.testing.assert_allclose(post_filter(np.array([[1.0, 4, -2, 3]]), np.array([0, 1, 0, 0])), [[3, -2, 0, 5]], rtol=1e-6)
+    np.testing.assert_allclose(
+        post_filter(np.array([[1.0, 4, -2, 3]]), np.array([0, 1, 0, 0])), [[3, -2, 0, 5]], rtol=1e-6
+    )
 
 
 def test_with_a_threshold_of_one_or_nothing_to_forget_nothing_happens():
@@ -147,7 +151,11 @@ def test_blockf_drops_what_the_teacher_calls_forgotten(forget):
 def test_codes_choose_the_same_as_the_plain_functions(name, forget):
     method, mask, threshold, post_threshold = METHODS[name], mask_of(forget), 0.02, 0.005
     keep = {"all": np.ones(64), "block": block_keep(LOGITS, mask), "prefilter": prefilter_keep(LOGITS, mask, threshold)}
-    target = {"teacher": LOGITS, "postfilter": post_filter(LOGITS, mask, post_threshold), "project": project(LOGITS, mask)}
+    target = {
+        "teacher": LOGITS,
+        "postfilter": post_filter(LOGITS, mask, post_threshold),
+        "project": project(LOGITS, mask),
+    }
     kept = jax.jit(kept_samples)(method.codes(), LOGITS, mask, threshold)
     assert kept.dtype == jnp.float32
     np.testing.assert_array_equal(kept, keep[method.keep])
@@ -161,4 +169,8 @@ def test_the_filters_of_this_file_do_filter():
     for forget in ((3,), (1, 7)):
         for kept in (prefilter_keep(LOGITS, mask_of(forget), 0.02), block_keep(LOGITS, mask_of(forget))):
             assert 5 < np.sum(kept) < 62
-    assert set(methods.KEEP) == {"all", "block", "prefilter"} and set(methods.TARGETS) == {"teacher", "postfilter", "project"}
+    assert set(methods.KEEP) == {"all", "block", "prefilter"} and set(methods.TARGETS) == {
+        "teacher",
+        "postfilter",
+        "project",
+    }

@@ -12,7 +12,7 @@ RATES = (0.1, 0.1, 0.05, 0.02, 0.02, 0.01)
 
 def problem():
     rng = np.random.default_rng(0)
-    draw = lambda: {"a": rng.standard_normal((3, 2)), "b": {"c": rng.standard_normal(4)}}  # noqa: E731
+    draw = lambda: {"a": rng.standard_normal((3, 2)), "b": {"c": rng.standard_normal(4)}}
     return draw(), [draw() for _ in RATES]
 
 

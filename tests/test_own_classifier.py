@@ -8,12 +8,12 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
-from ispf_jax.sweep import pipeline
 from ispf_jax.errors import UserError
 from ispf_jax.files import torch_file
 from ispf_jax.runtime.rows import read_rows
-from tests.test_launch import ROOT, launch
+from ispf_jax.sweep import pipeline
 from tests.sweep.test_pipeline import results, snapshot, tiny
+from tests.test_launch import ROOT, launch
 
 OWN = {"stages": "original,unlearn,report"}
 
@@ -27,7 +27,9 @@ def trained(tmp_path_factory):
 
 
 def weights(workdir, method):
-    return next(row["weights"] for row in results(workdir) if row["method"] == method and row["selection"] != "best_test_retain")
+    return next(
+        row["weights"] for row in results(workdir) if row["method"] == method and row["selection"] != "best_test_retain"
+    )
 
 
 @pytest.fixture
@@ -52,32 +54,53 @@ def test_all_networks_are_written_in_both_formats(trained):
     with safetensors.safe_open(trained / f"{STUDENT}.safetensors", "numpy") as file:
         about = file.metadata()
     assert json.loads(about["forgotten"]) == ["class1"] and json.loads(about["class_names"])[4] == "class4"
-    assert (about["model"], about["width"], about["mean"], about["image_shape"]) == ("allcnn", "0.04", "[0.5]", "[8, 8, 1]")
+    assert (about["model"], about["width"], about["mean"], about["image_shape"]) == (
+        "allcnn",
+        "0.04",
+        "[0.5]",
+        "[8, 8, 1]",
+    )
 
 
 def test_the_same_student_from_the_file_with_images_and_without(trained, own_file, tmp_path):
     pipeline.run(tiny(model__checkpoint=str(own_file), **OWN), str(tmp_path / "images"))
-    given, = (row for row in results(tmp_path / "images") if row["method"] == "original")
+    (given,) = (row for row in results(tmp_path / "images") if row["method"] == "original")
     assert (given["selection"], given["access"], given["train_seconds"]) == ("given", "a file", 0)
     assert given["acc_retain"] == next(row["acc_retain"] for row in results(trained) if row["method"] == "original")
-    pipeline.run(tiny(model__checkpoint=str(own_file), data__name="none", data__max_train=0, data__max_test=0, **OWN), str(tmp_path / "none"))
+    pipeline.run(
+        tiny(model__checkpoint=str(own_file), data__name="none", data__max_train=0, data__max_test=0, **OWN),
+        str(tmp_path / "none"),
+    )
     for workdir in (tmp_path / "images", tmp_path / "none"):
         for method in ("original", "ispf"):
             assert weights(workdir, method) == weights(trained, method)
         student = torch_file.read((workdir / f"{STUDENT}.pt").read_bytes())
-        assert list(student) == list(torch_file.read(own_file.read_bytes()))  # in the format and with the names of the file
+        assert list(student) == list(
+            torch_file.read(own_file.read_bytes())
+        )  # in the format and with the names of the file
         for name, value in torch_file.read((trained / f"{STUDENT}.pt").read_bytes()).items():
             np.testing.assert_array_equal(student[f"module.{name}"], value)
         assert not (workdir / f"{STUDENT}.safetensors").exists()
 
 
 def test_without_images_nothing_is_claimed(own_file, tmp_path):
-    config = tiny(model__checkpoint=str(own_file), data__name="none", data__max_train=0, data__max_test=0, methods="gkt,ispf", **OWN)
+    config = tiny(
+        model__checkpoint=str(own_file),
+        data__name="none",
+        data__max_train=0,
+        data__max_test=0,
+        methods="gkt,ispf",
+        **OWN,
+    )
     table = pipeline.run(config, str(tmp_path / "run"))
-    assert all(row[f"acc_{part}"] is None for row in read_rows(tmp_path / "run") for part in ("forget", "retain", "overall"))
+    assert all(
+        row[f"acc_{part}"] is None for row in read_rows(tmp_path / "run") for part in ("forget", "retain", "overall")
+    )
     assert "nan" not in table.lower()
     students = [row for row in read_rows(tmp_path / "run") if row["method"] in ("gkt", "ispf")]
-    assert len(students) == 2 and all(0 <= row["called_forgotten"] <= 100 and 0 <= (row["agreement"] or 0) <= 100 for row in students)
+    assert len(students) == 2 and all(
+        0 <= row["called_forgotten"] <= 100 and 0 <= (row["agreement"] or 0) <= 100 for row in students
+    )
     assert "called forgotten" in table and not list((tmp_path / "run/figures").glob("accuracy*"))
     for name in ("tables.md", "report/index.html", "results.csv"):
         assert ",nan" not in (tmp_path / "run" / name).read_text().lower()
@@ -116,28 +139,47 @@ def photos(tmp_path, splits):
 
 def test_test_images_are_enough(own_file, tmp_path):
     keys = photos(tmp_path / "photos", ["test"])
-    pipeline.run(tiny(model__checkpoint=str(own_file), forget="kind1", stages=OWN["stages"], **keys), str(tmp_path / "run"))
+    pipeline.run(
+        tiny(model__checkpoint=str(own_file), forget="kind1", stages=OWN["stages"], **keys), str(tmp_path / "run")
+    )
     assert {row["method"] for row in results(tmp_path / "run")} == {"original", "masked_head", "ispf"}
     assert all(0 <= row["acc_retain"] <= 100 for row in results(tmp_path / "run"))
 
 
 @pytest.mark.parametrize(
     "stages, checkpoint, stage",
-    [("original,retrain,unlearn", True, "retrain"), ("original,unlearn,audit", True, "audit"), ("original,unlearn", False, "original")],
+    [
+        ("original,retrain,unlearn", True, "retrain"),
+        ("original,unlearn,audit", True, "audit"),
+        ("original,unlearn", False, "original"),
+    ],
 )
 def test_what_needs_training_images_is_refused_at_once(own_file, tmp_path, stages, checkpoint, stage):
     keys = photos(tmp_path / "photos", ["test"])
-    with pytest.raises(UserError, match=f"no training images, which the stage {stage} needs.*stages=original,unlearn,report"):
-        pipeline.run(tiny(model__checkpoint=str(own_file) if checkpoint else "", stages=stages, forget="kind1", **keys), str(tmp_path / "run"))
+    with pytest.raises(
+        UserError, match=f"no training images, which the stage {stage} needs.*stages=original,unlearn,report"
+    ):
+        pipeline.run(
+            tiny(model__checkpoint=str(own_file) if checkpoint else "", stages=stages, forget="kind1", **keys),
+            str(tmp_path / "run"),
+        )
     assert not list((tmp_path / "run").glob("*/seed0"))
 
 
 def test_the_audit_takes_it_for_trained_on_all_training_images(own_file, tmp_path):
     config = tiny(model__checkpoint=str(own_file), stages="original,retrain,unlearn,audit,report")
     config.audit.update(
-        shadows=1, relearn_steps=2, relearn_batch=16, shots="1", layers=1, barrier_points=0, synthetic_images=32, embedding_images=0,
-        metrics="accuracy,mia1,relearn,features", train_images=50,
-    )  # fmt: skip
+        shadows=1,
+        relearn_steps=2,
+        relearn_batch=16,
+        shots="1",
+        layers=1,
+        barrier_points=0,
+        synthetic_images=32,
+        embedding_images=0,
+        metrics="accuracy,mia1,relearn,features",
+        train_images=50,
+    )
     pipeline.run(config, str(tmp_path / "run"))
     with np.load(tmp_path / "run/original/seed0/split.npz") as split:
         assert split["train"].all() and not split["validation"].any()
@@ -147,9 +189,13 @@ def test_the_audit_takes_it_for_trained_on_all_training_images(own_file, tmp_pat
 
 def test_a_file_that_does_not_fit_ends_with_a_sentence(own_file, tmp_path):
     done = launch(
-        f"--config={ROOT}/configs/own_ispf.py", f"--config.model.checkpoint={own_file}", "--config.data.classes=7", "--config.model.width=0.04",
-        f"--workdir={tmp_path / 'run'}", cwd=tmp_path,
-    )  # fmt: skip
+        f"--config={ROOT}/configs/own_ispf.py",
+        f"--config.model.checkpoint={own_file}",
+        "--config.data.classes=7",
+        "--config.model.width=0.04",
+        f"--workdir={tmp_path / 'run'}",
+        cwd=tmp_path,
+    )
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "5 classes" in done.stderr and "have 7" in done.stderr
 
@@ -158,9 +204,13 @@ def test_a_wrong_key_can_be_put_right_in_the_same_work_directory(own_file, tmp_p
     """Nothing is kept of a start whose file does not fit; a dry run says the same."""
     for dry_run in (True, False):
         with pytest.raises(UserError, match="config.model.width"):
-            pipeline.run(tiny(model__checkpoint=str(own_file), model__width=0.08, dry_run=dry_run, **OWN), str(tmp_path / "run"))
+            pipeline.run(
+                tiny(model__checkpoint=str(own_file), model__width=0.08, dry_run=dry_run, **OWN), str(tmp_path / "run")
+            )
         with pytest.raises(UserError, match="missing.pt"):
-            pipeline.run(tiny(model__checkpoint=str(tmp_path / "missing.pt"), dry_run=dry_run, **OWN), str(tmp_path / "run"))
+            pipeline.run(
+                tiny(model__checkpoint=str(tmp_path / "missing.pt"), dry_run=dry_run, **OWN), str(tmp_path / "run")
+            )
     pipeline.run(tiny(model__checkpoint=str(own_file), **OWN), str(tmp_path / "run"))
     assert (tmp_path / f"run/{STUDENT}.pt").exists()
 
@@ -168,7 +218,9 @@ def test_a_wrong_key_can_be_put_right_in_the_same_work_directory(own_file, tmp_p
 def test_a_file_that_changed_is_not_mixed_with_the_first(own_file, tmp_path):
     pipeline.run(tiny(model__checkpoint=str(own_file), **OWN), str(tmp_path / "run"))
     tensors = torch_file.read(own_file.read_bytes())
-    own_file.write_bytes(torch_file.write(tensors | {"module.classifier.0.bias": tensors["module.classifier.0.bias"] + 1}))
+    own_file.write_bytes(
+        torch_file.write(tensors | {"module.classifier.0.bias": tensors["module.classifier.0.bias"] + 1})
+    )
     with pytest.raises(UserError, match="has changed since the first trial"):
         pipeline.run(tiny(model__checkpoint=str(own_file), seeds="0,1", **OWN), str(tmp_path / "run"))
 

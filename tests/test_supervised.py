@@ -85,7 +85,7 @@ def slow_epoch(state, member):
 
 
 def assert_close(got, want, of_scale=2e-5):
-    compare = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=of_scale * max(np.abs(b).max(), 1e-2))  # noqa: E731
+    compare = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=of_scale * max(np.abs(b).max(), 1e-2))
     jax.tree.map(compare, got, want)
 
 

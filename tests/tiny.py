@@ -12,14 +12,20 @@ import numpy as np
 import optax
 
 from ispf_jax import optim
+from ispf_jax.devices import Devices
+from ispf_jax.distill import (
+    DistillSetup,
+    LossWeights,
+    distill_epoch,
+    generator_step,
+    student_step,
+    synthesise,
+    unlearning,
+)
 from ispf_jax.methods import METHODS
 from ispf_jax.models import init_variables
 from ispf_jax.models.layers import MaskedBatchNorm, conv, dense
-from ispf_jax.devices import Devices
 from ispf_jax.state import DistillState, new_net
-from ispf_jax.distill import (
-    DistillSetup, LossWeights, distill_epoch, generator_step, student_step, synthesise, unlearning,
-)
 
 CLASSES, BATCH, LATENT, WARMUP = 6, 16, 8, 1
 FORGET = (1, 4)
@@ -53,12 +59,24 @@ class TinyGenerator(nn.Module):
 @cache
 def make_setup(base):
     return DistillSetup(
-        classifier=TinyNet(), generator=TinyGenerator(), student_optimizer=optim.sgd(0.9, 1e-2),
+        classifier=TinyNet(),
+        generator=TinyGenerator(),
+        student_optimizer=optim.sgd(0.9, 1e-2),
         # Adam divides by the gradient's size. With its eps of 1e-8 a gradient that is zero in exact arithmetic (the bias before
         # the first batch norm) becomes a step of random sign; with 1e-4 rounding stays rounding.
         generator_optimizer=optax.scale_by_adam(0.5, 0.999, eps=1e-4),
-        batch_size=BATCH, latent_dim=LATENT, loops=2, generator_steps=1, student_steps=2, warmup_epochs=WARMUP, student_lr=0.05,
-        student_lr_final=2e-4, cosine_epochs=10, generator_lr=1e-2, weights=WEIGHTS[base], mean=(0.4, 0.5, 0.6),
+        batch_size=BATCH,
+        latent_dim=LATENT,
+        loops=2,
+        generator_steps=1,
+        student_steps=2,
+        warmup_epochs=WARMUP,
+        student_lr=0.05,
+        student_lr_final=2e-4,
+        cosine_epochs=10,
+        generator_lr=1e-2,
+        weights=WEIGHTS[base],
+        mean=(0.4, 0.5, 0.6),
         std=(0.2, 0.25, 0.3),
     )
 
@@ -70,7 +88,11 @@ def general_position(module, example_shape, seed):
     def draw(path, leaf):
         if path[-1].key == "kernel":
             return rng.standard_normal(leaf.shape) * np.sqrt(2 * leaf.shape[-1] / leaf.size)
-        return rng.uniform(0.5, 1.5, leaf.shape) if path[-1].key in ("var", "scale") else 0.3 * rng.standard_normal(leaf.shape)
+        return (
+            rng.uniform(0.5, 1.5, leaf.shape)
+            if path[-1].key in ("var", "scale")
+            else 0.3 * rng.standard_normal(leaf.shape)
+        )
 
     shapes = jax.eval_shape(partial(init_variables, module, example_shape=example_shape), jax.random.key(0))
     return jax.tree.map(jnp.float32, jax.tree.map_with_path(draw, shapes))
@@ -96,25 +118,34 @@ def networks():
     s = SETUP
     generator = general_position(s.generator, (1, LATENT), 0)
     teacher, student = (general_position(s.classifier, (1, 8, 8, 3), seed) for seed in (1, 2))
-    features = np.concatenate([view(s, generator, teacher, noise(seed))[2] for seed in range(100, 108)]).astype(np.float64)
+    features = np.concatenate([view(s, generator, teacher, noise(seed))[2] for seed in range(100, 108)]).astype(
+        np.float64
+    )
     kernel = np.random.default_rng(3).standard_normal((features.shape[1], CLASSES))
     kernel *= 3 / (features @ kernel).std(0)
     teacher["params"]["classifier"] = {"kernel": jnp.float32(kernel), "bias": jnp.float32(-(features @ kernel).mean(0))}
     state = DistillState(
-        new_net(student, s.student_optimizer), new_net(generator, s.generator_optimizer), jax.random.key(5), jnp.int32(WARMUP)
+        new_net(student, s.student_optimizer),
+        new_net(generator, s.generator_optimizer),
+        jax.random.key(5),
+        jnp.int32(WARMUP),
     )
     return teacher, state
 
 
 def request(method, forget=FORGET, threshold=None, thresholded=False):
-    return unlearning(METHODS[method], list(forget), CLASSES, quartile() if threshold is None else threshold, thresholded)
+    return unlearning(
+        METHODS[method], list(forget), CLASSES, quartile() if threshold is None else threshold, thresholded
+    )
 
 
 @cache
 def quartile():
     """The threshold below which PreFilter keeps a quarter of the first images."""
     teacher, state = networks()
-    logits = np.concatenate([view(SETUP, state.generator.variables, teacher, noise(seed))[1] for seed in range(100, 108)])
+    logits = np.concatenate(
+        [view(SETUP, state.generator.variables, teacher, noise(seed))[1] for seed in range(100, 108)]
+    )
     return float(np.quantile(np.max(jax.nn.softmax(logits)[:, list(FORGET)], axis=1), 0.25))
 
 
@@ -152,5 +183,5 @@ def python_loop(state, request):
             before.append((state, z))
             state, metrics = learn(state, teacher, request, z)
             student_metrics.append(metrics)
-    stack = lambda metrics: jax.tree.map(lambda *m: jnp.stack(m), *metrics)  # noqa: E731
+    stack = lambda metrics: jax.tree.map(lambda *m: jnp.stack(m), *metrics)
     return state.replace(epoch=state.epoch + 1), stack(generator_metrics), stack(student_metrics), before

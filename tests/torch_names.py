@@ -9,8 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 GENERATOR_NAMES = {
-    "l1.0": "project", "conv_blocks.0": "bn0", "conv_blocks.2": "conv1", "conv_blocks.3": "bn1", "conv_blocks.6": "conv2",
-    "conv_blocks.7": "bn2", "conv_blocks.9": "conv3",
+    "l1.0": "project",
+    "conv_blocks.0": "bn0",
+    "conv_blocks.2": "conv1",
+    "conv_blocks.3": "bn1",
+    "conv_blocks.6": "conv2",
+    "conv_blocks.7": "bn2",
+    "conv_blocks.9": "conv3",
 }
 ALLCNN_NAMES = {f"conv{i}.0": f"conv{i}" for i in range(1, 9)} | {f"conv{i}.1": f"bn{i}" for i in range(1, 9)}
 ALLCNN_NAMES["classifier.0"] = "classifier"
@@ -28,7 +33,13 @@ def to_torch(network, collections):
         stats = collections.get("batch_stats", {}).get(name, {})
         for leaf, value in {**params, **stats}.items():
             value = np.asarray(value)
-            suffix = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}[leaf]
+            suffix = {
+                "kernel": "weight",
+                "scale": "weight",
+                "bias": "bias",
+                "mean": "running_mean",
+                "var": "running_var",
+            }[leaf]
             if value.ndim == 4:
                 value = value.transpose(3, 2, 0, 1)
             if name == "project":  # PyTorch's maps are channel-major, ours channel-last
@@ -54,7 +65,9 @@ def from_torch(network, tensors):
             value = value.reshape(*value.shape[:-1], -1, 8, 8)
             value = np.moveaxis(value, -3, -1).reshape(*value.shape[:-3], -1)
         is_bn = name.startswith("bn")
-        leaf = {"weight": "scale" if is_bn else "kernel", "bias": "bias", "running_mean": "mean", "running_var": "var"}[suffix]
+        leaf = {"weight": "scale" if is_bn else "kernel", "bias": "bias", "running_mean": "mean", "running_var": "var"}[
+            suffix
+        ]
         kind = "batch_stats" if leaf in ("mean", "var") else "params"
         variables[kind].setdefault(name, {})[leaf] = jnp.asarray(value)
     return variables

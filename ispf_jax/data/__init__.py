@@ -13,8 +13,16 @@ from ispf_jax.data.splits import check_classes, limit, train_val_split
 from ispf_jax.errors import UserError
 
 __all__ = [
-    "SOURCES", "ArrayDataset", "ImageData", "augment", "check_classes", "known_shape", "load", "normalise", "train_val_split",
-]  # fmt: skip
+    "SOURCES",
+    "ArrayDataset",
+    "ImageData",
+    "augment",
+    "check_classes",
+    "known_shape",
+    "load",
+    "normalise",
+    "train_val_split",
+]
 
 SOURCES = {
     "digits": digits.load,
@@ -64,9 +72,20 @@ def load(
     if name not in SOURCES:
         raise UserError(f"data.name is {name!r}; it must be one of {', '.join(sorted(SOURCES))}.")
     request = Request(
-        name, path, data_dir, manual_dir, download, image_size, resize, channels, max_train, max_test, cache_dir, seed,
+        name,
+        path,
+        data_dir,
+        manual_dir,
+        download,
+        image_size,
+        resize,
+        channels,
+        max_train,
+        max_test,
+        cache_dir,
+        seed,
         num_classes,
-    )  # fmt: skip
+    )
     data = SOURCES[name](request)
     return dataclasses.replace(
         data,

@@ -16,7 +16,9 @@ import numpy as np
 
 from ispf_jax.data.dataset import ArrayDataset, ImageData
 
-LAYOUT = 2  # part of every key; raise it when the same files give other arrays than before, or are stored in another way
+LAYOUT = (
+    2  # part of every key; raise it when the same files give other arrays than before, or are stored in another way
+)
 log = logging.getLogger(__name__)
 
 

@@ -39,28 +39,46 @@ _CIFAR = "https://www.cs.toronto.edu/~kriz/"
 CATALOGUE = {
     # Without the 531,131 easier "extra" images (1.3 GB), which the method does not use.
     "svhn": Official(
-        "SVHN", 10, (73257, 26032),
+        "SVHN",
+        10,
+        (73257, 26032),
         prepared=(("svhn_cropped", 3), ("ispf_svhn", 1)),
         downloads=(
-            Download(_SVHN + "train_32x32.mat", 182040794, "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8"),
-            Download(_SVHN + "test_32x32.mat", 64275384, "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b"),
+            Download(
+                _SVHN + "train_32x32.mat", 182040794, "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8"
+            ),
+            Download(
+                _SVHN + "test_32x32.mat", 64275384, "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b"
+            ),
         ),
         manual=(("train_32x32.mat", "test_32x32.mat"),),
     ),
     "cifar10": Official(
-        "CIFAR-10", 10, (50000, 10000),
+        "CIFAR-10",
+        10,
+        (50000, 10000),
         prepared=(("cifar10", 3), ("ispf_cifar10", 1)),
         downloads=(
-            Download(_CIFAR + "cifar-10-binary.tar.gz", 170052171, "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"),
+            Download(
+                _CIFAR + "cifar-10-binary.tar.gz",
+                170052171,
+                "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+            ),
         ),
         manual=(("cifar-10-python.tar.gz",), ("cifar-10-binary.tar.gz",)),
     ),
     "cifar100": Official(
-        "CIFAR-100", 100, (50000, 10000),
+        "CIFAR-100",
+        100,
+        (50000, 10000),
         prepared=(("cifar100", 3), ("ispf_cifar100", 1)),
         downloads=(
-            Download(_CIFAR + "cifar-100-binary.tar.gz", 168513733, "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec"),
+            Download(
+                _CIFAR + "cifar-100-binary.tar.gz",
+                168513733,
+                "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+            ),
         ),
         manual=(("cifar-100-python.tar.gz",), ("cifar-100-binary.tar.gz",)),
     ),
-}  # fmt: skip
+}

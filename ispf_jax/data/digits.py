@@ -28,9 +28,7 @@ def load(request: Request) -> ImageData:
     digits = load_digits()
     grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
     images, labels = conform(grey, size, request.channels or 1), digits.target.astype(np.int32)
-    train, test = train_test_split(
-        np.arange(len(labels)), test_size=0.2, stratify=labels, random_state=SPLIT_SEED
-    )
+    train, test = train_test_split(np.arange(len(labels)), test_size=0.2, stratify=labels, random_state=SPLIT_SEED)
     train, test = np.sort(train), np.sort(test)
     return ImageData(
         "digits",

@@ -93,7 +93,9 @@ def _paths(members, archive) -> dict[tarfile.TarInfo, list[tuple[str, ...]]]:
             roots.add("".join(root) or ".")
             paths.setdefault(_followed(members, name, path, archive), []).append(path)
     if len(roots) > 1:
-        raise UserError(f"The archive {archive} has splits in {' and in '.join(sorted(roots))}; make an archive of one of them.")
+        raise UserError(
+            f"The archive {archive} has splits in {' and in '.join(sorted(roots))}; make an archive of one of them."
+        )
     return paths
 
 
@@ -103,7 +105,7 @@ def _followed(members, name, path, archive) -> tarfile.TarInfo:
     while (member := members.get(target)) and member.issym() and target not in followed:
         followed.append(target)
         target = posixpath.normpath(posixpath.join(posixpath.dirname(target), member.linkname))
-    if member and (member.isfile() or member.isdir() and not followed):
+    if member and (member.isfile() or (member.isdir() and not followed)):
         return member
     if _is_image(path) or len(path) < 3:
         raise UserError(

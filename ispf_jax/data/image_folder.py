@@ -83,7 +83,9 @@ def _decode(name: str, path: Path, entries: Iterator[Entry], decoder: Decoder) -
                 )
     for label in sorted(test):
         if any("\ud800" <= letter <= "\udfff" for letter in label):  # Python's stand-ins for bytes that are no UTF-8
-            raise UserError(f"The class folder {label!r} of {path} has a name that is not UTF-8, as results are; rename it in both splits.")
+            raise UserError(
+                f"The class folder {label!r} of {path} has a name that is not UTF-8, as results are; rename it in both splits."
+            )
     if len(test) < 2:
         raise UserError(f"{path} has {len(test)} class; at least 2 are needed.")
     names = sorted(test)

@@ -58,9 +58,7 @@ def find_manual(name: str, manual_dir: str) -> list[Path]:
         return []
     folder = Path(manual_dir).expanduser()
     if not folder.is_dir():
-        raise UserError(
-            f"data.manual_dir {folder} is not a directory; set it to the one that holds {_wanted(name)}."
-        )
+        raise UserError(f"data.manual_dir {folder} is not a directory; set it to the one that holds {_wanted(name)}.")
     for group in CATALOGUE[name].manual:
         files = [folder / file for file in group]
         if all(file.is_file() for file in files):

@@ -132,7 +132,7 @@ def _version(folder: Path) -> tuple[int, ...]:
 
 
 def _file_format(folder: Path) -> str | None:
-    """"array_record", "tfrecord" (also where nothing is said), another name, or None if there is no readable info."""
+    """ "array_record", "tfrecord" (also where nothing is said), another name, or None if there is no readable info."""
     try:
         info = json.loads((folder / "dataset_info.json").read_text())
         return info.get("fileFormat") or "tfrecord"

@@ -42,7 +42,9 @@ def train_val_split(n_or_member_mask, val_fraction: float = 0.2, seed: int = 0) 
     return train, val
 
 
-def check_classes(labels: np.ndarray, train: np.ndarray, class_names: tuple[str, ...], without: tuple[int, ...], title: str) -> None:
+def check_classes(
+    labels: np.ndarray, train: np.ndarray, class_names: tuple[str, ...], without: tuple[int, ...], title: str
+) -> None:
     """Raises UserError if a class has no training image left after the split: the network would never see it.
 
     labels: int [N]. train: bool [N], as `train_val_split` gives it. without: classes that are left out on purpose.

@@ -47,4 +47,3 @@ def _pattern(rng, size: int, channels: int) -> np.ndarray:
     waves = np.sin(y * frequency[0] + x * frequency[1] + phase).mean(-1)
     low, high = waves.min((0, 1)), waves.max((0, 1))
     return 48 + 160 * (waves - low) / (high - low + 1e-9)
-

@@ -13,7 +13,9 @@ IMAGES = 512
 """How many of the generator's images are looked at."""
 
 
-def agreement(evaluator: Evaluator, student: dict, teacher: dict, images: np.ndarray, forget: tuple[int, ...]) -> dict[str, float | None]:
+def agreement(
+    evaluator: Evaluator, student: dict, teacher: dict, images: np.ndarray, forget: tuple[int, ...]
+) -> dict[str, float | None]:
     """Both networks' labels for the images of a student's own generator, uint8 [N, H, W, C].
 
     Returns:
@@ -29,4 +31,6 @@ def agreement(evaluator: Evaluator, student: dict, teacher: dict, images: np.nda
 
 @partial(jax.jit, static_argnums=0)
 def _labels(evaluator, variables, images):
-    return jnp.argmax(evaluator.classifier.apply(variables, normalise(images, evaluator.mean, evaluator.std))[0], axis=-1)
+    return jnp.argmax(
+        evaluator.classifier.apply(variables, normalise(images, evaluator.mean, evaluator.std))[0], axis=-1
+    )

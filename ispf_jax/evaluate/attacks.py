@@ -27,9 +27,14 @@ class Attackers:
 def mia1(record, context, subject):
     """MIA-I, per forgotten class if there are several, and the threshold attacks on the same images."""
     samples = membership.choose_samples(
-        context.config.mia1_protocol, context.train.labels, subject.member, context.test.labels, context.forget_mask, context.seed,
+        context.config.mia1_protocol,
+        context.train.labels,
+        subject.member,
+        context.test.labels,
+        context.forget_mask,
+        context.seed,
         context.member,
-    )  # fmt: skip
+    )
 
     def sides(signal):
         """The signal of members, non-members and targets."""
@@ -42,7 +47,10 @@ def mia1(record, context, subject):
     record.add("mia1", rate.percent, "%", TRAINING, rate.targets, note=note)
     for c, percent in rate.per_class.items() if len(rate.per_class) > 1 else ():
         record.add(f"mia1/class{c}", percent, "%", TRAINING, int(np.sum(pairs[2][1] == c)))
-    for name, signal in (("entropy", lambda logits, _: signals.entropy(logits)), ("mentropy", signals.modified_entropy)):
+    for name, signal in (
+        ("entropy", lambda logits, _: signals.entropy(logits)),
+        ("mentropy", signals.modified_entropy),
+    ):
         found = threshold.threshold_membership(*sides(signal))
         note = "no threshold tells members from non-members" if found.percent is None else ""
         record.add(f"mia1_{name}", found.percent, "%", TRAINING, found.targets, note=note)
@@ -59,7 +67,9 @@ def mia2(record, context, subject, attacker):
     ]
     probability = shadow.attack(attacker, signals.sorted_softmax(np.concatenate(logits)))
     score = shadow.attack_score(probability, np.repeat([True, False], [len(inside), len(outside)]))
-    record.add("mia2", score.f1, "F1 x 100", TRAINING, score.n, note="compare with retrain; neither high nor low is better")
+    record.add(
+        "mia2", score.f1, "F1 x 100", TRAINING, score.n, note="compare with retrain; neither high nor low is better"
+    )
 
 
 def lira_attack(record, context, subject, attackers):

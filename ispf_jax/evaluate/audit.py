@@ -18,12 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ispf_jax.runtime import interruption
 from ispf_jax.config import AUDIT_METRICS, AuditConfig
 from ispf_jax.evaluate import measure
 from ispf_jax.evaluate.inputs import forget_mask as checked_mask
 from ispf_jax.evaluate.placement import placement
 from ispf_jax.evaluate.plane import plane
+from ispf_jax.runtime import interruption
 from ispf_jax.runtime.atomic import atomic_write_json, from_plain, to_plain
 from ispf_jax.runtime.provenance import weights_digest
 from ispf_jax.runtime.telemetry import format_duration
@@ -33,7 +33,19 @@ PART_FORMAT = 3
 """Of the files with one model's measurements; those of another format are measured again."""
 EPS = {"%": 2.0, "F1 x 100": 2.0, "ratio": 0.05, "nats": 0.02, "": 0.02}
 """Difference of original and retrained, by unit, below which a metric cannot tell them apart and nothing is placed."""
-PLACED = ("mia2", "relearn/", "probe", "knn/", "prototype/", "cka_", "kl_retrain", "tv_retrain", "l2_original", "lira/", "mia1_")
+PLACED = (
+    "mia2",
+    "relearn/",
+    "probe",
+    "knn/",
+    "prototype/",
+    "cka_",
+    "kl_retrain",
+    "tv_retrain",
+    "l2_original",
+    "lira/",
+    "mia1_",
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,11 @@ class Subject:
 
 
 def audit(
-    directory: Path, context: measure.Context, subjects: list[Subject], attackers: measure.Attackers, embeddings: list[dict],
+    directory: Path,
+    context: measure.Context,
+    subjects: list[Subject],
+    attackers: measure.Attackers,
+    embeddings: list[dict],
     header: dict,
 ) -> dict:
     """Measure all subjects and leave `audit.json` in `directory`; returns its content.
@@ -67,22 +83,36 @@ def audit(
     directory.mkdir(parents=True, exist_ok=True)
     _set_aside(directory, context.config)
     settings = to_plain(dataclasses.asdict(context.config))
-    inputs = {"references": {name: weights_digest(v) for name, v in context.references.items()}, "shadows": list(attackers.shadows)}
+    inputs = {
+        "references": {name: weights_digest(v) for name, v in context.references.items()},
+        "shadows": list(attackers.shadows),
+    }
     order = {"original": 0, "retrain": 1}
     parts = {}
     for subject in sorted(subjects, key=lambda s: order.get(s.name, 2)):
         path = directory / f"{subject.name.replace('/', '_')}.json"
-        made_from = {"format": PART_FORMAT, "settings": settings, "weights": weights_digest(subject.variables), "inputs": inputs}
+        made_from = {
+            "format": PART_FORMAT,
+            "settings": settings,
+            "weights": weights_digest(subject.variables),
+            "inputs": inputs,
+        }
         part = _kept(path, made_from)
         if part is None:
             began = time.perf_counter()
             part = measure.model(context, subject, attackers, parts) | made_from
             atomic_write_json(path, part)
-            print(f"audit {header['forget']} seed {header['seed']}: {subject.name} in "
-                  f"{format_duration(time.perf_counter() - began)}", file=sys.stderr, flush=True)  # fmt: skip
+            print(
+                f"audit {header['forget']} seed {header['seed']}: {subject.name} in "
+                f"{format_duration(time.perf_counter() - began)}",
+                file=sys.stderr,
+                flush=True,
+            )
         parts[subject.name] = part
         if interruption.requested():
-            raise interruption.Interrupted(f"audit {header['forget']} seed {header['seed']}: saved after {subject.name}")
+            raise interruption.Interrupted(
+                f"audit {header['forget']} seed {header['seed']}: saved after {subject.name}"
+            )
 
     names = [s.name for s in subjects]
     content = {"format": FORMAT, **header, "settings": settings, "models": names, "measurements": []}
@@ -117,7 +147,11 @@ def _set_aside(directory, config):
     aside.mkdir()
     for path in directory.glob("*.json"):
         path.rename(aside / path.name)
-    print(f"{directory} was audited with other settings; these measurements are in {aside} now", file=sys.stderr, flush=True)
+    print(
+        f"{directory} was audited with other settings; these measurements are in {aside} now",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _earlier(directory):
@@ -162,9 +196,19 @@ def _not_run(config, names):
         if family not in config.metrics
     ]
     if "masked_head" not in names:
-        missing.append({"metric": "masked_head", "why": "with a single retained class the mean of the retained logits is the logit of that class"})
+        missing.append(
+            {
+                "metric": "masked_head",
+                "why": "with a single retained class the mean of the retained logits is the logit of that class",
+            }
+        )
     if "retrain" not in names:
-        missing.append({"metric": "places, ain, distances to retraining", "why": "there is no retrained model; add retrain to config.stages"})
+        missing.append(
+            {
+                "metric": "places, ain, distances to retraining",
+                "why": "there is no retrained model; add retrain to config.stages",
+            }
+        )
     if "lira" in config.metrics and not config.lira_shadows:
         missing.append({"metric": "lira", "why": "config.audit.lira_shadows=0; set it to 16 or more (even)"})
     if "mia2" in config.metrics and not config.shadows:
@@ -184,6 +228,13 @@ def embedding(title, teacher_pass, real, real_labels, synthetic, forget, thresho
     probability = np.asarray(jax.nn.softmax(jnp.asarray(logits)))
     of_forget, filtered = mask[logits.argmax(axis=1)], probability[:, mask].max(axis=1) >= threshold
     kinds = np.where(mask[real_labels], "real forgotten", "real retained").tolist()
-    kinds += np.where(of_forget, "synthetic forgotten", np.where(filtered, "synthetic filtered", "synthetic kept")).tolist()
+    kinds += np.where(
+        of_forget, "synthetic forgotten", np.where(filtered, "synthetic filtered", "synthetic kept")
+    ).tolist()
     points = plane(np.concatenate([real_features, features]), seed)
-    return {"title": title, "method": "t-SNE of the original's penultimate features", "points": np.round(points, 2).tolist(), "kind": kinds}
+    return {
+        "title": title,
+        "method": "t-SNE of the original's penultimate features",
+        "points": np.round(points, 2).tolist(),
+        "kind": kinds,
+    }

@@ -32,7 +32,9 @@ def masked_head(variables, forget_mask) -> dict:
     mask, head = inputs.forget_mask(forget_mask), variables["params"]["classifier"]
     _check_head(head, mask.size)
     if np.count_nonzero(~mask) < 2:
-        raise UserError("With a single retained class there is no masked head: the mean of its logits is the logit itself.")
+        raise UserError(
+            "With a single retained class there is no masked head: the mean of its logits is the logit itself."
+        )
     new = {name: np.array(value) for name, value in head.items()}
     for value in new.values():
         value[..., mask] = value[..., ~mask].mean(axis=-1, keepdims=True)
@@ -57,7 +59,9 @@ def retrained_head(variables, features, target_logits, steps: int = 200) -> Head
     head = variables["params"]["classifier"]
     _check_head(head, targets.shape[1])
     if head["kernel"].shape[0] != features.shape[1]:
-        raise UserError(f"The head reads {head['kernel'].shape[0]} features, but {features.shape[1]} were given per image.")
+        raise UserError(
+            f"The head reads {head['kernel'].shape[0]} features, but {features.shape[1]} were given per image."
+        )
     shift, scale = features.mean(axis=0), features.std(axis=0)
     scale = np.where(scale > 1e-6 * max(scale.max(), 1e-30), scale, np.inf)  # constant features get no weight
     scaled = jnp.asarray((features - shift) / scale, jnp.float32)

@@ -75,8 +75,13 @@ class Context:
 
     def copies(self, images) -> dict[str, duplicates.Duplicates]:
         """Duplicates among images uint8 [N, H, W, C'] by their pixels and by the original's penultimate features."""
-        penultimate = self.extract(self.references["original"], images, (features.PENULTIMATE,)).layers[features.PENULTIMATE]
-        return {"pixels": duplicates.duplicates(images.reshape(len(images), -1)), "features": duplicates.duplicates(penultimate)}
+        penultimate = self.extract(self.references["original"], images, (features.PENULTIMATE,)).layers[
+            features.PENULTIMATE
+        ]
+        return {
+            "pixels": duplicates.duplicates(images.reshape(len(images), -1)),
+            "features": duplicates.duplicates(penultimate),
+        }
 
     def extract(self, variables, images, layers=None) -> features.Extracted:
         e = self.evaluator
@@ -107,5 +112,15 @@ class Record:
     def add(self, metric, value, unit, tier, n=None, low=None, high=None, note=""):
         value = None if value is None else float(value)
         self.measurements.append(
-            {"model": self.model, "metric": metric, "value": value, "unit": unit, "low": low, "high": high, "n": n, "tier": tier, "note": note}
+            {
+                "model": self.model,
+                "metric": metric,
+                "value": value,
+                "unit": unit,
+                "low": low,
+                "high": high,
+                "n": n,
+                "tier": tier,
+                "note": note,
+            }
         )

@@ -1,7 +1,7 @@
 """How close a model is to retraining, and how far from the original: predictions on forgotten images, and weights."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 import jax
 import numpy as np
@@ -108,8 +108,12 @@ def interpolation(evaluate_loss: Callable, start, end, points: int = 11) -> Inte
 def _check_alike(first, second):
     shapes = [jax.tree.map(np.shape, tree) for tree in (first, second)]
     if shapes[0] != shapes[1]:
-        raise UserError("The two models differ in architecture, width or number of classes; their weights cannot be compared.")
+        raise UserError(
+            "The two models differ in architecture, width or number of classes; their weights cannot be compared."
+        )
 
 
 def _flat(tree):
-    return inputs.finite("parameters", np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(tree)]))
+    return inputs.finite(
+        "parameters", np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(tree)])
+    )

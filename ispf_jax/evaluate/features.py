@@ -33,7 +33,10 @@ def layer_names(classifier, variables, image_shape) -> tuple[str, ...]:
 
     def apply(variables):
         classifier.apply(
-            variables, jnp.zeros((1, *image_shape)), capture_intermediates=partial(_record, names), mutable=["intermediates"]
+            variables,
+            jnp.zeros((1, *image_shape)),
+            capture_intermediates=partial(_record, names),
+            mutable=["intermediates"],
         )
 
     jax.eval_shape(apply, variables)
@@ -55,7 +58,9 @@ def extract(classifier, variables, images, mean, std, layers=None, batch_size: i
     layers = known if layers is None else tuple(layers)
     unknown = [name for name in layers if name not in known]
     if unknown:
-        raise UserError(f"There is no layer {', '.join(unknown)} to take features from; use some of {', '.join(known)}.")
+        raise UserError(
+            f"There is no layer {', '.join(unknown)} to take features from; use some of {', '.join(known)}."
+        )
     parts = []
     for start in range(0, len(images), batch_size):
         batch = np.asarray(images[start : start + batch_size])

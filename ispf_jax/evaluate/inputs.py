@@ -35,7 +35,9 @@ def logits(what: str, values) -> np.ndarray:
     """Logits [N, C] as float64; UserError unless finite, N >= 1 and C >= 2."""
     values = matrix(what, values)
     if values.shape[1] < 2:
-        raise UserError(f"{what} have {values.shape[1]} class; with fewer than two there is nothing to forget or to measure.")
+        raise UserError(
+            f"{what} have {values.shape[1]} class; with fewer than two there is nothing to forget or to measure."
+        )
     return values
 
 
@@ -77,7 +79,9 @@ def forgotten_rows(what: str, values, mask) -> np.ndarray:
     rows = mask[labels(f"the labels of the {what}", values, mask.size)]
     if not rows.any():
         classes = ", ".join(map(str, np.flatnonzero(mask)))
-        raise UserError(f"None of the {rows.size} {what} belongs to a forgotten class ({classes}); nothing can be measured.")
+        raise UserError(
+            f"None of the {rows.size} {what} belongs to a forgotten class ({classes}); nothing can be measured."
+        )
     return rows
 
 
@@ -85,12 +89,16 @@ def several_classes(what: str, values):
     """UserError unless the labels hold at least two classes."""
     found = np.unique(values)
     if found.size < 2:
-        raise UserError(f"The {what} hold only class {', '.join(map(str, found))}; a classifier needs at least two classes.")
+        raise UserError(
+            f"The {what} hold only class {', '.join(map(str, found))}; a classifier needs at least two classes."
+        )
 
 
 def two_sides(what: str, truth) -> np.ndarray:
     """Truth [N] as bool; UserError unless both values occur."""
     truth = np.asarray(truth).astype(bool)
     if truth.ndim != 1 or truth.all() or not truth.any():
-        raise UserError(f"The {what} hold {np.count_nonzero(truth)} positive of {truth.size} examples; both kinds are needed.")
+        raise UserError(
+            f"The {what} hold {np.count_nonzero(truth)} positive of {truth.size} examples; both kinds are needed."
+        )
     return truth

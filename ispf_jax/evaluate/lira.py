@@ -46,7 +46,9 @@ def lira_members(num_images: int, shadows: int, seed: int) -> np.ndarray:
     """
     if shadows < 4 or shadows % 2:
         raise UserError(f"LiRA with {shadows} shadow models: use an even number, 4 or more.")
-    halves = [np.random.default_rng([seed, pair]).permutation(num_images) < num_images // 2 for pair in range(shadows // 2)]
+    halves = [
+        np.random.default_rng([seed, pair]).permutation(num_images) < num_images // 2 for pair in range(shadows // 2)
+    ]
     return np.stack([side for half in halves for side in (half, ~half)])
 
 
@@ -132,7 +134,9 @@ def _gaussian(shadows, chosen, fit):
         raise UserError(f"An image has {count.min()} shadow models on one side; a Gaussian needs at least two on each.")
     mean = np.sum(shadows * chosen, axis=0) / count
     squares = np.sum(np.square(shadows - mean) * chosen, axis=0)
-    variance = squares / (count - 1) if fit == "per_example" else np.full(mean.shape, np.sum(squares) / np.sum(count - 1))
+    variance = (
+        squares / (count - 1) if fit == "per_example" else np.full(mean.shape, np.sum(squares) / np.sum(count - 1))
+    )
     return mean, np.maximum(np.sqrt(variance), SMALLEST_STD)
 
 

@@ -51,10 +51,12 @@ def model(context: Context, subject, attackers: Attackers, parts: dict) -> dict:
         _duplicates(record, context, subject.synthetic)
     mean = np.asarray(jax.nn.softmax(jnp.asarray(test.logits[forgotten]))).mean(axis=0)
     return {
-        "measurements": record.measurements, "curves": record.curves,
-        "confusion": confusion[list(context.forget)].tolist(), "mean_prediction": mean.tolist(),
+        "measurements": record.measurements,
+        "curves": record.curves,
+        "confusion": confusion[list(context.forget)].tolist(),
+        "mean_prediction": mean.tolist(),
         "representation": _representation(context, subject, test),
-    }  # fmt: skip
+    }
 
 
 def _accuracy(record, context, subject):
@@ -105,10 +107,18 @@ def _features(record, context, subject, test):
             reading = reader(*arguments)
             interval = wilson(round(reading.forget * reading.n_forget / 100), reading.n_forget)
             note = "" if reading.converged else "the fit had not converged"
-            record.add(f"{metric}/{layer}", reading.forget, "%", TRAINING, reading.n_forget, interval.low, interval.high, note)
+            record.add(
+                f"{metric}/{layer}", reading.forget, "%", TRAINING, reading.n_forget, interval.low, interval.high, note
+            )
         for name, reference in context.reference_features.items():
             tier = RETRAINED if name == "retrain" else TEST
-            record.add(f"cka_{name}/{layer}", features.linear_cka(test.layers[layer], reference.layers[layer]), "", tier, len(test_labels))
+            record.add(
+                f"cka_{name}/{layer}",
+                features.linear_cka(test.layers[layer], reference.layers[layer]),
+                "",
+                tier,
+                len(test_labels),
+            )
     _few_shot_probes(record, context, train.layers[features.PENULTIMATE], test.layers[features.PENULTIMATE], labels)
     k = min(20, *(int(np.sum(labels == c)) for c in range(mask.size)))
     chosen = sampling.shots(labels, np.ones(len(labels), bool), k, context.seed)
@@ -130,7 +140,9 @@ def _few_shot_probes(record, context, train, test, labels):
         readings = [probes.linear_probe(train[r], labels[r], test, test_labels, context.forget_mask) for r in draws]
         note = f"mean of {PROBE_DRAWS} draws of {k} image(s) per class"
         shares, n = [reading.forget for reading in readings], readings[0].n_forget
-        record.add(f"probe_shots{k}/{features.PENULTIMATE}", np.mean(shares), "%", TRAINING, n, *mean_share(shares, n), note)
+        record.add(
+            f"probe_shots{k}/{features.PENULTIMATE}", np.mean(shares), "%", TRAINING, n, *mean_share(shares, n), note
+        )
 
 
 def _divergence(record, context, subject, forgotten_logits):
@@ -140,11 +152,17 @@ def _divergence(record, context, subject, forgotten_logits):
     if "retrain" in context.references:
         reference = context.reference_features["retrain"].logits[context.of_forget(context.test.labels)]
         d = divergence.predictive_divergence(reference, forgotten_logits)
-        record.add("kl_retrain", d.kl_of_means, "nats", RETRAINED, d.n, note="KL(retrained || model) of mean predictions")
+        record.add(
+            "kl_retrain", d.kl_of_means, "nats", RETRAINED, d.n, note="KL(retrained || model) of mean predictions"
+        )
         record.add("tv_retrain", d.tv_of_means, "", RETRAINED, d.n)
     if context.config.barrier_points:
-        rows = sampling.draw(np.arange(len(context.test)), min(context.config.barrier_images, len(context.test)), context.seed)
-        loss = partial(_mean_loss, context.evaluator, images=context.test.images[rows], labels=context.test.labels[rows])
+        rows = sampling.draw(
+            np.arange(len(context.test)), min(context.config.barrier_images, len(context.test)), context.seed
+        )
+        loss = partial(
+            _mean_loss, context.evaluator, images=context.test.images[rows], labels=context.test.labels[rows]
+        )
         path = divergence.interpolation(loss, original, subject.variables, context.config.barrier_points)
         record.add("barrier", path.barrier, "nats", TEST, len(rows), note="linear interpolation to the original")
 
@@ -162,12 +180,23 @@ def _relearn(record, context, subject, parts):
     kinds = {"all": ("all", None), "forget": ("forget", None), "retain": ("retain", None)}
     kinds |= {f"shots{k}": ("shots", k) for k in c.shots if k <= smallest}
     for kind, (data, k) in kinds.items():
-        member = relearn.relearn_members(data, context.train.labels, context.member, context.forget_mask, context.seed, k)
+        member = relearn.relearn_members(
+            data, context.train.labels, context.member, context.forget_mask, context.seed, k
+        )
         curve = relearn.relearn_curve(
-            setup, subject.variables, context.images, context.train.labels, member, context.test_images, context.test.labels,
-            evaluated, context.seed,
-        )  # fmt: skip
-        record.curves.append({"model": subject.name, "kind": f"relearn/{kind}", "steps": curve.steps, "accuracy": curve.accuracy})
+            setup,
+            subject.variables,
+            context.images,
+            context.train.labels,
+            member,
+            context.test_images,
+            context.test.labels,
+            evaluated,
+            context.seed,
+        )
+        record.curves.append(
+            {"model": subject.name, "kind": f"relearn/{kind}", "steps": curve.steps, "accuracy": curve.accuracy}
+        )
         note = f"mean over {setup.steps} steps on {curve.images} images"
         record.add(f"relearn/{kind}", relearn.mean_accuracy(curve), "%", TRAINING, curve.test_images, note=note)
         if kind in ("all", "forget"):

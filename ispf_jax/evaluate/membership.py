@@ -48,7 +48,9 @@ class MembershipRate:
     binned: bool
 
 
-def choose_samples(protocol, train_labels, member, test_labels, forget_mask, seed, original_member=None) -> AttackSamples:
+def choose_samples(
+    protocol, train_labels, member, test_labels, forget_mask, seed, original_member=None
+) -> AttackSamples:
     """The images of MIA-I under one of the two protocols in use; the paper does not say which one is its own.
 
     "salun": equally many (n) members and non-members, n = min(retained test images, retained training images); members
@@ -82,10 +84,16 @@ def choose_samples(protocol, train_labels, member, test_labels, forget_mask, see
     else:
         nonmembers = np.arange(test_forgotten.size)
         count = min(retained.size, test_forgotten.size + np.count_nonzero(~original_member))
-    needed = {"retained training images": retained, "test images to compare with": nonmembers, "forgotten training images": targets}
+    needed = {
+        "retained training images": retained,
+        "test images to compare with": nonmembers,
+        "forgotten training images": targets,
+    }
     for what, found in needed.items():
         if found.size == 0:
-            raise UserError(f"MIA-I has no {what}; it needs the original's training split with all classes, and test images.")
+            raise UserError(
+                f"MIA-I has no {what}; it needs the original's training split with all classes, and test images."
+            )
     return AttackSamples(draw(retained, count, [seed, 0]), nonmembers, targets)
 
 
@@ -99,8 +107,10 @@ def confidence_membership(member, nonmember, target, target_labels, exact_up_to:
     Args:
       member, nonmember, target: confidences in the true label, [.] in 0..1; target_labels: int, one per target.
     """
-    sides = [inputs.finite(f"confidences of the {name}", values) for name, values in
-             (("members", member), ("non-members", nonmember), ("targets", target))]
+    sides = [
+        inputs.finite(f"confidences of the {name}", values)
+        for name, values in (("members", member), ("non-members", nonmember), ("targets", target))
+    ]
     member, nonmember, target = sides
     if min(s.min() for s in sides) < 0 or max(s.max() for s in sides) > 1 + 1e-9:
         raise UserError("Confidences are probabilities and must lie in 0..1.")

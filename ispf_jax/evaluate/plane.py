@@ -21,7 +21,9 @@ def plane(features, seed: int) -> np.ndarray:
     if np.ptp(features, axis=0).max() == 0:
         return np.zeros((len(features), 2))
     method = TSNE(perplexity=min(30.0, len(features) / 4), init="pca", random_state=seed)
-    with threadpool_limits(1):  # a thousand short parallel loops: threads that wait for a busy core cost more than they bring
+    with threadpool_limits(
+        1
+    ):  # a thousand short parallel loops: threads that wait for a busy core cost more than they bring
         return method.fit_transform(features.astype(np.float32))
 
 
@@ -34,4 +36,6 @@ def picture_rows(labels, forget_mask, count: int, seed: int) -> np.ndarray:
     forgotten = inputs.forgotten_rows("images of a picture", labels, forget_mask)
     inside, outside = np.flatnonzero(forgotten), np.flatnonzero(~forgotten)
     few = min(inside.size, max(1, count // 4, count - outside.size))
-    return np.sort(np.concatenate([draw(inside, few, [seed, 0]), draw(outside, min(outside.size, count - few), [seed, 1])]))
+    return np.sort(
+        np.concatenate([draw(inside, few, [seed, 0]), draw(outside, min(outside.size, count - few), [seed, 1])])
+    )

@@ -54,7 +54,9 @@ def read(predicted, labels, forget_mask, converged: bool = True) -> Reading:
     return Reading(float(100 * np.mean(right[forgotten])), retain, balanced, detection, *counts, converged)
 
 
-def linear_probe(train, train_labels, test, test_labels, forget_mask, inverse_penalty=1.0, max_iterations=1000) -> Reading:
+def linear_probe(
+    train, train_labels, test, test_labels, forget_mask, inverse_penalty=1.0, max_iterations=1000
+) -> Reading:
     """Multinomial logistic regression on features standardised by the training set (constant ones become 0).
 
     Minimises the sum of cross entropies + ||W||^2 / (2 inverse_penalty) (scikit-learn's `LogisticRegression`, L-BFGS).

@@ -95,7 +95,15 @@ def relearn_members(data: str, labels, member, forget_mask, seed: int = 0, k: in
 
 
 def relearn_curve(
-    setup: RelearnSetup, variables, images, labels, member, test_images, test_labels, evaluated, seed: int,
+    setup: RelearnSetup,
+    variables,
+    images,
+    labels,
+    member,
+    test_images,
+    test_labels,
+    evaluated,
+    seed: int,
     stop_at: float | None = None,
 ) -> RelearnCurve:
     """Train a copy of a model and measure its accuracy on the evaluated test images after every step, in one compiled program.
@@ -120,11 +128,22 @@ def relearn_curve(
             "does the test set hold the forgotten class?"
         )
     if setup.steps < 1 or setup.steps % setup.evaluate_every:
-        raise UserError(f"relearn.steps={setup.steps} must be a positive multiple of evaluate_every={setup.evaluate_every}.")
+        raise UserError(
+            f"relearn.steps={setup.steps} must be a positive multiple of evaluate_every={setup.evaluate_every}."
+        )
     rows = min(setup.batch_size, _power_of_two(member.sum()))
     accuracy = _curve(
-        setup, rows, variables, images, jnp.asarray(labels, jnp.int32), member, test_images, jnp.asarray(test_labels, jnp.int32),
-        evaluated, jax.random.key(seed), jnp.float32(np.inf if stop_at is None else stop_at),
+        setup,
+        rows,
+        variables,
+        images,
+        jnp.asarray(labels, jnp.int32),
+        member,
+        test_images,
+        jnp.asarray(test_labels, jnp.int32),
+        evaluated,
+        jax.random.key(seed),
+        jnp.float32(np.inf if stop_at is None else stop_at),
     )
     accuracy = tuple(map(float, np.asarray(accuracy)))
     steps = tuple(range(0, setup.steps + 1, setup.evaluate_every))
@@ -134,7 +153,9 @@ def relearn_curve(
 def steps_to_reach(curve: RelearnCurve, target: float) -> Reach:
     """First evaluated step at which the accuracy is at least `target` (percent); 1 if it already is before relearning."""
     if not 0 < target <= 100:
-        raise UserError(f"The accuracy to relearn is {target} %; it must be above 0, up to 100: does the original know the class?")
+        raise UserError(
+            f"The accuracy to relearn is {target} %; it must be above 0, up to 100: does the original know the class?"
+        )
     for step, accuracy in zip(curve.steps, curve.accuracy):
         if accuracy >= target:
             return Reach(max(step, 1), False)
@@ -149,7 +170,9 @@ def relearn_target(original_accuracy: float, alpha: float = 0.05) -> float:
 def anamnesis_index(student: RelearnCurve, gold: RelearnCurve, target: float) -> Anamnesis:
     """Steps the student needs to reach `target` (percent) over the steps the retrained model needs, both at least 1."""
     if student.steps != gold.steps:
-        raise UserError("The anamnesis index compares curves with the same steps; relearn both models with the same setup.")
+        raise UserError(
+            "The anamnesis index compares curves with the same steps; relearn both models with the same setup."
+        )
     s, g = steps_to_reach(student, target), steps_to_reach(gold, target)
     bound = {(0, 0): "exact", (1, 0): "at least", (0, 1): "at most", (1, 1): "undefined"}[s.censored, g.censored]
     return Anamnesis(None if bound == "undefined" else s.steps / g.steps, s, g, bound)
@@ -164,7 +187,9 @@ def mean_accuracy(curve: RelearnCurve) -> float:
 def _curve(setup, batch, variables, images, labels, member, test_images, test_labels, evaluated, key, stop_at):
     """Accuracy before the first step and after every evaluated one, [1 + steps / evaluate_every], percent."""
     members = jnp.sum(member)
-    training = SupervisedSetup(setup.classifier, optim.adam(0.9, 0.999), batch, setup.augmentation, setup.mean, setup.std)
+    training = SupervisedSetup(
+        setup.classifier, optim.adam(0.9, 0.999), batch, setup.augmentation, setup.mean, setup.std
+    )
     steps_per_epoch = -(-members // batch)
     start = TrainState(new_net(variables, training.optimizer), key, jnp.int32(0))
     accuracy_of = _evaluator(setup, test_images, test_labels, evaluated)
@@ -202,7 +227,9 @@ def _curve(setup, batch, variables, images, labels, member, test_images, test_la
 
 def _evaluator(setup, images, labels, evaluated):
     """variables -> accuracy in percent on the evaluated images, in chunks; only chunks that hold any are computed."""
-    chunk = min(512, _power_of_two(images.shape[0] // setup.classifier.num_classes))  # about one class, from shapes alone
+    chunk = min(
+        512, _power_of_two(images.shape[0] // setup.classifier.num_classes)
+    )  # about one class, from shapes alone
     order = jnp.pad(jnp.argsort(~evaluated), (0, -images.shape[0] % chunk))
     count = jnp.sum(evaluated)
 

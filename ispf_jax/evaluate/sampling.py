@@ -28,7 +28,9 @@ def shots(labels, member, k: int, seed: int, classes=None) -> np.ndarray:
     for c in np.unique(labels[member]) if classes is None else classes:
         candidates = np.flatnonzero(member & (labels == c))
         if candidates.size < k:
-            raise UserError(f"{k} shots per class were asked for, but class {c} has {candidates.size} training images; use fewer.")
+            raise UserError(
+                f"{k} shots per class were asked for, but class {c} has {candidates.size} training images; use fewer."
+            )
         chosen[draw(candidates, k, [seed, int(c)])] = True
     return chosen
 

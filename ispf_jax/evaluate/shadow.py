@@ -55,7 +55,9 @@ def shadow_members(num_images: int, shadows: int, seed: int) -> np.ndarray:
     disjoint ones); the attacker sees neither class nor image, so the effect is small.
     """
     if shadows < 1 or num_images < 2:
-        raise UserError(f"{shadows} shadow models on {num_images} images: at least one model and two images are needed.")
+        raise UserError(
+            f"{shadows} shadow models on {num_images} images: at least one model and two images are needed."
+        )
     members = np.zeros((shadows, num_images), bool)
     for k in range(shadows):
         members[k, np.random.default_rng([seed, k]).permutation(num_images)[: num_images // 2]] = True
@@ -81,7 +83,10 @@ def train_attacker(signals, member, seed: int, training: AttackTraining = Attack
     for side in (True, False):
         rows = rng.permutation(np.flatnonzero(member == side))
         held_out[rows[: max(1, rows.size // 10)]] = True
-    data = [jnp.asarray(a, jnp.float32) for a in (signals[~held_out], member[~held_out], signals[held_out], member[held_out])]
+    data = [
+        jnp.asarray(a, jnp.float32)
+        for a in (signals[~held_out], member[~held_out], signals[held_out], member[held_out])
+    ]
     params, losses = _train(training, *data, jax.random.key(seed))
     losses = inputs.finite("held-out losses of the attack network", losses)
     return Attacker(jax.device_get(params), int(np.argmin(losses)) + 1, float(np.min(losses)))
@@ -92,7 +97,9 @@ def attack(attacker: Attacker, signals) -> np.ndarray:
     signals = inputs.matrix("the signals of the attacked model", signals)
     width = attacker.params["w1"].shape[0]
     if signals.shape[1] != width:
-        raise UserError(f"The attacker was trained on {width} values per example, the attacked model gives {signals.shape[1]}.")
+        raise UserError(
+            f"The attacker was trained on {width} values per example, the attacked model gives {signals.shape[1]}."
+        )
     return np.asarray(jax.nn.sigmoid(_logit(attacker.params, jnp.asarray(signals, jnp.float32))), np.float64)
 
 
@@ -103,14 +110,19 @@ def attack_score(probability, member) -> AttackScore:
     For MIA-II the test set is drawn with `sampling.same_class_counts`: in = the original's training images of all classes (for a
     retrained model its own and the forgotten ones), out = test images.
     """
-    probability, member = inputs.finite("attack probabilities", probability), inputs.two_sides("attacked examples", member)
+    probability, member = (
+        inputs.finite("attack probabilities", probability),
+        inputs.two_sides("attacked examples", member),
+    )
     inputs.same_length(attack_probabilities=probability, member=member)
     answer = probability >= 0.5
     hits = np.count_nonzero(answer & member)
     precision = hits / max(np.count_nonzero(answer), 1)
     recall = hits / np.count_nonzero(member)
     f1 = 2 * precision * recall / (precision + recall) if hits else 0.0
-    return AttackScore(100 * f1, 100 * precision, 100 * recall, float(100 * np.mean(answer == member)), int(member.size))
+    return AttackScore(
+        100 * f1, 100 * precision, 100 * recall, float(100 * np.mean(answer == member)), int(member.size)
+    )
 
 
 def _logit(params, signals):
@@ -155,6 +167,8 @@ def _init(key, width):
     first, second = jax.random.split(key)
     init = jax.nn.initializers.he_normal()
     return {
-        "w1": init(first, (width, HIDDEN)), "b1": jnp.zeros(HIDDEN),
-        "w2": init(second, (HIDDEN, 1))[:, 0], "b2": jnp.float32(0),
+        "w1": init(first, (width, HIDDEN)),
+        "b1": jnp.zeros(HIDDEN),
+        "w2": init(second, (HIDDEN, 1))[:, 0],
+        "b2": jnp.float32(0),
     }

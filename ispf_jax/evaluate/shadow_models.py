@@ -18,7 +18,9 @@ SEED = 0
 def train_shadow(directory: Path, supervised: SupervisedStage, config: AuditConfig, images: int, attack: str, k: int):
     """Train (or restore) shadow model `k` of an attack, "mia2" or "lira"; returns what training saved."""
     half, place = _halves(config, images, attack)[k], directory / attack / f"shadow{k}"
-    if (place / "split.npz").exists():  # begun, perhaps with halves that were drawn in another way: it goes on with its own
+    if (
+        place / "split.npz"
+    ).exists():  # begun, perhaps with halves that were drawn in another way: it goes on with its own
         half = np.logical_or(*_split(place))
     return supervised.run(f"shadow model {k + 1} ({attack})", place, SEED, f"shadow {attack} {k}", half)
 
@@ -32,11 +34,16 @@ def train_attackers(directory: Path, supervised: SupervisedStage, context: measu
         halves = _halves(c, images, "mia2")
         seen, logits, weights = _shadows(directory, supervised, context, "mia2", len(halves))
         digests += weights
-        outside = [sampling.draw(np.flatnonzero(~half), int(s.sum()), [SEED, k]) for k, (half, s) in enumerate(zip(halves, seen))]
+        outside = [
+            sampling.draw(np.flatnonzero(~half), int(s.sum()), [SEED, k])
+            for k, (half, s) in enumerate(zip(halves, seen))
+        ]
         inside = [np.flatnonzero(s) for s in seen]
         rows = [np.concatenate(pair) for pair in zip(inside, outside)]
         truth = np.concatenate([np.repeat([True, False], [len(i), len(o)]) for i, o in zip(inside, outside)])
-        attacker = shadow.train_attacker(signals.sorted_softmax(np.concatenate([x[r] for x, r in zip(logits, rows)])), truth, SEED)
+        attacker = shadow.train_attacker(
+            signals.sorted_softmax(np.concatenate([x[r] for x, r in zip(logits, rows)])), truth, SEED
+        )
     if c.lira_shadows and "lira" in c.metrics:
         member, logits, weights = _shadows(directory, supervised, context, "lira", c.lira_shadows)
         digests += weights

@@ -45,11 +45,15 @@ def mean_share(percents, n: int) -> tuple[float, float]:
     """
     percents = np.asarray(percents, np.float64)
     if percents.size < 2:
-        raise UserError(f"The spread of {percents.size} draw(s) is unknown; an interval of their mean needs two or more.")
+        raise UserError(
+            f"The spread of {percents.size} draw(s) is unknown; an interval of their mean needs two or more."
+        )
     mean = percents.mean()
     low, high = _limits(mean / 100, n)
     by_draws = stdtrit(percents.size - 1, 0.975) * percents.std(ddof=1) / math.sqrt(percents.size)
-    return max(0.0, float(mean - math.hypot(mean - low, by_draws))), min(100.0, float(mean + math.hypot(high - mean, by_draws)))
+    return max(0.0, float(mean - math.hypot(mean - low, by_draws))), min(
+        100.0, float(mean + math.hypot(high - mean, by_draws))
+    )
 
 
 def _limits(p, n):

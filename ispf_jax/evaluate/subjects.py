@@ -7,9 +7,9 @@ import numpy as np
 from ispf_jax.config import BASES
 from ispf_jax.errors import UserError
 from ispf_jax.evaluate import baseline, features, measure, plane
-from ispf_jax.methods import METHODS, post_filter
 from ispf_jax.evaluate.audit import Subject, embedding, widened
 from ispf_jax.evaluate.shadow_models import train_attackers
+from ispf_jax.methods import METHODS, post_filter
 
 
 def collect(worker, seed: int, forget: tuple[int, ...]):
@@ -26,9 +26,19 @@ def collect(worker, seed: int, forget: tuple[int, ...]):
         references["retrain"] = worker.load(retrain, "best")[0]
         retrained = [Subject("retrain", references["retrain"], _train_split(retrain))]
     context = measure.Context(
-        worker.classifier, worker.evaluator, e.train.augment, data.train, data.test, worker.images, worker.test_images,
-        member, mask, references, config, seed,
-    )  # fmt: skip
+        worker.classifier,
+        worker.evaluator,
+        e.train.augment,
+        data.train,
+        data.test,
+        worker.images,
+        worker.test_images,
+        member,
+        mask,
+        references,
+        config,
+        seed,
+    )
 
     embeddings = []
     for base, method in product(BASES, METHODS):
@@ -38,7 +48,9 @@ def collect(worker, seed: int, forget: tuple[int, ...]):
         stage = worker.unlearners[base]
         saved = stage.restore(directory, seed)
         if saved is None:
-            raise UserError(f"{directory} has a result, but its checkpoints are gone: put them back, or remove that directory to make the student again.")
+            raise UserError(
+                f"{directory} has a result, but its checkpoints are gone: put them back, or remove that directory to make the student again."
+            )
         images = stage.sample_images(saved.state, seed, config.synthetic_images)
         if not students:
             heads.append(Subject("retrained_head", _retrained_head(context, original, images), member))

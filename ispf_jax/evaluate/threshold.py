@@ -51,7 +51,9 @@ def threshold_membership(member, nonmember, target) -> ThresholdAttack:
     if not places.size or advantage.max() <= 50 + 1e-9:
         return ThresholdAttack(None, None, None, target.size)
     best = int(np.argmax(advantage))
-    return ThresholdAttack(float(100 * np.mean(target > places[best])), float(places[best]), float(advantage[best]), target.size)
+    return ThresholdAttack(
+        float(100 * np.mean(target > places[best])), float(places[best]), float(advantage[best]), target.size
+    )
 
 
 def correctness_membership(logits, labels) -> float:

@@ -18,7 +18,13 @@ from ispf_jax.files.sizes import check_sizes
 __all__ = ["CONVENTIONS", "FORMATS", "Given", "Naming", "encode", "own_naming", "read_classifier"]
 
 FORMATS = ("pt", "safetensors")
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "weights")  # what a dictionary around a state_dict calls it
+_WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+    "weights",
+)  # what a dictionary around a state_dict calls it
 
 
 @dataclass(frozen=True)
@@ -53,12 +59,16 @@ def read_classifier(path: str | Path, arch: str, shapes_at: Callable[[float], di
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"config.model.checkpoint={str(path)!r} cannot be read ({error.strerror or error}); name a file of tensors, .pt or .safetensors.") from error
+        raise UserError(
+            f"config.model.checkpoint={str(path)!r} cannot be read ({error.strerror or error}); name a file of tensors, .pt or .safetensors."
+        ) from error
     tensors, format_ = _tensors(path, content, arch)
     try:
         naming = find_naming(arch, tensors)
     except Unlike as error:
-        raise UserError(f"config.model.checkpoint={str(path)!r} does not hold {arch} under names that are known here: {error}; {_advice(arch, tensors)}") from error
+        raise UserError(
+            f"config.model.checkpoint={str(path)!r} does not hold {arch} under names that are known here: {error}; {_advice(arch, tensors)}"
+        ) from error
     try:
         check_sizes(naming, tensors, shapes_at, width)
     except Unlike as error:
@@ -91,7 +101,7 @@ def _tensors(path, content, arch) -> tuple[Mapping[str, np.ndarray], str]:
             raise UserError(f"config.model.checkpoint={str(path)!r} cannot be read: {error}; {_RESAVE}") from error
     try:
         return {name: _decoded(entry) for name, entry in safetensors.deserialize(content)}, "safetensors"
-    except Exception as error:  # noqa: BLE001 - its error class, and those of types that numpy lacks
+    except Exception as error:
         raise UserError(
             f"config.model.checkpoint={str(path)!r} is neither a file of torch.save (since PyTorch 1.6) nor of safetensors ({error}); {_RESAVE}"
         ) from error
@@ -99,7 +109,18 @@ def _tensors(path, content, arch) -> tuple[Mapping[str, np.ndarray], str]:
 
 def _decoded(entry):
     """A tensor of a safetensors file; bfloat16, which the library's numpy part cannot read, too."""
-    kinds = {"F64": "f8", "F32": "f4", "F16": "f2", "BF16": ml_dtypes.bfloat16, "I64": "i8", "I32": "i4", "I16": "i2", "I8": "i1", "U8": "u1", "BOOL": "?"}
+    kinds = {
+        "F64": "f8",
+        "F32": "f4",
+        "F16": "f2",
+        "BF16": ml_dtypes.bfloat16,
+        "I64": "i8",
+        "I32": "i4",
+        "I16": "i2",
+        "I8": "i1",
+        "U8": "u1",
+        "BOOL": "?",
+    }
     return np.frombuffer(entry["data"], np.dtype(kinds[entry["dtype"]])).reshape(entry["shape"])
 
 
@@ -109,21 +130,33 @@ _RESAVE = "in PyTorch, load the model and write it with torch.save(model.state_d
 def _state_dict(path, saved: Any, arch) -> dict[str, np.ndarray]:
     """The dictionary of tensors in what was saved: itself, or one that it holds, of several one that is named like `arch`."""
     if not isinstance(saved, dict):
-        raise UserError(f"config.model.checkpoint={str(path)!r} holds an object of {_class(saved)} and not a state_dict; {_RESAVE}")
+        raise UserError(
+            f"config.model.checkpoint={str(path)!r} holds an object of {_class(saved)} and not a state_dict; {_RESAVE}"
+        )
     if _is_state_dict(saved):
         return saved
     found = {key: value for key, value in saved.items() if isinstance(value, dict) and _is_state_dict(value)}
     found = {key: tensors for key, tensors in found.items() if _is_named_like(arch, tensors)} or found
-    name = next((name for name in (*_WRAPPERS, *found) if name in found and (name in _WRAPPERS or len(found) == 1)), None)
+    name = next(
+        (name for name in (*_WRAPPERS, *found) if name in found and (name in _WRAPPERS or len(found) == 1)), None
+    )
     if name is None:
         objects = [f"{key}: {_class(value)}" for key, value in saved.items() if isinstance(value, torch_file.Opaque)]
-        held = f"several ({', '.join(map(str, found))})" if found else f"objects ({', '.join(objects)})" if objects else "none"
+        held = (
+            f"several ({', '.join(map(str, found))})"
+            if found
+            else f"objects ({', '.join(objects)})"
+            if objects
+            else "none"
+        )
         raise UserError(f"config.model.checkpoint={str(path)!r} holds {held} where one state_dict is wanted; {_RESAVE}")
     return found[name]
 
 
 def _is_state_dict(candidate):
-    return bool(candidate) and all(isinstance(key, str) and isinstance(value, np.ndarray) for key, value in candidate.items())
+    return bool(candidate) and all(
+        isinstance(key, str) and isinstance(value, np.ndarray) for key, value in candidate.items()
+    )
 
 
 def _is_named_like(arch, tensors):

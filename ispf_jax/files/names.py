@@ -17,7 +17,11 @@ _COUNTER = "num_batches_tracked"  # of PyTorch's batch norm; used by nothing as 
 
 def _allcnn(features):
     """`features`: names of the eight pairs of convolution and batch norm."""
-    names = {f"{feature}.{i}": f"{kind}{n}" for n, feature in enumerate(features, start=1) for i, kind in enumerate(("conv", "bn"))}
+    names = {
+        f"{feature}.{i}": f"{kind}{n}"
+        for n, feature in enumerate(features, start=1)
+        for i, kind in enumerate(("conv", "bn"))
+    }
     return names | {"classifier.0": "classifier"}
 
 
@@ -42,13 +46,19 @@ CONVENTIONS = {
     "resnet18": (
         *(
             _resnet18(("conv1", "bn1"), _STAGES, _LAYERS, shortcut, head)
-            for shortcut, head in product(("downsample", "shortcut"), ("fc", "linear", "classifier"))  # torchvision and timm; others
+            for shortcut, head in product(
+                ("downsample", "shortcut"), ("fc", "linear", "classifier")
+            )  # torchvision and timm; others
         ),
         _resnet18(
-            ("conv1.0", "conv1.1"), [f"conv{n}_x" for n in range(2, 6)], [f"residual_function.{i}" for i in (0, 1, 3, 4)], "shortcut", "fc"
+            ("conv1.0", "conv1.1"),
+            [f"conv{n}_x" for n in range(2, 6)],
+            [f"residual_function.{i}" for i in (0, 1, 3, 4)],
+            "shortcut",
+            "fc",
         ),
     ),
-}  # fmt: skip
+}
 """For every classifier {name of a PyTorch module: path of the Flax module}, the first of which is written where nothing else is asked for."""
 
 
@@ -84,14 +94,19 @@ def find_naming(arch: str, keys) -> Naming:
         for prefix in [key.removesuffix(anchor) for key in keys if key.endswith(anchor)]:
             naming = Naming(modules, prefix, keys)
             needed = {prefix + name for name in _tensor_names(modules)}
-            missing, unknown = needed - set(keys), [key for key in keys if key not in needed and not _spare(naming, key)]
+            missing, unknown = (
+                needed - set(keys),
+                [key for key in keys if key not in needed and not _spare(naming, key)],
+            )
             if not missing and not unknown:
                 return naming
             if best is None or len(missing) + len(unknown) < len(best[0]) + len(best[1]):
                 best = sorted(missing), unknown
     if best is None:
         raise Unlike(f"it has {_some(keys)}")
-    raise Unlike("; ".join(f"{what} {_some(names)}" for what, names in zip(("there is no", "it also has"), best) if names))
+    raise Unlike(
+        "; ".join(f"{what} {_some(names)}" for what, names in zip(("there is no", "it also has"), best) if names)
+    )
 
 
 def own_naming(arch: str) -> Naming:
@@ -111,10 +126,16 @@ def to_flax(naming: Naming, tensors: Mapping[str, np.ndarray], template: dict) -
         for collection, leaf in _leaves(path):
             key = f"{naming.prefix}{module}.{_LEAVES[leaf]}"
             value = np.asarray(tensors[key]).astype(np.float32)
-            bias = tensors.get(naming.prefix + _bias_of(naming, module)) if leaf == "mean" and _bias_of(naming, module) else None
+            bias = (
+                tensors.get(naming.prefix + _bias_of(naming, module))
+                if leaf == "mean" and _bias_of(naming, module)
+                else None
+            )
             if bias is not None:
                 if bias.shape != value.shape:
-                    raise Unlike(f"{naming.prefix}{_bias_of(naming, module)} is {_torch_shape(bias.shape)} and should be {_torch_shape(value.shape)}")
+                    raise Unlike(
+                        f"{naming.prefix}{_bias_of(naming, module)} is {_torch_shape(bias.shape)} and should be {_torch_shape(value.shape)}"
+                    )
                 value = value - np.asarray(bias).astype(np.float32)
             shape = _at(template[collection], path)[leaf].shape
             value = value.T if value.ndim == 2 else value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
@@ -131,7 +152,9 @@ def to_flax(naming: Naming, tensors: Mapping[str, np.ndarray], template: dict) -
 
 def check_complete(naming: Naming, variables: dict):
     """Raises Unlike if the network has modules that the naming, one of a row added to `CONVENTIONS`, does not have."""
-    unnamed = {path.rpartition("/")[0] for path in flatten_dict(variables["params"], sep="/")} - set(naming.modules.values())
+    unnamed = {path.rpartition("/")[0] for path in flatten_dict(variables["params"], sep="/")} - set(
+        naming.modules.values()
+    )
     if unnamed:
         raise Unlike(f"CONVENTIONS has no names for its {_some(sorted(unnamed))}")
 

@@ -17,10 +17,17 @@ import ml_dtypes
 import numpy as np
 
 _DTYPES = {
-    "FloatStorage": np.float32, "DoubleStorage": np.float64, "HalfStorage": np.float16, "BFloat16Storage": ml_dtypes.bfloat16,
-    "LongStorage": np.int64, "IntStorage": np.int32, "ShortStorage": np.int16, "CharStorage": np.int8, "ByteStorage": np.uint8,
+    "FloatStorage": np.float32,
+    "DoubleStorage": np.float64,
+    "HalfStorage": np.float16,
+    "BFloat16Storage": ml_dtypes.bfloat16,
+    "LongStorage": np.int64,
+    "IntStorage": np.int32,
+    "ShortStorage": np.int16,
+    "CharStorage": np.int8,
+    "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
-}  # fmt: skip
+}
 _STORAGES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 _ROOT = "weights"  # what `<name>` is in files written here
 
@@ -43,10 +50,12 @@ def read(data: bytes) -> Any:
             root = pickles[0].removesuffix("data.pkl")
             if root + "byteorder" in archive.namelist() and archive.read(root + "byteorder") != b"little":
                 raise Unreadable("written on a big-endian machine")
-            return _plain(_Unpickler(io.BytesIO(archive.read(pickles[0])), lambda key: archive.read(f"{root}data/{key}")).load())
+            return _plain(
+                _Unpickler(io.BytesIO(archive.read(pickles[0])), lambda key: archive.read(f"{root}data/{key}")).load()
+            )
     except Unreadable:
         raise
-    except Exception as error:  # noqa: BLE001 - a damaged pickle may raise anything
+    except Exception as error:
         raise Unreadable(f"damaged ({type(error).__name__}: {error})") from error
 
 
@@ -55,8 +64,15 @@ def write(tensors: dict[str, np.ndarray]) -> bytes:
     storages = {f"data/{key}": np.ascontiguousarray(value).tobytes() for key, value in enumerate(tensors.values())}
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as archive:
-        for name, data in {"data.pkl": _pickled(tensors), "byteorder": b"little", **storages, "version": b"3\n"}.items():
-            archive.writestr(zipfile.ZipInfo(f"{_ROOT}/{name}"), data)  # without the time, so that the same tensors give the same file
+        for name, data in {
+            "data.pkl": _pickled(tensors),
+            "byteorder": b"little",
+            **storages,
+            "version": b"3\n",
+        }.items():
+            archive.writestr(
+                zipfile.ZipInfo(f"{_ROOT}/{name}"), data
+            )  # without the time, so that the same tensors give the same file
     return content.getvalue()
 
 
@@ -113,7 +129,12 @@ class _Storage:
 
 def _tensor(storage, offset, size, stride, *_):
     """torch._utils._rebuild_tensor_v2; refuses to look outside the storage, and what is larger than it."""
-    if type(storage) is not _Storage or type(size) is not tuple or type(stride) is not tuple or len(size) != len(stride):
+    if (
+        type(storage) is not _Storage
+        or type(size) is not tuple
+        or type(stride) is not tuple
+        or len(size) != len(stride)
+    ):
         raise Unreadable("with a tensor that is not made of a storage")
     storage = storage.numbers
     if any(type(n) is not int or n < 0 for n in (offset, *size, *stride)) or math.prod(size) > len(storage):
@@ -159,14 +180,25 @@ def _plain(value):
 def _pickled(tensors):
     """The opcodes of a pickle, protocol 2: Python's own writer would have to import PyTorch to name its functions."""
     ordered = _named("collections", "OrderedDict") + pickle.EMPTY_TUPLE + pickle.REDUCE
-    entries = b"".join(_text(name) + _reference(key, value, ordered) for key, (name, value) in enumerate(tensors.items()))
+    entries = b"".join(
+        _text(name) + _reference(key, value, ordered) for key, (name, value) in enumerate(tensors.items())
+    )
     return pickle.PROTO + b"\x02" + ordered + pickle.MARK + entries + pickle.SETITEMS + pickle.STOP
 
 
 def _reference(key, value, no_hooks):
     """A call of torch._utils._rebuild_tensor_v2 with (storage, offset, size, stride, requires_grad, hooks)."""
     strides = [s // value.itemsize for s in np.empty(value.shape, value.dtype).strides]
-    storage = _tuple(_text("storage"), _named("torch", _STORAGES[value.dtype]), _text(str(key)), _text("cpu"), _number(value.size)) + pickle.BINPERSID
+    storage = (
+        _tuple(
+            _text("storage"),
+            _named("torch", _STORAGES[value.dtype]),
+            _text(str(key)),
+            _text("cpu"),
+            _number(value.size),
+        )
+        + pickle.BINPERSID
+    )
     size, stride = (_tuple(*map(_number, numbers)) for numbers in (value.shape, strides))
     arguments = _tuple(storage, _number(0), size, stride, pickle.NEWFALSE, no_hooks)
     return _named("torch._utils", "_rebuild_tensor_v2") + arguments + pickle.REDUCE

@@ -23,7 +23,15 @@ class AllCNN(nn.Module):
     def __call__(self, x, train: bool = False, mask=None, axis=None):
         x = x.astype(self.dtype)
         for i, (filters, kernel, stride) in enumerate(_LAYERS, start=1):
-            x = conv(x, max(1, round(filters * self.width)), kernel, stride, use_bias=False, dtype=self.dtype, name=f"conv{i}")
+            x = conv(
+                x,
+                max(1, round(filters * self.width)),
+                kernel,
+                stride,
+                use_bias=False,
+                dtype=self.dtype,
+                name=f"conv{i}",
+            )
             x = nn.relu(MaskedBatchNorm(dtype=self.dtype, name=f"bn{i}")(x, train, mask, axis))
         features = jnp.mean(at_least_single(x), axis=(1, 2))
         return dense(features, self.num_classes, features.dtype, name="classifier"), features

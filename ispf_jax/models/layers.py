@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ispf_jax.ops import conv_general_dilated, upsampled_conv
 from ispf_jax.devices import psum
+from ispf_jax.ops import conv_general_dilated, upsampled_conv
 
 MOMENTS = "moments"
 """Variable collection in which batch norms leave the moments of their input, when a caller makes it mutable."""
@@ -34,8 +34,16 @@ def conv(x, features, kernel=3, stride=1, use_bias=True, dtype=jnp.float32, name
     """
     init = torch_uniform(kernel**2 * x.shape[-1])
     return nn.Conv(
-        features, (kernel, kernel), (stride, stride), [(kernel // 2, kernel // 2)] * 2, use_bias=use_bias, dtype=dtype,
-        kernel_init=init, bias_init=init, conv_general_dilated=upsampled_conv if upsample else conv_general_dilated, name=name,
+        features,
+        (kernel, kernel),
+        (stride, stride),
+        [(kernel // 2, kernel // 2)] * 2,
+        use_bias=use_bias,
+        dtype=dtype,
+        kernel_init=init,
+        bias_init=init,
+        conv_general_dilated=upsampled_conv if upsample else conv_general_dilated,
+        name=name,
     )(x)
 
 

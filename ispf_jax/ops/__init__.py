@@ -1,8 +1,21 @@
 """Operations that XLA does badly on some backend, and nothing else."""
 
-from ispf_jax.ops.conv import IMPLEMENTATIONS, choose_convolutions, compiler_options, conv_general_dilated, convolutions, only_xla
+from ispf_jax.ops.conv import (
+    IMPLEMENTATIONS,
+    choose_convolutions,
+    compiler_options,
+    conv_general_dilated,
+    convolutions,
+    only_xla,
+)
 from ispf_jax.ops.upsample import upsampled_conv
 
 __all__ = [
-    "IMPLEMENTATIONS", "choose_convolutions", "compiler_options", "conv_general_dilated", "convolutions", "only_xla", "upsampled_conv",
-]  # fmt: skip
+    "IMPLEMENTATIONS",
+    "choose_convolutions",
+    "compiler_options",
+    "conv_general_dilated",
+    "convolutions",
+    "only_xla",
+    "upsampled_conv",
+]

@@ -71,9 +71,18 @@ def compiler_options() -> dict:
 
 
 def conv_general_dilated(
-    lhs, rhs, window_strides, padding, lhs_dilation=None, rhs_dilation=None, dimension_numbers=None,
-    feature_group_count=1, batch_group_count=1, precision=None, preferred_element_type=None,
-):  # fmt: skip
+    lhs,
+    rhs,
+    window_strides,
+    padding,
+    lhs_dilation=None,
+    rhs_dilation=None,
+    dimension_numbers=None,
+    feature_group_count=1,
+    batch_group_count=1,
+    precision=None,
+    preferred_element_type=None,
+):
     """`jax.lax.conv_general_dilated` with own gradients where that pays: images [N, H, W, I], filters [h, w, I, O]."""
     plain = (
         jax.default_backend() == "cpu"
@@ -87,8 +96,17 @@ def conv_general_dilated(
     )
     if not plain:
         return lax.conv_general_dilated(
-            lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count,
-            batch_group_count, precision, preferred_element_type,
+            lhs,
+            rhs,
+            window_strides,
+            padding,
+            lhs_dilation,
+            rhs_dilation,
+            dimension_numbers,
+            feature_group_count,
+            batch_group_count,
+            precision,
+            preferred_element_type,
         )
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
@@ -106,7 +124,9 @@ def _conv_forward(x, w, strides, padding, precision):
 
 def _conv_backward(strides, padding, precision, residuals, g):
     x, w = residuals
-    return input_gradient(g, w, x.shape, strides, padding, precision), filter_gradient(x, g, w.shape, strides, padding, precision)
+    return input_gradient(g, w, x.shape, strides, padding, precision), filter_gradient(
+        x, g, w.shape, strides, padding, precision
+    )
 
 
 _conv.defvjp(_conv_forward, _conv_backward)

@@ -136,14 +136,22 @@ class _Convolution:
         dtype = _TYPES[dtype]
         images, outputs = _image_layout(x, dtype), _image_layout(y, dtype)
         filters, preferred = _filter_layouts(w, dtype)
-        geometry = _Dims(*strides), _Dims(0, 0), _Dims(*(low for low, _ in padding)), _Dims(*(high for _, high in padding))
+        geometry = (
+            _Dims(*strides),
+            _Dims(0, 0),
+            _Dims(*(low for low, _ in padding)),
+            _Dims(*(high for _, high in padding)),
+        )
         description = _description(kind, images, preferred, outputs, geometry)
         preferred = _queried(description, _DIFF_WEIGHTS_MD if kind == BY_FILTERS else _WEIGHTS_MD)
         scratchpad = _queried(description, _SCRATCHPAD_MD)
 
         self._steps, self._kept = [], []
         self._stream = _made("stream", library().engine, _IN_ORDER)
-        handed = {letter: _made("memory", layout, library().engine, None) for letter, layout in zip("xwy", (images, filters, outputs))}
+        handed = {
+            letter: _made("memory", layout, library().engine, None)
+            for letter, layout in zip("xwy", (images, filters, outputs))
+        }
         self._operands = [handed[letter] for letter in _OPERANDS[kind]]
         used = dict(handed)
         reorder = not library().dnnl_memory_desc_equal(preferred, filters)

@@ -31,7 +31,11 @@ def pays(images, w_shape, strides, padding, wide: int) -> bool:
       images: [N, H, W, C], either side's; shape and type are looked at.
       w_shape: of the filters, [h, w, I, O].
     """
-    fits = w_shape[:2] == (_KERNEL, _KERNEL) and tuple(strides) == (1, 1) and tuple(map(tuple, padding)) == ((1, 1), (1, 1))
+    fits = (
+        w_shape[:2] == (_KERNEL, _KERNEL)
+        and tuple(strides) == (1, 1)
+        and tuple(map(tuple, padding)) == ((1, 1), (1, 1))
+    )
     batch, height, width, _ = images.shape
     whole = height % TILE == width % TILE == 0
     many = batch * height * width >= _MANY * TILE**2

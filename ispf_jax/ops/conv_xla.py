@@ -54,7 +54,9 @@ def _filter_gradient_of_few(x, g, w_shape, padding, precision):
     """The same for few output channels, where patches of the output gradient are the smaller matrix: a full correlation."""
     height, width = x.shape[1:3]
     chunk = _largest_divisor(x.shape[0], max(1, _CHUNK_PIXELS // (height * width)))
-    shifted = [(k - 1 - low, size - out + low) for k, (low, _), size, out in zip(w_shape, padding, x.shape[1:3], g.shape[1:3])]
+    shifted = [
+        (k - 1 - low, size - out + low) for k, (low, _), size, out in zip(w_shape, padding, x.shape[1:3], g.shape[1:3])
+    ]
 
     def product(x_chunk, g_chunk):
         patches = _patches(g_chunk, w_shape[:2], (1, 1)).reshape(chunk * height * width, -1)

@@ -35,8 +35,12 @@ _CREATE_ERROR = ctypes.CFUNCTYPE(c_void_p, POINTER(_ErrorArguments))
 
 class _Api(Structure):
     _fields_ = [
-        ("size", c_size_t), ("extension", c_void_p), ("version", _Version), ("internal", c_void_p), ("create_error", _CREATE_ERROR),
-    ]  # fmt: skip
+        ("size", c_size_t),
+        ("extension", c_void_p),
+        ("version", _Version),
+        ("internal", c_void_p),
+        ("create_error", _CREATE_ERROR),
+    ]
 
 
 class _Buffer(Structure):
@@ -45,8 +49,12 @@ class _Buffer(Structure):
 
 class _Buffers(Structure):
     _fields_ = [
-        ("size", c_size_t), ("extension", c_void_p), ("count", c_int64), ("types", c_void_p), ("items", POINTER(POINTER(_Buffer))),
-    ]  # fmt: skip
+        ("size", c_size_t),
+        ("extension", c_void_p),
+        ("count", c_int64),
+        ("types", c_void_p),
+        ("items", POINTER(POINTER(_Buffer))),
+    ]
 
     def addresses(self):
         return [self.items[i][0].data for i in range(self.count)]
@@ -58,16 +66,26 @@ class _Text(Structure):
 
 class _Attributes(Structure):
     _fields_ = [
-        ("size", c_size_t), ("extension", c_void_p), ("count", c_int64), ("types", c_void_p), ("names", c_void_p),
+        ("size", c_size_t),
+        ("extension", c_void_p),
+        ("count", c_int64),
+        ("types", c_void_p),
+        ("names", c_void_p),
         ("items", POINTER(POINTER(_Text))),
-    ]  # fmt: skip
+    ]
 
 
 class _Call(Structure):
     _fields_ = [
-        ("size", c_size_t), ("extension", POINTER(_Extension)), ("api", POINTER(_Api)), ("context", c_void_p),
-        ("stage", c_int), ("arguments", _Buffers), ("results", _Buffers), ("attributes", _Attributes),
-    ]  # fmt: skip
+        ("size", c_size_t),
+        ("extension", POINTER(_Extension)),
+        ("api", POINTER(_Api)),
+        ("context", c_void_p),
+        ("stage", c_int),
+        ("arguments", _Buffers),
+        ("results", _Buffers),
+        ("attributes", _Attributes),
+    ]
 
 
 _HANDLER = ctypes.CFUNCTYPE(c_void_p, POINTER(_Call))
@@ -82,7 +100,9 @@ def register(name: str, function: Callable[..., None]):
 
     def handler(pointer):
         frame = pointer[0]
-        if frame.extension and frame.extension[0].type == _METADATA:  # not a call: XLA asks what interface the handler was written for
+        if (
+            frame.extension and frame.extension[0].type == _METADATA
+        ):  # not a call: XLA asks what interface the handler was written for
             frame.extension[0].metadata[0].version = frame.api[0].version
             return None
         try:

@@ -4,16 +4,16 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ispf_jax.runtime.atomic import atomic_write_text
 from ispf_jax.report import workdir as reading
 from ispf_jax.report.audits import write_audit_csv
 from ispf_jax.report.averages_csv import write_averages_csv
 from ispf_jax.report.cells import Table, to_console, to_markdown
 from ispf_jax.report.paper_tables import paper_tables
-from ispf_jax.runtime.rows import write_results
 from ispf_jax.report.table import settings, summary_table, summary_tables
 from ispf_jax.report.verdict import judge
 from ispf_jax.report.verdict_tables import class_table, places_table, verdict_table
+from ispf_jax.runtime.atomic import atomic_write_text
+from ispf_jax.runtime.rows import write_results
 
 
 def write_report(workdir: str | os.PathLike, provenance: dict[str, Any] | None = None) -> str:
@@ -78,5 +78,7 @@ def _tables(contents: reading.Contents) -> list[list[Table]]:
     """The tables of one work directory by kind: results, what is left, classes, the paper's."""
     verdicts = {", ".join(key): judge(contents, *key) for key in _settings(contents)}
     left = [verdict_table(verdict, f"What is left: {name}") for name, verdict in verdicts.items()]
-    classes = [table for name, verdict in verdicts.items() if (table := class_table(verdict, f"Class by class: {name}"))]
+    classes = [
+        table for name, verdict in verdicts.items() if (table := class_table(verdict, f"Class by class: {name}"))
+    ]
     return [summary_tables(contents.rows), left, classes, paper_tables(contents)]

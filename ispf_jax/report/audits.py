@@ -4,13 +4,14 @@ import csv
 import io
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Iterable
+from typing import Any
 
-from ispf_jax.runtime.atomic import atomic_write_text, from_plain, to_plain
 from ispf_jax.report.averages import RunKey
 from ispf_jax.report.names import metric_order, model_order
+from ispf_jax.runtime.atomic import atomic_write_text, from_plain, to_plain
 from ispf_jax.runtime.rows import forget_order, set_aside
 
 FORMAT = 1
@@ -122,13 +123,17 @@ def write_audit_csv(workdir: str | os.PathLike, audits: Iterable[Audit]) -> Path
     for audit in audits:
         for m in sorted(audit.measurements, key=lambda m: (model_order(m.model), metric_order(m.metric))):
             values = to_plain([getattr(m, f.name) for f in fields(Measurement)])
-            table.writerow([audit.dataset, audit.arch, audit.forget, audit.seed, *("" if v is None else v for v in values)])
+            table.writerow(
+                [audit.dataset, audit.arch, audit.forget, audit.seed, *("" if v is None else v for v in values)]
+            )
     return atomic_write_text(Path(workdir) / "audit.csv", text.getvalue())
 
 
 def _measurement(entry: dict[str, Any]) -> Measurement:
     known = {f.name for f in fields(Measurement)}
-    return Measurement(**{name: value for name, value in entry.items() if name in known})  # TypeError for missing fields
+    return Measurement(
+        **{name: value for name, value in entry.items() if name in known}
+    )  # TypeError for missing fields
 
 
 def _check(audit: Audit) -> None:
@@ -141,7 +146,9 @@ def _check(audit: Audit) -> None:
             raise ValueError(f"{m.model} {m.metric}: value, low, high, n and place must be numbers")
     for curve in audit.curves:
         if len(curve["steps"]) != len(curve["accuracy"]) or not isinstance(curve["model"] + curve["kind"], str):
-            raise ValueError(f"the curve {curve['kind']} of {curve['model']} has {len(curve['steps'])} steps, {len(curve['accuracy'])} values")
+            raise ValueError(
+                f"the curve {curve['kind']} of {curve['model']} has {len(curve['steps'])} steps, {len(curve['accuracy'])} values"
+            )
     for of_point, pictures in (("kind", audit.embedding), ("classes", audit.representation)):
         for picture in pictures:
             if len(picture["points"]) != len(picture[of_point]) or any(len(point) != 2 for point in picture["points"]):

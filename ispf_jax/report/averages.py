@@ -1,8 +1,8 @@
 """The one way in which this report averages over runs, so that no two of its tables can disagree."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Iterable
 
 import numpy as np
 

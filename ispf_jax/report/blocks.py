@@ -1,17 +1,31 @@
 """What was run, sorted for the paper's tables: one block for every data set, network and base."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Iterable
+from typing import Any
 
 from ispf_jax.report import paper
 from ispf_jax.report.averages import Average, RunKey, average
 from ispf_jax.report.names import METHOD_NAMES
-from ispf_jax.runtime.rows import REFERENCES, Row, forget_order
 from ispf_jax.report.table import BEST_TEST, settings
 from ispf_jax.report.verdict import judge
 from ispf_jax.report.workdir import Contents
+from ispf_jax.runtime.rows import REFERENCES, Row, forget_order
 
-_ORDER = ("original", "dfkd", "retrain", "masked_head", "retrained_head", "blockf", "gkt", "is", "pf", "ispf", "pd", "pd_is")
+_ORDER = (
+    "original",
+    "dfkd",
+    "retrain",
+    "masked_head",
+    "retrained_head",
+    "blockf",
+    "gkt",
+    "is",
+    "pf",
+    "ispf",
+    "pd",
+    "pd_is",
+)
 _TITLES = {"svhn": "SVHN", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "allcnn": "AllCNN", "resnet18": "ResNet18"}
 _FIELDS = {"A_f": "acc_forget", "A_r": "acc_retain"}
 _AUDITED = {"MIA-I": "mia1", "MIA-II": "mia2", "AIN": "ain"}
@@ -36,7 +50,9 @@ class Block:
 
     @property
     def title(self) -> str:
-        return f"{_TITLES.get(self.dataset, self.dataset)}, {_TITLES.get(self.arch, self.arch)}" + (f" ({self.base})" if self.base else "")
+        return f"{_TITLES.get(self.dataset, self.dataset)}, {_TITLES.get(self.arch, self.arch)}" + (
+            f" ({self.base})" if self.base else ""
+        )
 
     @property
     def sets(self) -> list[str]:
@@ -45,7 +61,9 @@ class Block:
 
     @property
     def methods(self) -> list[str]:
-        return sorted({method for method, _ in self.values}, key=lambda m: _ORDER.index(m) if m in _ORDER else len(_ORDER))
+        return sorted(
+            {method for method, _ in self.values}, key=lambda m: _ORDER.index(m) if m in _ORDER else len(_ORDER)
+        )
 
     def runs(self, method: str, metric: str, sets: Iterable[str]) -> dict[RunKey, float]:
         return {run: value for run, value in self.values.get((method, metric), {}).items() if run[0] in sets}
@@ -75,8 +93,11 @@ def blocks(contents: Contents) -> list[Block]:
                 method, _, of = model.partition("/")
                 for head in (h for h, n in _AUDITED.items() if n == name and of in ("", base)):
                     values[method, head] = {run: m.value for run, m in finding.defined.items()}
-                    bounds += sorted((run[0], f"{METHOD_NAMES.get(method, method)}: {m.note}") for run, m in finding.runs.items()
-                                     if head == "AIN" and m.note not in ("", "exact"))
+                    bounds += sorted(
+                        (run[0], f"{METHOD_NAMES.get(method, method)}: {m.note}")
+                        for run, m in finding.runs.items()
+                        if head == "AIN" and m.note not in ("", "exact")
+                    )
             for run in contents.runs:
                 kept = [r["kept"] for r in run.records if isinstance(r.get("kept"), (int, float))]
                 if kept and run.base == base and (run.method, "A_r") in values:

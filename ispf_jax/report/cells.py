@@ -1,8 +1,8 @@
 """Tables as values, written once and shown three ways: on the console, in `tables.md` and on the page."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import Sequence
 
 MISSING = "-"
 """What a cell shows that nothing was measured for."""
@@ -79,7 +79,9 @@ class Table:
 
     def __post_init__(self):
         if any(len(row) != len(self.columns) for row in self.rows):
-            raise ValueError(f"table {self.title!r}: a row has another number of cells than the {len(self.columns)} columns")
+            raise ValueError(
+                f"table {self.title!r}: a row has another number of cells than the {len(self.columns)} columns"
+            )
 
     def of_part(self, part: str) -> "Table":
         """The same with the part of a sweep in the title, if it is of one."""

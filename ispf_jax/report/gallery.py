@@ -26,25 +26,46 @@ class Gallery:
 
     def beyond(self, shown: int) -> int:
         """How many pictures of audits, training and classes are not on a page that shows so many of each."""
-        return sum(len(pictures) for _, pictures in self.audits[shown:]) + sum(max(0, len(p) - shown) for p in (self.training, self.classes))
+        return sum(len(pictures) for _, pictures in self.audits[shown:]) + sum(
+            max(0, len(p) - shown) for p in (self.training, self.classes)
+        )
 
 
 def gallery(contents: Contents) -> Gallery:
     """The pictures of everything there is."""
-    kinds = (audit.relearning, audit.class_accuracies, audit.confusion, audit.closeness, audit.representations, audit.embeddings)
-    audits = [(f"Forgetting {contents.forget_name(a.forget)}, seed {a.seed}", [p for kind in kinds for p in kind(a, contents.bases)])
-              for a in contents.audits]
+    kinds = (
+        audit.relearning,
+        audit.class_accuracies,
+        audit.confusion,
+        audit.closeness,
+        audit.representations,
+        audit.embeddings,
+    )
+    audits = [
+        (
+            f"Forgetting {contents.forget_name(a.forget)}, seed {a.seed}",
+            [p for kind in kinds for p in kind(a, contents.bases)],
+        )
+        for a in contents.audits
+    ]
     return Gallery(
-        accuracy.accuracy_bars(contents.rows), audits, training.training_curves(contents.runs), generator.class_histograms(contents.runs),
-        generator.synthesis_against_accuracy(contents), training.loss_curves(contents.runs),
+        accuracy.accuracy_bars(contents.rows),
+        audits,
+        training.training_curves(contents.runs),
+        generator.class_histograms(contents.runs),
+        generator.synthesis_against_accuracy(contents),
+        training.loss_curves(contents.runs),
     )
 
 
 def combined_gallery(parts: dict[str, Contents]) -> Gallery:
     """The pictures that sum up a part, for every part of a sweep; all others are on the parts' own pages."""
+
     def named(part: str, pictures: list[Picture]) -> list[Picture]:
         return [replace(p, name=f"{p.name}_{part}", title=in_part(p.title, part)) for p in pictures]
 
     bars = [picture for part, c in parts.items() for picture in named(part, accuracy.accuracy_bars(c.rows))]
-    synthesis = [picture for part, c in parts.items() for picture in named(part, generator.synthesis_against_accuracy(c))]
+    synthesis = [
+        picture for part, c in parts.items() for picture in named(part, generator.synthesis_against_accuracy(c))
+    ]
     return Gallery(bars, [], [], [], synthesis, [])

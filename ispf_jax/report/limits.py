@@ -27,18 +27,23 @@ def limits(contents: Contents) -> Limits:
     measured = [m for audit in contents.audits for m in audit.measurements]
     said = list(ALWAYS)
     if any(m.metric == "mia1" for m in measured):
-        said.append("MIA-I saturates: it is 0 or 100 for any model that gives the class no confidence, a masked head included.")
+        said.append(
+            "MIA-I saturates: it is 0 or 100 for any model that gives the class no confidence, a masked head included."
+        )
     if contents.rows and all(r["acc_overall"] is None for r in contents.rows):
         said.append("There were no test images: no accuracy was measured, the original's neither.")
     ways = Counter(r["computed"] for r in contents.rows if r.get("computed"))
     if len(ways) > 1:
         said.append(
             "Results were computed in several ways, which may round differently; training amplifies that as another seed would: "
-            + "; ".join(f"{way} ({count} result{'s' * (count > 1)})" for way, count in sorted(ways.items())) + "."
-        )  # fmt: skip
+            + "; ".join(f"{way} ({count} result{'s' * (count > 1)})" for way, count in sorted(ways.items()))
+            + "."
+        )
     seeds, sets = len({a.seed for a in contents.audits}), len({a.forget for a in contents.audits})
     if measured and (seeds < 3 or sets < 2):
-        said.append(f"{sets} forget set{'s' * (sets > 1)} and {seeds} training seed{'s' * (seeds > 1)} were audited; results vary with both.")
+        said.append(
+            f"{sets} forget set{'s' * (sets > 1)} and {seeds} training seed{'s' * (seeds > 1)} were audited; results vary with both."
+        )
     tiers = {}
     for m in sorted(measured, key=lambda m: metric_order(m.metric)):
         tiers.setdefault(m.tier or "not said", {})[metric(m.metric).label.partition(",")[0]] = None

@@ -2,13 +2,13 @@
 
 import base64
 import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterable, Sequence
+from typing import Any
 
 import jinja2
 
-from ispf_jax.runtime.atomic import atomic_write_text, ensure_writable
 from ispf_jax.report import svg
 from ispf_jax.report.cells import Place, Table, in_part
 from ispf_jax.report.figures.style import Picture, panel_svgs
@@ -18,11 +18,12 @@ from ispf_jax.report.limits import limits
 from ispf_jax.report.names import METHOD_NAMES, metric, metric_order
 from ispf_jax.report.paper_tables import paper_tables
 from ispf_jax.report.provenance import facts, hashes_table, runs_table, times_table
-from ispf_jax.runtime.rows import REFERENCES, forget_order, method_order
 from ispf_jax.report.table import settings, summary_tables
 from ispf_jax.report.verdict import judge
 from ispf_jax.report.verdict_tables import class_table, full_table, sentences, verdict_table
 from ispf_jax.report.workdir import Contents, missing
+from ispf_jax.runtime.atomic import atomic_write_text, ensure_writable
+from ispf_jax.runtime.rows import REFERENCES, forget_order, method_order
 
 SHOWN = 3
 """Pictures of so many forget sets and seeds are on the page; those of the others are in `figures/` only."""
@@ -54,20 +55,50 @@ def write_page(workdir: str | os.PathLike, parts: dict[str, Contents], gallery: 
 def render(parts: dict[str, Contents], gallery: Gallery) -> str:
     """The page as text: of one work directory, {"": contents}, or of the parts of a sweep, each with tables of its own."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("ispf_jax.report"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        loader=jinja2.PackageLoader("ispf_jax.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    environment.globals |= {"place_bar": svg.place_bar, "legend_mark": svg.legend_mark, "panels": _panels, "png": _png, "example": Place(0.3)}
-    every = Contents(rows=[r for c in parts.values() for r in c.rows], audits=[a for c in parts.values() for a in c.audits])
-    found = [_setting(part, c, *key) for part, c in parts.items() for key in settings([*c.rows, *(vars(a) for a in c.audits)])]
+    environment.globals |= {
+        "place_bar": svg.place_bar,
+        "legend_mark": svg.legend_mark,
+        "panels": _panels,
+        "png": _png,
+        "example": Place(0.3),
+    }
+    every = Contents(
+        rows=[r for c in parts.values() for r in c.rows], audits=[a for c in parts.values() for a in c.audits]
+    )
+    found = [
+        _setting(part, c, *key)
+        for part, c in parts.items()
+        for key in settings([*c.rows, *(vars(a) for a in c.audits)])
+    ]
     combined = "" not in parts
     return environment.get_template("page.html").render(
-        title=_title(parts), subtitle=_subtitle(parts, every), settings=found, limits=limits(every), missing=missing(parts),
-        summaries=_each(parts, lambda c: summary_tables(c.rows)), paper=_each(parts, paper_tables), audits=_shown(gallery.audits),
-        training=_shown(gallery.training), accuracy=gallery.accuracy, synthesis=gallery.synthesis, classes=_shown(gallery.classes),
-        hidden=gallery.beyond(SHOWN), samples=[] if combined else [group for c in parts.values() for group in _samples(c)],
-        health=_each(parts, lambda c: [health_table(c.runs, c.audits)]), runs=_each(parts, lambda c: [runs_table(c.rows)]),
+        title=_title(parts),
+        subtitle=_subtitle(parts, every),
+        settings=found,
+        limits=limits(every),
+        missing=missing(parts),
+        summaries=_each(parts, lambda c: summary_tables(c.rows)),
+        paper=_each(parts, paper_tables),
+        audits=_shown(gallery.audits),
+        training=_shown(gallery.training),
+        accuracy=gallery.accuracy,
+        synthesis=gallery.synthesis,
+        classes=_shown(gallery.classes),
+        hidden=gallery.beyond(SHOWN),
+        samples=[] if combined else [group for c in parts.values() for group in _samples(c)],
+        health=_each(parts, lambda c: [health_table(c.runs, c.audits)]),
+        runs=_each(parts, lambda c: [runs_table(c.rows)]),
         facts=[(in_part(name, part), pairs) for part, c in parts.items() for name, pairs in facts(c)],
-        times=_each(parts, lambda c: [times_table(c)]), hashes=_each(parts, lambda c: [hashes_table(c)]), asks=_asks(every), names=METHOD_NAMES,
+        times=_each(parts, lambda c: [times_table(c)]),
+        hashes=_each(parts, lambda c: [hashes_table(c)]),
+        asks=_asks(every),
+        names=METHOD_NAMES,
         pages=[f"{part}/report/index.html" for part in parts] if combined else [],
     )
 
@@ -84,10 +115,21 @@ def _setting(part: str, contents: Contents, dataset: str, arch: str) -> Setting:
     details = []
     for s in sets if len(sets) > 1 else []:
         own, words = judge(contents, dataset, arch, {s}), f"{name}: forgetting {contents.forget_name(s)}"
-        details.append((contents.forget_name(s), [t for t in (full_table(own, words), class_table(own, words + ", class by class")) if t]))
+        details.append(
+            (
+                contents.forget_name(s),
+                [t for t in (full_table(own, words), class_table(own, words + ", class by class")) if t],
+            )
+        )
     classes = None if details else class_table(verdict, f"{name}: accuracy class by class")
-    return Setting(name, verdict_table(verdict, f"{name}: what is left"), sentences(verdict), full_table(verdict, f"{name}: all measurements"),
-                   classes, details)
+    return Setting(
+        name,
+        verdict_table(verdict, f"{name}: what is left"),
+        sentences(verdict),
+        full_table(verdict, f"{name}: all measurements"),
+        classes,
+        details,
+    )
 
 
 def _title(parts: dict[str, Contents]) -> str:
@@ -108,26 +150,50 @@ def _subtitle(parts: dict[str, Contents], every: Contents) -> list[tuple[str, st
     trials = sum(len({(r["forget"], r["seed"]) for r in c.rows} | {a.key for a in c.audits}) for c in parts.values())
     notes = dict.fromkeys(c.data_note for c in parts.values() if c.data_note)
     found = [
-        ("Forgotten", (f"{len(sets)} sets: " if len(sets) > 1 else "class " if sets else "") + (forgotten or "nothing yet")),
-        ("From", "; ".join(f"{a} without images" if d == "none" else f"{a} on {d}" for d, a in settings([*rows, *(vars(x) for x in every.audits)])) or "no model yet"),
-        ("By", (", ".join(METHOD_NAMES.get(m, m) for m in methods) or "no method yet") + (f", base {' and '.join(bases)}" if bases else "")),
+        (
+            "Forgotten",
+            (f"{len(sets)} sets: " if len(sets) > 1 else "class " if sets else "") + (forgotten or "nothing yet"),
+        ),
+        (
+            "From",
+            "; ".join(
+                f"{a} without images" if d == "none" else f"{a} on {d}"
+                for d, a in settings([*rows, *(vars(x) for x in every.audits)])
+            )
+            or "no model yet",
+        ),
+        (
+            "By",
+            (", ".join(METHOD_NAMES.get(m, m) for m in methods) or "no method yet")
+            + (f", base {' and '.join(bases)}" if bases else ""),
+        ),
         ("Trials", ("seed " if len(seeds) == 1 else "seeds ") + ", ".join(map(str, seeds)) if seeds else "none yet"),
         ("Audited", f"{len(every.audits)} of {trials} trials"),
     ]
-    return found + ([] if "" in parts else [("Parts", ", ".join(parts))]) + ([("Data", "; ".join(notes))] if notes else [])
+    return (
+        found + ([] if "" in parts else [("Parts", ", ".join(parts))]) + ([("Data", "; ".join(notes))] if notes else [])
+    )
 
 
 def _asks(contents: Contents) -> list[tuple[str, str]]:
     """(metric, what it asks) of all that were measured; layers of one metric are one."""
-    found = {metric(m.metric).label.partition(",")[0] if metric(m.metric).kind in ("layers", "closeness") else metric(m.metric).label: metric(m.metric).asks
-             for m in sorted((m for a in contents.audits for m in a.measurements), key=lambda m: metric_order(m.metric))
-             if metric(m.metric).kind != "classes"}
+    found = {
+        metric(m.metric).label.partition(",")[0]
+        if metric(m.metric).kind in ("layers", "closeness")
+        else metric(m.metric).label: metric(m.metric).asks
+        for m in sorted((m for a in contents.audits for m in a.measurements), key=lambda m: metric_order(m.metric))
+        if metric(m.metric).kind != "classes"
+    }
     return [(label, asks) for label, asks in found.items() if asks]
 
 
 def _forgotten(parts: dict[str, Contents]) -> dict[str, list[int]]:
     """{what a forget set is called: its classes}, each set once, in their order."""
-    found = {c.forget_name(s): forget_order(s) for c in parts.values() for s in {r["forget"] for r in c.rows} | {a.forget for a in c.audits}}
+    found = {
+        c.forget_name(s): forget_order(s)
+        for c in parts.values()
+        for s in {r["forget"] for r in c.rows} | {a.forget for a in c.audits}
+    }
     return dict(sorted(found.items(), key=lambda item: (item[1], item[0])))
 
 
@@ -136,7 +202,10 @@ def _samples(contents: Contents) -> list[tuple[str, list]]:
     groups: dict[tuple, list] = {}
     for sample in contents.samples:
         groups.setdefault((sample.base, sample.forget, sample.seed), []).append(sample)
-    return [(f"{base}, forgetting {contents.forget_name(forget)}, seed {seed}", group) for (base, forget, seed), group in list(groups.items())[:SHOWN]]
+    return [
+        (f"{base}, forgetting {contents.forget_name(forget)}, seed {seed}", group)
+        for (base, forget, seed), group in list(groups.items())[:SHOWN]
+    ]
 
 
 def _shown(pictures: Sequence[Any]) -> Sequence[Any]:

@@ -5,8 +5,8 @@ from ispf_jax.report.averages import Average, RunKey, average, count
 from ispf_jax.report.blocks import Block, blocks
 from ispf_jax.report.cells import Cell, Column, Table
 from ispf_jax.report.names import METHOD_NAMES
-from ispf_jax.runtime.rows import forget_order
 from ispf_jax.report.workdir import Contents
+from ispf_jax.runtime.rows import forget_order
 
 NEAR = {"AIN": 0.1, "samples": 5.0}
 """A difference to the paper up to this (else one percentage point) is marked as near."""
@@ -14,8 +14,10 @@ NEAR = {"AIN": 0.1, "samples": 5.0}
 _STAR = "A_f* and A_r* are of the epoch with the best A_r on the test images, as the paper selects; all other numbers are the last epoch's."
 _STAND_IN = "The public text does not say which classes the paper's Distributed set has; this one is a stand-in."
 _SINGLE = "The paper averages over three single classes, which its public text does not name; those forgotten here may be others."
-_FEWER = ("Where fewer than all ten classes were forgotten, A_f and A_r stand beside the mean of the paper's table 9 over the same classes; what it "
-          "prints as a mean over all ten only is not compared.")
+_FEWER = (
+    "Where fewer than all ten classes were forgotten, A_f and A_r stand beside the mean of the paper's table 9 over the same classes; what it "
+    "prints as a mean over all ten only is not compared."
+)
 _TEN = {str(number) for number in range(10)}
 
 
@@ -32,9 +34,15 @@ def paper_tables(contents: Contents) -> list[Table]:
         if multis or block.beside == "cifar100":
             distributed = [s for s in multis if frozenset(forget_order(s)) == paper.DISTRIBUTED]
             others = [s for s in multis if s not in distributed]
-            tables += [_accuracies(block, 2, words, sets, kind) for kind, words, sets in (
-                ("single", "single classes", singles), ("multi", "ten classes at once, distributed", distributed),
-                ("", "several classes at once", others)) if sets]
+            tables += [
+                _accuracies(block, 2, words, sets, kind)
+                for kind, words, sets in (
+                    ("single", "single classes", singles),
+                    ("multi", "ten classes at once, distributed", distributed),
+                    ("", "several classes at once", others),
+                )
+                if sets
+            ]
         if multis and any((method, "samples") in block.values for method in block.methods):
             tables.append(_table6(block, multis))
         if any(method in ("pd", "pd_is") for method in block.methods):
@@ -50,16 +58,33 @@ def _table1(block: Block, sets: list[str]) -> Table:
     lines, compared = _lines(block, methods, heads, sets, 1)
     notes = ("Original and DFKD show the accuracy on all classes in both columns, as the paper does.",)
     bounds = dict.fromkeys(said for forget, said in block.bounds if forget in sets)
-    notes += (f"AIN is a bound or undefined where a model did not relearn in time ({'; '.join(bounds)}).",) if bounds else ()
-    which = f"forgetting class {sets[0]}" if len(sets) == 1 else f"mean over {len(sets)} classes, one forgotten at a time"
-    return _table(f"Table 1: {block.title}, {which}", heads, lines, block.notes(compared) + _fewer(block, methods, sets, compared) + notes)
+    notes += (
+        (f"AIN is a bound or undefined where a model did not relearn in time ({'; '.join(bounds)}).",) if bounds else ()
+    )
+    which = (
+        f"forgetting class {sets[0]}" if len(sets) == 1 else f"mean over {len(sets)} classes, one forgotten at a time"
+    )
+    return _table(
+        f"Table 1: {block.title}, {which}",
+        heads,
+        lines,
+        block.notes(compared) + _fewer(block, methods, sets, compared) + notes,
+    )
 
 
 def _accuracies(block: Block, number: int, words: str, sets: list[str], kind: str = "single") -> Table:
     """Tables 2 and 7: A_f and A_r."""
     heads = _heads(block, ("A_f", "A_r", "A_f*", "A_r*"))
     lines, compared = _lines(block, block.methods, heads, sets, number, kind)
-    notes = ({"single": (_SINGLE,), "multi": (_STAND_IN,)}[kind] if number == 2 else _fewer(block, block.methods, sets, compared)) if compared else ()
+    notes = (
+        (
+            {"single": (_SINGLE,), "multi": (_STAND_IN,)}[kind]
+            if number == 2
+            else _fewer(block, block.methods, sets, compared)
+        )
+        if compared
+        else ()
+    )
     return _table(f"Table {number}: {block.title}, {words}", heads, lines, block.notes(compared) + notes)
 
 
@@ -75,12 +100,19 @@ def _table6(block: Block, sets: list[str]) -> Table:
             part, compared = _line(block, method, heads, [forget], 6, kind)
             cells += part[1:]
             any_compared |= compared
-        columns += [Column({"samples": "#Sample"}.get(head, head), group=kind.capitalize() or f"classes {forget}") for head in heads]
+        columns += [
+            Column({"samples": "#Sample"}.get(head, head), group=kind.capitalize() or f"classes {forget}")
+            for head in heads
+        ]
     notes = block.notes(any_compared) + ((_STAR,) if "A_r*" in heads else ())
     if any(frozenset(forget_order(f)) == paper.DISTRIBUTED for f in sets):
         notes += (_STAND_IN,)
-    return Table(f"Table 6: {block.title}, samples per step that the student learns from", tuple(columns),
-                 tuple(map(tuple, lines.values())), notes)
+    return Table(
+        f"Table 6: {block.title}, samples per step that the student learns from",
+        tuple(columns),
+        tuple(map(tuple, lines.values())),
+        notes,
+    )
 
 
 def _table8(block: Block, sets: list[str]) -> Table:
@@ -102,11 +134,19 @@ def _table9(block: Block, sets: list[str], wide: int = 10) -> list[Table]:
                 cells = [Cell("" if i else METHOD_NAMES.get(method, method)), Cell(head)]
                 for forget in part:
                     beside = _papers_epoch(block, method, head, [forget])
-                    theirs = paper.printed_class(block.beside, block.arch, method, head.rstrip("*"), int(forget)) if beside else None
+                    theirs = (
+                        paper.printed_class(block.beside, block.arch, method, head.rstrip("*"), int(forget))
+                        if beside
+                        else None
+                    )
                     compared |= theirs is not None
                     cells.append(_cell(block.over(method, head, [forget]), theirs, head))
                 lines.append(tuple(cells))
-        columns = (Column("method", words=True), Column("", words=True), *(Column(forget, group="forgotten class") for forget in part))
+        columns = (
+            Column("method", words=True),
+            Column("", words=True),
+            *(Column(forget, group="forgotten class") for forget in part),
+        )
         notes = block.notes(compared) + ((_STAR,) if any(cells[1].text == "A_r*" for cells in lines) else ())
         tables.append(Table(f"Table 9: {block.title}, class by class", columns, tuple(lines), notes))
     return tables
@@ -117,9 +157,13 @@ def _heads(block: Block, heads: tuple[str, ...]) -> list[str]:
     return [h for h in heads if any((m, h) in block.values for m in block.methods)]
 
 
-def _lines(block: Block, methods, heads, sets, number: int, kind: str = "single") -> tuple[list[tuple[Cell, ...]], bool]:
+def _lines(
+    block: Block, methods, heads, sets, number: int, kind: str = "single"
+) -> tuple[list[tuple[Cell, ...]], bool]:
     """Lines of the methods that have any of the numbers, and whether a line holds a number of the paper."""
-    found = [_line(block, m, heads, sets, number, kind) for m in methods if any(block.over(m, head, sets) for head in heads)]
+    found = [
+        _line(block, m, heads, sets, number, kind) for m in methods if any(block.over(m, head, sets) for head in heads)
+    ]
     return [line for line, _ in found], any(compared for _, compared in found)
 
 
@@ -129,7 +173,11 @@ def _line(block: Block, method: str, heads, sets, number: int, kind: str) -> tup
     every = set().union(*runs.values())
     cells, compared = [Cell(METHOD_NAMES.get(method, method), count(every) if every else "")], False
     for head in heads:
-        theirs = _printed(number, block, method, head.rstrip("*"), kind, runs[head] or every) if _papers_epoch(block, method, head, sets) else None
+        theirs = (
+            _printed(number, block, method, head.rstrip("*"), kind, runs[head] or every)
+            if _papers_epoch(block, method, head, sets)
+            else None
+        )
         compared |= theirs is not None
         fewer = f"{len(runs[head])} of {len(every)} runs" if 0 < len(runs[head]) < len(every) else ""
         cells.append(_cell(block.over(method, head, sets), theirs, head, fewer))
@@ -149,7 +197,11 @@ def _printed(number: int, block: Block, method: str, head: str, kind: str, runs:
     table = 1 if number == 8 and method in ("pf", "ispf", "retrain") else number
     if table in (2, 6) or _whole(runs) or (method in ("original", "dfkd") and head in ("A_f", "A_r")):
         return paper.printed(table, block.beside, block.arch, method, head, kind)
-    theirs = {run: paper.printed_class(block.beside, block.arch, method, head, int(run[0])) for run in runs if run[0].isdecimal()}
+    theirs = {
+        run: paper.printed_class(block.beside, block.arch, method, head, int(run[0]))
+        for run in runs
+        if run[0].isdecimal()
+    }
     if table != 1 or len(theirs) < len(runs) or None in theirs.values():
         return None
     if len({forget for forget, _ in runs}) == 1:
@@ -177,7 +229,11 @@ def _cell(ours: Average | None, theirs: paper.Printed | None, head: str, fewer: 
         return Cell(text, f"paper {theirs.text()}")
     difference = ours.mean - theirs.mean
     near = abs(difference) <= NEAR.get(head, 1.0)
-    return Cell(text, f"paper {theirs.text()}, {difference:+.2f}" + (f", {fewer}" if fewer else ""), "near" if near else "above" if difference > 0 else "below")
+    return Cell(
+        text,
+        f"paper {theirs.text()}, {difference:+.2f}" + (f", {fewer}" if fewer else ""),
+        "near" if near else "above" if difference > 0 else "below",
+    )
 
 
 def _table(title: str, heads: list[str], lines: list[tuple[Cell, ...]], notes: tuple[str, ...]) -> Table:

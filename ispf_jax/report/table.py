@@ -1,8 +1,8 @@
 """The summary table: one row per base and method, with the accuracies of the result rows."""
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Iterable, Sequence
 
 from ispf_jax.report.averages import RunKey, average, count
 from ispf_jax.report.cells import Column, Table, row, to_console
@@ -85,24 +85,47 @@ def _table(title: str, rows: Sequence[Row]) -> Table:
     best = {(s.base, s.method): s for s in summaries if s.selection == BEST_TEST}
     headline = [s for s in summaries if s.selection != BEST_TEST]
     selections = Counter((s.base, s.method) for s in headline)
-    headline += [replace(s, runs={}) for key, s in best.items() if key not in selections]  # their first columns stay empty
-    head = ["method", "base", "sets x seeds", "forget", "retain", "overall", "forget*", "retain*", "agrees", "called forgotten", "seconds", "steps", "used"]
+    headline += [
+        replace(s, runs={}) for key, s in best.items() if key not in selections
+    ]  # their first columns stay empty
+    head = [
+        "method",
+        "base",
+        "sets x seeds",
+        "forget",
+        "retain",
+        "overall",
+        "forget*",
+        "retain*",
+        "agrees",
+        "called forgotten",
+        "seconds",
+        "steps",
+        "used",
+    ]
     agrees = any("agreement" in r for r in rows)
     lines = []
     for s in sorted(headline, key=_order):
         other = best.get((s.base, s.method), replace(s, runs={}))
-        lines.append([
-            f"{s.method} ({s.selection})" if selections[s.base, s.method] > 1 else s.method, s.base or "-", (s if s.runs else other).count,
-            *(_number(s, field) for field in ("acc_forget", "acc_retain", "acc_overall")),
-            *(_number(other, field) for field in ("acc_forget", "acc_retain")),
-            *(_number(s, field) for field in ("agreement", "called_forgotten")),
-            *(_number(s, field, digits=0, spread=False) for field in ("train_seconds", "student_steps")), s.access or "-",
-        ])
+        lines.append(
+            [
+                f"{s.method} ({s.selection})" if selections[s.base, s.method] > 1 else s.method,
+                s.base or "-",
+                (s if s.runs else other).count,
+                *(_number(s, field) for field in ("acc_forget", "acc_retain", "acc_overall")),
+                *(_number(other, field) for field in ("acc_forget", "acc_retain")),
+                *(_number(s, field) for field in ("agreement", "called_forgotten")),
+                *(_number(s, field, digits=0, spread=False) for field in ("train_seconds", "student_steps")),
+                s.access or "-",
+            ]
+        )
     filled = {"used": any(s.access for s in headline), "agrees": agrees, "called forgotten": agrees}
     shown = [name for name in head if (best or "*" not in name) and filled.get(name, True)]
     columns = tuple(Column(name, words=name in ("method", "base", "used")) for name in shown)
     cells = tuple(row(*(cell for name, cell in zip(head, line) if name in shown)) for line in lines)
-    return Table(title, columns, cells, (*CAPTION, *([CAPTION_BEST] if best else []), *([CAPTION_AGREES] if agrees else [])))
+    return Table(
+        title, columns, cells, (*CAPTION, *([CAPTION_BEST] if best else []), *([CAPTION_AGREES] if agrees else []))
+    )
 
 
 def _order(summary: Summary) -> tuple:

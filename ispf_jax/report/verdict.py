@@ -8,9 +8,9 @@ from ispf_jax.report.audits import Measurement
 from ispf_jax.report.averages import Average, RunKey, average, count
 from ispf_jax.report.cells import Place
 from ispf_jax.report.names import TIERS, metric, metric_order, model_name, model_order
-from ispf_jax.runtime.rows import REFERENCES
 from ispf_jax.report.table import BEST_TEST
 from ispf_jax.report.workdir import Contents
+from ispf_jax.runtime.rows import REFERENCES
 
 ACCURACIES = {"accuracy/forget": "acc_forget", "accuracy/retain": "acc_retain", "accuracy/overall": "acc_overall"}
 """Metrics that the result rows hold too: the field to fall back on where no audit was run."""
@@ -50,14 +50,22 @@ class Finding:
         if not self.defined:
             return "undefined"
         bounds = {sign for m in self.defined.values() for words, sign in _BOUNDS.items() if words in m.note}
-        return ("".join(bounds) + " " if len(bounds) == 1 else "") + number(self.value, self.metric) + (" of bounds" if len(bounds) > 1 else "")
+        return (
+            ("".join(bounds) + " " if len(bounds) == 1 else "")
+            + number(self.value, self.metric)
+            + (" of bounds" if len(bounds) > 1 else "")
+        )
 
     @property
     def small(self) -> str:
         """Interval and n of a single run; spread over seeds and the number of runs of several."""
         kind = metric(self.metric)
         if len(self.runs) > 1:
-            spread = f"sd {self.std:.{kind.digits}f}, sample sd {self.sample_std:.{kind.digits}f}, " if self.std == self.std else ""
+            spread = (
+                f"sd {self.std:.{kind.digits}f}, sample sd {self.sample_std:.{kind.digits}f}, "
+                if self.std == self.std
+                else ""
+            )
             undefined = len(self.runs) - len(self.defined)
             grid = count(self.runs).partition(" (")[0]
             missing = f"{len(self.runs)} of " if "(" in count(self.runs) else ""
@@ -87,7 +95,11 @@ class Verdict:
 
     def residue(self, model: str) -> list[Finding]:
         """The findings of kind "residue" with a place between ends that can be told apart, the lowest first."""
-        found = [f for (m, name), f in self.findings.items() if m == model and metric(name).kind == "residue" and f.place and f.place.sure]
+        found = [
+            f
+            for (m, name), f in self.findings.items()
+            if m == model and metric(name).kind == "residue" and f.place and f.place.sure
+        ]
         return sorted(found, key=lambda f: f.place.at)
 
     def tier(self, name: str) -> str:
@@ -125,7 +137,15 @@ def interval(m: Measurement) -> str:
 def _finding(model: str, name: str, pool: dict[tuple[str, str], Runs]) -> Finding:
     runs = pool[model, name]
     found = average({run: m.value for run, m in runs.items() if m.value is not None}) or Average(math.nan, math.nan)
-    return Finding(model, name, runs, found.mean, found.std, found.sample_std, _place(runs, pool.get(("original", name), {}), pool.get(("retrain", name), {})))
+    return Finding(
+        model,
+        name,
+        runs,
+        found.mean,
+        found.std,
+        found.sample_std,
+        _place(runs, pool.get(("original", name), {}), pool.get(("retrain", name), {})),
+    )
 
 
 def _place(runs: Runs, original: Runs, retrain: Runs) -> Place | None:
@@ -134,10 +154,18 @@ def _place(runs: Runs, original: Runs, retrain: Runs) -> Place | None:
     The ratio of averages is used because single runs whose ends nearly meet would rule an average of ratios. All runs count: to leave
     out those whose ends overlap would choose runs by the whole distance that they happened to have, and with it bias the ratio.
     """
-    places = {run: m.place for run, m in runs.items() if m.value is not None and m.place is not None and math.isfinite(m.place)}
+    places = {
+        run: m.place
+        for run, m in runs.items()
+        if m.value is not None and m.place is not None and math.isfinite(m.place)
+    }
     if not places:
         return None
-    ends = {run: (retrain[run], original[run]) for run, m in runs.items() if m.value is not None and _valued(run, original, retrain)}
+    ends = {
+        run: (retrain[run], original[run])
+        for run, m in runs.items()
+        if m.value is not None and _valued(run, original, retrain)
+    }
     zeros, ones = ({run: pair[i] for run, pair in ends.items()} for i in (0, 1))
     sure = not ends or not _overlap(zeros, ones)
     if len(places) == 1 and len(ends) < 2:

@@ -1,9 +1,9 @@
 """The verdict as tables and sentences: method by metric for the first screen, every metric below, places for the console."""
 
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from statistics import median
-from typing import Iterable, Sequence
 
 from ispf_jax.report.averages import count
 from ispf_jax.report.cells import MISSING, Cell, Column, Place, Table
@@ -15,7 +15,13 @@ READING = (
     "the 95 % intervals of these two overlap, the metric hardly tells them apart; such places are not part of the residue."
 )
 
-_GROUPS = {"accuracy": "accuracy", "residue": "what can be had back", "closeness": "closeness", "paper": "the paper's", "attack": "attack"}
+_GROUPS = {
+    "accuracy": "accuracy",
+    "residue": "what can be had back",
+    "closeness": "closeness",
+    "paper": "the paper's",
+    "attack": "attack",
+}
 
 
 def verdict_table(verdict: Verdict, title: str) -> Table:
@@ -25,7 +31,10 @@ def verdict_table(verdict: Verdict, title: str) -> Table:
     has_span = any(spans.values())
     columns = [Column("", words=True)]
     columns += [Column("Residue", small="median place, range")] if has_span else []
-    columns += [Column(_short(metric(name).label), _GROUPS.get(metric(name).kind, "other"), verdict.tier(name)) for name in shown]
+    columns += [
+        Column(_short(metric(name).label), _GROUPS.get(metric(name).kind, "other"), verdict.tier(name))
+        for name in shown
+    ]
     rows = []
     for model in verdict.models:
         cells = [Cell(verdict.name(model), METHOD_NOTES.get(model, ""))]
@@ -34,7 +43,9 @@ def verdict_table(verdict: Verdict, title: str) -> Table:
         rows.append(tuple(cells))
     notes = [READING] if has_span else []
     if any(f.std == f.std for f in verdict.findings.values()):
-        notes.append("sd: population standard deviation (ddof=0) of the seeds' means, as the paper's; sample sd: that of a sample (ddof=1).")
+        notes.append(
+            "sd: population standard deviation (ddof=0) of the seeds' means, as the paper's; sample sd: that of a sample (ddof=1)."
+        )
     if len({count(f.runs) for (_, name), f in verdict.findings.items() if name in shown}) > 1:
         notes.append("Not every number is over the same runs; those of several runs say over how many.")
     return Table(title, tuple(columns), tuple(rows), tuple(notes))
@@ -48,8 +59,14 @@ def places_table(verdict: Verdict) -> Table | None:
         return None
     columns = (Column("model", words=True), *(Column(table.columns[i].label.lower()) for i in chosen))
     rows = [(Cell(cells[0].text), *(Cell(str(cells[i].place or MISSING)) for i in chosen)) for cells in table.rows]
-    return Table(table.title, columns, tuple(rows), ("? = the intervals of retrained and original overlap",) if any(
-        cells[i].place and not cells[i].place.sure for cells in table.rows for i in chosen) else ())
+    return Table(
+        table.title,
+        columns,
+        tuple(rows),
+        ("? = the intervals of retrained and original overlap",)
+        if any(cells[i].place and not cells[i].place.sure for cells in table.rows for i in chosen)
+        else (),
+    )
 
 
 def _one_of_each(names: list[str]) -> list[str]:
@@ -62,14 +79,20 @@ def _one_of_each(names: list[str]) -> list[str]:
 
 def full_table(verdict: Verdict, title: str) -> Table:
     """Every metric (lines) of every model (columns), with what it needed and what it asks."""
-    columns = (Column("metric", words=True), Column("needed", words=True), *(Column(verdict.name(model)) for model in verdict.models))
+    columns = (
+        Column("metric", words=True),
+        Column("needed", words=True),
+        *(Column(verdict.name(model)) for model in verdict.models),
+    )
     rows = []
     for name in (name for name in verdict.metrics if metric(name).kind != "classes"):
         kind = metric(name)
         unit = f" [{kind.unit}]" if kind.unit else ""
         found = [verdict.findings.get((model, name)) for model in verdict.models]
         smalls = {f.small for f in found if f}
-        shared = smalls.pop() if len(smalls) == 1 and sum(f is not None for f in found) > 1 else ""  # what all models share is said once
+        shared = (
+            smalls.pop() if len(smalls) == 1 and sum(f is not None for f in found) > 1 else ""
+        )  # what all models share is said once
         cells = [replace(_cell(f, unit=False), small="") if shared else _cell(f, unit=False) for f in found]
         rows.append((Cell(kind.label + unit, kind.asks), Cell(verdict.tier(name) or MISSING, shared), *cells))
     return Table(title, columns, tuple(rows), tuple(_notes(verdict)))
@@ -84,10 +107,27 @@ def class_table(verdict: Verdict, title: str) -> Table | None:
     for name in names:
         found = [verdict.findings.get((model, name)) for model in verdict.models]
         counts = {run.n for f in found if f for run in f.runs.values()}
-        rows.append((Cell(family(name)[1]), Cell(", ".join(map(str, sorted(counts)))), *(
-            Cell() if f is None else Cell(f.text.removesuffix(" %"), f.small.partition(", n ")[0]) for f in found)))
-    columns = (Column("class", words=True), Column("images"), *(Column(verdict.name(model), small="%") for model in verdict.models))
-    return Table(title, columns, tuple(rows), ("Test images of each class that get it; small print: 95 % Wilson interval, or the spread over runs.",))
+        rows.append(
+            (
+                Cell(family(name)[1]),
+                Cell(", ".join(map(str, sorted(counts)))),
+                *(
+                    Cell() if f is None else Cell(f.text.removesuffix(" %"), f.small.partition(", n ")[0])
+                    for f in found
+                ),
+            )
+        )
+    columns = (
+        Column("class", words=True),
+        Column("images"),
+        *(Column(verdict.name(model), small="%") for model in verdict.models),
+    )
+    return Table(
+        title,
+        columns,
+        tuple(rows),
+        ("Test images of each class that get it; small print: 95 % Wilson interval, or the spread over runs.",),
+    )
 
 
 def _notes(verdict: Verdict) -> list[str]:
@@ -98,9 +138,14 @@ def _notes(verdict: Verdict) -> list[str]:
             if finding := verdict.findings.get((model, name)):
                 for run in finding.runs.values():
                     said[metric(name).label, run.note].setdefault(verdict.name(model))
-    models = {metric(name).label: sum((m, name) in verdict.findings for m in verdict.models) for name in verdict.metrics}
-    return [f"{label}{'' if len(names) == models[label] else _bracketed(names)}: {note}."
-            for (label, note), names in said.items() if note]
+    models = {
+        metric(name).label: sum((m, name) in verdict.findings for m in verdict.models) for name in verdict.metrics
+    }
+    return [
+        f"{label}{'' if len(names) == models[label] else _bracketed(names)}: {note}."
+        for (label, note), names in said.items()
+        if note
+    ]
 
 
 def _bracketed(names: Iterable[str]) -> str:

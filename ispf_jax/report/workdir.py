@@ -4,16 +4,17 @@ import json
 import os
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
-from ispf_jax.forget import forget_sets, named
 from ispf_jax.errors import UserError
-from ispf_jax.runtime.provenance import JOURNAL
+from ispf_jax.forget import forget_sets, named
 from ispf_jax.report.audits import Audit, read_audits
 from ispf_jax.report.averages import RunKey
 from ispf_jax.report.names import model_name
+from ispf_jax.runtime.provenance import JOURNAL
 from ispf_jax.runtime.rows import REFERENCES, Row, RunLog, forget_order, load_runs, method_order, read_rows
 
 SETTINGS_OF_EXTENT = ("metrics", "embedding_images")
@@ -76,19 +77,40 @@ def read(workdir: str | os.PathLike, provenance: dict[str, Any] | None = None) -
     config = provenance.get("config") or saved.get("config") or {}
     more = {"data_fingerprint": saved["data_fingerprint"]} if saved.get("data_fingerprint") else {}
     names = [str(name) for name in saved.get("class_names") or []]
-    return Contents(rows, runs, audits, list(_samples(workdir)), _damaged(workdir), names, config, provenance | more, _jobs(workdir), _begun_audits(workdir), others)
+    return Contents(
+        rows,
+        runs,
+        audits,
+        list(_samples(workdir)),
+        _damaged(workdir),
+        names,
+        config,
+        provenance | more,
+        _jobs(workdir),
+        _begun_audits(workdir),
+        others,
+    )
 
 
 def read_part(workdir: str | os.PathLike) -> Contents:
     """Read the work directory of a part, with the provenance of its last report; the configuration is the one of the last start."""
     provenance = _json(Path(workdir) / "results.json").get("provenance")
-    return read(workdir, {k: v for k, v in provenance.items() if k != "config"} if isinstance(provenance, dict) else None)
+    return read(
+        workdir, {k: v for k, v in provenance.items() if k != "config"} if isinstance(provenance, dict) else None
+    )
 
 
 def missing(parts: dict[str, Contents]) -> list[str]:
     """What was asked for and is not there, and what is damaged, as sentences; each begins with the part of a sweep it is of."""
-    found = [(part, sentence) for part, c in parts.items() for sentence in (
-        *unfinished(c), *unaudited(c), *(f"{name} is damaged and was set aside." for name in c.damaged))]
+    found = [
+        (part, sentence)
+        for part, c in parts.items()
+        for sentence in (
+            *unfinished(c),
+            *unaudited(c),
+            *(f"{name} is damaged and was set aside." for name in c.damaged),
+        )
+    ]
     return [f"{part}: {sentence}" if part else sentence for part, sentence in found]
 
 
@@ -106,7 +128,12 @@ def unfinished(contents: Contents) -> list[str]:
     if "retrain" in stages:
         wanted |= dict.fromkeys(("retrain", "", *run) for run in expected)
     if "unlearn" in stages:
-        wanted |= dict.fromkeys((m, b, *run) for b in contents.config.get("base", []) for m in contents.config.get("methods", []) for run in expected)
+        wanted |= dict.fromkeys(
+            (m, b, *run)
+            for b in contents.config.get("base", [])
+            for m in contents.config.get("methods", [])
+            for run in expected
+        )
     begun = {(run.method, run.base, run.forget, run.seed): run for run in contents.runs}
     wanted |= dict.fromkeys(begun)
     groups: dict[tuple[str, str], list] = {}
@@ -118,25 +145,39 @@ def unfinished(contents: Contents) -> list[str]:
         name = model_name(f"{method}/{base}" if base else method, contents.bases)
         epochs = [begun[job].records[-1].get("epoch") for job in jobs if job in begun]
         state = f"; {len(epochs)} begun, the furthest at epoch {max(e or 0 for e in epochs)}" if epochs else ""
-        said.append(f"{name}: {len(jobs)} of {len(jobs) + sum(job[:2] == (method, base) for job in have)} runs without a result "
-                    f"({_runs([job[2:] for job in jobs], contents)}{state}).")
+        said.append(
+            f"{name}: {len(jobs)} of {len(jobs) + sum(job[:2] == (method, base) for job in have)} runs without a result "
+            f"({_runs([job[2:] for job in jobs], contents)}{state})."
+        )
     return said
 
 
 def unaudited(contents: Contents) -> list[str]:
     """Trials without an audit, and models that the audit of their trial left out, as sentences."""
-    begun = [f"The audit of {_runs([run], contents)} was begun and is not finished: start it again with audit in config.stages."
-             for run in contents.begun_audits]
+    begun = [
+        f"The audit of {_runs([run], contents)} was begun and is not finished: start it again with audit in config.stages."
+        for run in contents.begun_audits
+    ]
     for other in contents.other_audits:
         usual = contents.audits[0].settings
-        differ = ", ".join(f"audit.{k}={v}, not {usual.get(k)}" for k, v in other.settings.items() if k not in SETTINGS_OF_EXTENT and v != usual.get(k))
-        begun.append(f"The audit of {_runs([other.key], contents)} has other settings than the others ({differ}) and is left out: "
-                     "start it again with audit in config.stages.")
+        differ = ", ".join(
+            f"audit.{k}={v}, not {usual.get(k)}"
+            for k, v in other.settings.items()
+            if k not in SETTINGS_OF_EXTENT and v != usual.get(k)
+        )
+        begun.append(
+            f"The audit of {_runs([other.key], contents)} has other settings than the others ({differ}) and is left out: "
+            "start it again with audit in config.stages."
+        )
     if not contents.audits:
-        none = "No audit has been run: what is left of the forgotten classes was not measured. Add audit to config.stages."
+        none = (
+            "No audit has been run: what is left of the forgotten classes was not measured. Add audit to config.stages."
+        )
         return begun or ([none] if contents.rows else [])
     audited = {audit.key: audit.models for audit in (*contents.audits, *contents.other_audits)}
-    trials = dict.fromkeys(sorted(((row["forget"], row["seed"]) for row in contents.rows), key=lambda run: (forget_order(run[0]), run[1])))
+    trials = dict.fromkeys(
+        sorted(((row["forget"], row["seed"]) for row in contents.rows), key=lambda run: (forget_order(run[0]), run[1]))
+    )
     without = [run for run in trials if run not in audited]
     said = [f"{len(without)} of {len(trials)} trials without an audit ({_runs(without, contents)})."] if without else []
     left_out: dict[str, dict[RunKey, None]] = {}
@@ -144,11 +185,19 @@ def unaudited(contents: Contents) -> list[str]:
         model, run = row["method"] + (f"/{_base(row)}" if _base(row) else ""), (row["forget"], row["seed"])
         if run in audited and model not in audited[run]:
             left_out.setdefault(model, {})[run] = None
-    return begun + said + [f"{model_name(m, contents.bases)}: left out of the audit of {_runs(list(runs), contents)}." for m, runs in left_out.items()]
+    return (
+        begun
+        + said
+        + [
+            f"{model_name(m, contents.bases)}: left out of the audit of {_runs(list(runs), contents)}."
+            for m, runs in left_out.items()
+        ]
+    )
 
 
 def _of_the_same_settings(audits: list[Audit]) -> tuple[list[Audit], list[Audit]]:
     """The audits with the settings that most have, and the others; settings that only say what is measured may differ."""
+
     def settings(audit):
         return json.dumps({k: v for k, v in audit.settings.items() if k not in SETTINGS_OF_EXTENT}, sort_keys=True)
 
@@ -170,7 +219,7 @@ def _expected(contents: Contents) -> list[RunKey]:
 
 
 def _runs(runs: list[RunKey], contents: Contents, most: int = 4) -> str:
-    """"class 3, seed 0; class 7, seed 0; and 8 more"."""
+    """ "class 3, seed 0; class 7, seed 0; and 8 more"."""
     shown = [f"class {contents.forget_name(forget)}, seed {seed}" for forget, seed in runs[:most]]
     return "; ".join(shown + ([f"and {len(runs) - most} more"] if len(runs) > most else []))
 
@@ -190,8 +239,11 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _begun_audits(workdir: Path) -> list[RunKey]:
     folders = {path.parent for path in workdir.glob("audit/*/seed*/*.json")}
-    begun = [(folder.parent.name.replace("-", ","), int(folder.name[4:])) for folder in folders
-             if not (folder / "audit.json").exists() and re.fullmatch(r"seed\d+", folder.name)]
+    begun = [
+        (folder.parent.name.replace("-", ","), int(folder.name[4:]))
+        for folder in folders
+        if not (folder / "audit.json").exists() and re.fullmatch(r"seed\d+", folder.name)
+    ]
     return sorted(begun, key=lambda run: (forget_order(run[0]), run[1]))
 
 
@@ -205,7 +257,11 @@ def _jobs(workdir: Path) -> list[dict[str, Any]]:
     for line in lines:
         try:
             job = json.loads(line)
-            jobs += [job] if isinstance(job["stage"], str) and job["seconds"] >= 0 and isinstance(job["devices"], list) else []
+            jobs += (
+                [job]
+                if isinstance(job["stage"], str) and job["seconds"] >= 0 and isinstance(job["devices"], list)
+                else []
+            )
         except (ValueError, KeyError, TypeError):
             continue
     return jobs

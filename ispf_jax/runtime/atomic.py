@@ -49,7 +49,9 @@ def atomic_write_bytes(path: str | os.PathLike, data: bytes) -> Path:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise StorageError(f"cannot write {path} ({_reason(error)}); free space or make its directory writable") from error
+        raise StorageError(
+            f"cannot write {path} ({_reason(error)}); free space or make its directory writable"
+        ) from error
     finally:
         try:
             temporary.unlink(missing_ok=True)

@@ -34,4 +34,8 @@ def _request(number, frame):
     if number == signal.SIGINT and _requested:
         raise KeyboardInterrupt
     _requested.append(number)
-    print(f"{signal.Signals(number).name}: stopping after this epoch; the same command will continue", file=sys.stderr, flush=True)
+    print(
+        f"{signal.Signals(number).name}: stopping after this epoch; the same command will continue",
+        file=sys.stderr,
+        flush=True,
+    )

@@ -24,7 +24,9 @@ def locked(workdir: str | os.PathLike, shared: bool = False):
     try:
         file = open(path, "a+", encoding="utf-8")
     except OSError as error:
-        raise StorageError(f"cannot write {path} ({error.strerror}); make it writable or use another --workdir.") from error
+        raise StorageError(
+            f"cannot write {path} ({error.strerror}); make it writable or use another --workdir."
+        ) from error
     with file:
         try:
             fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)

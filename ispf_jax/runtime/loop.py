@@ -11,12 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from ispf_jax.devices import Devices
+from ispf_jax.errors import UserError
 from ispf_jax.runtime import interruption
 from ispf_jax.runtime.store import Saved, Store, from_host, to_host
-from ispf_jax.errors import UserError
-from ispf_jax.devices import Devices
 from ispf_jax.runtime.telemetry import MetricsLog, Progress, open_tensorboard
-
 
 TELL_COMPILATION = 1.0
 """Seconds of compilation above which the console is told where the time went."""
@@ -88,8 +87,17 @@ def train(task: Task, state: Any, keeping: Keeping, devices: Devices) -> Saved:
         steps, told = task.steps_per_epoch, set()
         with (
             MetricsLog(task.directory / "metrics.jsonl", keep_epochs=done, enabled=leads) as log,
-            open_tensorboard(task.directory / "tensorboard", keeping.tensorboard and leads, purge_step=done + 1) as board,
-            Progress(task.title, task.epochs * steps, done=done * steps, enabled=leads, every=keeping.progress_seconds, live=keeping.live) as progress,
+            open_tensorboard(
+                task.directory / "tensorboard", keeping.tensorboard and leads, purge_step=done + 1
+            ) as board,
+            Progress(
+                task.title,
+                task.epochs * steps,
+                done=done * steps,
+                enabled=leads,
+                every=keeping.progress_seconds,
+                live=keeping.live,
+            ) as progress,
         ):
             last_save = time.monotonic()
             for epoch in range(done, task.epochs):
@@ -149,7 +157,9 @@ def _check_weights(task, saved, epoch):
     """What is saved must be good: the last step of an epoch may have spoilt weights that no loss has seen yet."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(saved.state):
         if np.issubdtype(leaf.dtype, np.floating) and not np.all(np.isfinite(leaf)):
-            raise _diverged(task, f"the weights (state{jax.tree_util.keystr(path)}) became {leaf[~np.isfinite(leaf)][0]}", epoch)
+            raise _diverged(
+                task, f"the weights (state{jax.tree_util.keystr(path)}) became {leaf[~np.isfinite(leaf)][0]}", epoch
+            )
 
 
 def _diverged(task, what, epoch):

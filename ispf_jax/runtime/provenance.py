@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -49,9 +49,14 @@ def journalled(workdir: Path, stage: str, job: str, devices: list[str]):
 
 def _append(path: Path, stage, job, seconds, busy, finished, devices):
     entry = {
-        "stage": stage, "job": job, "seconds": round(seconds, 3), "cpu_seconds": round(busy, 3), "finished": finished,
-        "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"), "devices": devices,
-    }  # fmt: skip
+        "stage": stage,
+        "job": job,
+        "seconds": round(seconds, 3),
+        "cpu_seconds": round(busy, 3),
+        "finished": finished,
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+        "devices": devices,
+    }
     line = (json.dumps(entry) + "\n").encode()
     try:
         with open(path, "ab", buffering=0) as file:

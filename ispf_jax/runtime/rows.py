@@ -5,24 +5,50 @@ import io
 import json
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterable
+from typing import Any
 
 from absl import logging
 
 from ispf_jax.runtime.atomic import atomic_write_json, atomic_write_text, from_plain, to_plain
 from ispf_jax.runtime.telemetry import read_metrics
 
-METHODS = ("original", "retrain", "masked_head", "retrained_head", "dfkd", "blockf", "gkt", "is", "pf", "ispf", "pd", "pd_is")
+METHODS = (
+    "original",
+    "retrain",
+    "masked_head",
+    "retrained_head",
+    "dfkd",
+    "blockf",
+    "gkt",
+    "is",
+    "pf",
+    "ispf",
+    "pd",
+    "pd_is",
+)
 """The order in which methods are shown everywhere: what one compares with, then the paper's order."""
 
 REFERENCES = METHODS[:4]
 """Rows that no base (DFQ, ZSKT) belongs to."""
 
 RESULT_FIELDS = (
-    "method", "base", "dataset", "arch", "forget", "seed", "selection", "acc_forget", "acc_retain", "acc_overall",
-    "train_seconds", "student_steps", "generator_steps", "images_synthesised",
+    "method",
+    "base",
+    "dataset",
+    "arch",
+    "forget",
+    "seed",
+    "selection",
+    "acc_forget",
+    "acc_retain",
+    "acc_overall",
+    "train_seconds",
+    "student_steps",
+    "generator_steps",
+    "images_synthesised",
 )
 """What every row holds, in the order of the columns. `forget` is "3" or "1,7", accuracies are in percent. Further fields may
 follow: `epoch` of the selected checkpoint, `access` (what the result used beyond the weights),

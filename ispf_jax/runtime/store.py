@@ -40,9 +40,12 @@ class Store:
             cleanup_tmp_directories=True,
             # A store belongs to process 0 of its run alone: without this Orbax waits for the others.
             multiprocessing_options=ocp.options.MultiprocessingOptions(
-                primary_host=0, active_processes={0}, barrier_sync_key_prefix="process0",
-            ) if jax.process_count() > 1 else ocp.options.MultiprocessingOptions(),
-            create=jax.process_count() == 1,  # the directory is there already, and Orbax refuses to make it for one of several
+                primary_host=0, active_processes={0}, barrier_sync_key_prefix="process0"
+            )
+            if jax.process_count() > 1
+            else ocp.options.MultiprocessingOptions(),
+            create=jax.process_count()
+            == 1,  # the directory is there already, and Orbax refuses to make it for one of several
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
         self._damaged: list[int] = []
@@ -93,11 +96,13 @@ class Store:
         for step in steps:
             try:
                 restored = self._manager.restore(step, args=ocp.args.Composite(**items, meta=ocp.args.JsonRestore()))
-            except Exception as error:  # noqa: BLE001 - Orbax and its storage raise many kinds for a damaged file
+            except Exception as error:
                 damaged[step] = _first_line(error)
                 continue
             for bad, reason in damaged.items():
-                logging.warning("checkpoint %s is damaged (%s); going on from step %s", self.directory / str(bad), reason, step)
+                logging.warning(
+                    "checkpoint %s is damaged (%s); going on from step %s", self.directory / str(bad), reason, step
+                )
             self._damaged = list(damaged)
             return restored
         if not steps:

@@ -8,8 +8,9 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import rich.console
@@ -35,8 +36,17 @@ class Progress:
     """
 
     def __init__(
-        self, title: str, total: int, unit: str = "steps", done: int = 0, enabled: bool = True, *, every: float = 10.0,
-        live: bool = True, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic,
+        self,
+        title: str,
+        total: int,
+        unit: str = "steps",
+        done: int = 0,
+        enabled: bool = True,
+        *,
+        every: float = 10.0,
+        live: bool = True,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ):
         self.title, self.total, self.unit, self.done, self.enabled = title, total, unit, done, enabled
         self._every, self._clock, self._stream = every, clock, stream or sys.stderr
@@ -53,7 +63,9 @@ class Progress:
             whole = rich.table.Column(no_wrap=True, min_width=min(len(self.title), console.width // 2))
             self._bar = rich.progress.Progress(
                 rich.progress.TextColumn("{task.description}", markup=False, table_column=whole),
-                *([rich.progress.BarColumn(20)] if console.width >= 110 else []),  # words say more than a bar of three blocks
+                *(
+                    [rich.progress.BarColumn(20)] if console.width >= 110 else []
+                ),  # words say more than a bar of three blocks
                 rich.progress.TaskProgressColumn(),
                 rich.progress.TimeElapsedColumn(),
                 rich.progress.TextColumn("{task.fields[state]}", markup=False),
@@ -134,7 +146,11 @@ class MetricsLog:
         if enabled:
             path = Path(path)
             ensure_writable(path.parent)
-            kept = [r for r in read_metrics(path) if r.get("epoch", 0) <= keep_epochs] if keep_epochs and path.exists() else []
+            kept = (
+                [r for r in read_metrics(path) if r.get("epoch", 0) <= keep_epochs]
+                if keep_epochs and path.exists()
+                else []
+            )
             atomic_write_text(path, "".join(map(_json_line, kept)))
             self._file = open(path, "a", encoding="utf-8")
 
@@ -148,7 +164,9 @@ class MetricsLog:
                 self._file.write(_json_line(record))
                 self._file.flush()
             except OSError as error:
-                raise StorageError(f"cannot write {self._file.name} ({error.strerror}); free space or make it writable") from error
+                raise StorageError(
+                    f"cannot write {self._file.name} ({error.strerror}); free space or make it writable"
+                ) from error
 
     def close(self) -> None:
         if self._file:
@@ -225,7 +243,9 @@ def _json_line(record: dict[str, Any]) -> str:
 
 def _format_scalars(scalars: dict[str, Any]) -> str:
     """`loss 0.123 kept 0.98`: three digits are enough to watch a run."""
-    return " ".join(f"{name} {value if isinstance(value, (str, int)) else f'{float(value):.3g}'}" for name, value in scalars.items())
+    return " ".join(
+        f"{name} {value if isinstance(value, (str, int)) else f'{float(value):.3g}'}" for name, value in scalars.items()
+    )
 
 
 def _is_terminal(stream: TextIO) -> bool:

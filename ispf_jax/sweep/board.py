@@ -14,8 +14,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ispf_jax.runtime import interruption
 from ispf_jax.errors import StorageError, UserError
+from ispf_jax.runtime import interruption
 from ispf_jax.runtime.atomic import atomic_write_text, ensure_writable
 from ispf_jax.sweep.jobs import Job
 
@@ -31,7 +31,9 @@ class Board:
       finished: whether a job's results are there, which another process may have left.
     """
 
-    def __init__(self, jobs: list[Job], directory: Path | None = None, finished: Callable[[Job], bool] = lambda job: False):
+    def __init__(
+        self, jobs: list[Job], directory: Path | None = None, finished: Callable[[Job], bool] = lambda job: False
+    ):
         self.jobs, self._finished = jobs, finished
         self._directory = directory and ensure_writable(directory)
         self._began = time.time() - 0.1  # file systems' clocks tick coarsely
@@ -139,7 +141,7 @@ def _take_turns(board, worker, threaded=False):
             if threaded and isinstance(error, StorageError):
                 interruption.request()
             raise
-        except Exception as error:  # noqa: BLE001 - a bug in one job must not take the others down
+        except Exception as error:
             text = _explain(error, job, worker)
             print(f"failed: {job}: {text}", file=sys.stderr, flush=True)
             board.settle(job, text)
@@ -166,4 +168,6 @@ def failure_text(failed: dict, total: int) -> str:
         return next(iter(failed.values()))
     lines = [f"{job}: {error}" for job, error in failed.items()]
     others = "; the others are done" if len(failed) < total else ""
-    return f"{len(failed)} of {total} jobs failed{others}. The same command tries again what failed.\n" + "\n".join(lines)
+    return f"{len(failed)} of {total} jobs failed{others}. The same command tries again what failed.\n" + "\n".join(
+        lines
+    )

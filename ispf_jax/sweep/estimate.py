@@ -10,11 +10,14 @@ import numpy as np
 
 from ispf_jax.config import Experiment
 from ispf_jax.data import ImageData
-from ispf_jax.sweep.jobs import Job
 from ispf_jax.models import Generator, build_classifier, init_variables
 from ispf_jax.ops import convolutions, only_xla
+from ispf_jax.sweep.jobs import Job
 
-_EFFICIENCY = {"XLA": 0.5, "oneDNN": 0.8}  # share of the matrix-product rate that whole training steps reach on two cores
+_EFFICIENCY = {
+    "XLA": 0.5,
+    "oneDNN": 0.8,
+}  # share of the matrix-product rate that whole training steps reach on two cores
 
 
 def forward_flops(module, example_shape, batch: int) -> float:
@@ -55,7 +58,9 @@ class Costs:
             images = self.steps(job) * c.batch_size
             generated = (c.epochs + c.warmup_epochs) * c.loops * c.generator_steps * c.batch_size
             distilled = images * (self.generator_pass + 4 * self.classifier_pass)  # teacher once, student three
-            return distilled + generated * (3 * self.generator_pass + 4 * self.classifier_pass)  # two networks, forward and to the input
+            return distilled + generated * (
+                3 * self.generator_pass + 4 * self.classifier_pass
+            )  # two networks, forward and to the input
         if job.kind == "audit":
             return self._audit()
         if self._given(job):
@@ -87,9 +92,11 @@ def costs(e: Experiment, data: ImageData) -> Costs:
     classifier = build_classifier(e.model.name, data.num_classes, e.model.width, "float32")
     generator = Generator(tuple(data.image_shape[:2]), data.image_shape[2], e.generator.width)
     return Costs(
-        e, forward_flops(classifier, data.image_shape, 1), forward_flops(generator, (e.generator.latent_dim,), 1),
+        e,
+        forward_flops(classifier, data.image_shape, 1),
+        forward_flops(generator, (e.generator.latent_dim,), 1),
         np.bincount(data.train.labels, minlength=data.num_classes),
-    )  # fmt: skip
+    )
 
 
 def matmul_rate(size: int = 1024, repeats: int = 8) -> float:

@@ -4,16 +4,16 @@ import json
 from pathlib import Path
 
 from ispf_jax.config import Experiment
-from ispf_jax.runtime.atomic import atomic_write_bytes
 from ispf_jax.files import FORMATS, encode, own_naming
-from ispf_jax.sweep.jobs import Job
+from ispf_jax.runtime.atomic import atomic_write_bytes
 from ispf_jax.sweep.given import naming_of
+from ispf_jax.sweep.jobs import Job
 from ispf_jax.sweep.worker import Worker
 
 
 def wanted(e: Experiment) -> bool:
     """Whether there is anything to export."""
-    return bool(set(e.export) & set(FORMATS) or "auto" in e.export and e.model.checkpoint)
+    return bool(set(e.export) & set(FORMATS) or ("auto" in e.export and e.model.checkpoint))
 
 
 def export(worker: Worker, jobs: list[Job]) -> list[Path]:
@@ -39,17 +39,24 @@ def export(worker: Worker, jobs: list[Job]) -> list[Path]:
 def _origin(worker, seed):
     """What was noted about the original of a trial."""
     place = worker.original_directory(seed)
-    return worker.load(place, "best")[1] if any(step.name.isdigit() for step in (place / "checkpoints").glob("*")) else {}
+    return (
+        worker.load(place, "best")[1] if any(step.name.isdigit() for step in (place / "checkpoints").glob("*")) else {}
+    )
 
 
 def _about(worker: Worker, job: Job) -> dict[str, str]:
     """What a reader of the weights needs to use them, as a header of text."""
     e, data = worker.e, worker.data
     return {
-        "model": e.model.name, "width": f"{e.model.width:g}", "class_names": json.dumps(data.class_names), "mean": json.dumps(e.data.mean),
-        "std": json.dumps(e.data.std), "image_shape": json.dumps(data.image_shape), "job": str(job),
+        "model": e.model.name,
+        "width": f"{e.model.width:g}",
+        "class_names": json.dumps(data.class_names),
+        "mean": json.dumps(e.data.mean),
+        "std": json.dumps(e.data.std),
+        "image_shape": json.dumps(data.image_shape),
+        "job": str(job),
         "forgotten": json.dumps([data.class_names[c] for c in job.forget]),
-    }  # fmt: skip
+    }
 
 
 def _older(path: Path, checkpoints: Path) -> bool:

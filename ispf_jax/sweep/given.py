@@ -8,12 +8,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ispf_jax.runtime.store import Saved, Store
 from ispf_jax.config import ModelConfig
 from ispf_jax.errors import UserError
-from ispf_jax.runtime.atomic import atomic_write_text
 from ispf_jax.files import Given, Naming, read_classifier
 from ispf_jax.models import build_classifier, init_variables
+from ispf_jax.runtime.atomic import atomic_write_text
+from ispf_jax.runtime.store import Saved, Store
 from ispf_jax.training import keep_split
 
 
@@ -43,7 +43,15 @@ def given_original(directory: Path, read: Callable[[], Given], template: dict, e
             given = read()
             _same_file(directory.parent / "file.txt", given.digest)
             keep_split(directory, np.ones(train_images, bool), np.zeros(train_images, bool))
-            meta = {"epoch": epochs, "seconds": 0.0, "best_epoch": 0, "best_score": None, "file": given.digest, "format": given.format, "naming": asdict(given.naming)}
+            meta = {
+                "epoch": epochs,
+                "seconds": 0.0,
+                "best_epoch": 0,
+                "best_score": None,
+                "file": given.digest,
+                "format": given.format,
+                "naming": asdict(given.naming),
+            }
             found = Saved(nothing, given.variables, given.variables, meta)
             store.save(epochs, found)
     return found

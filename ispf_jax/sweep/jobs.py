@@ -41,7 +41,11 @@ class Job:
     def __str__(self) -> str:
         if self.kind == "shadow":
             return f"shadow model {self.seed + 1} ({self.method})"
-        words = {"retrain": "retrain without {}", "unlearn": f"unlearn {self.method} ({self.base}) forget {{}}", "audit": "audit {}"}
+        words = {
+            "retrain": "retrain without {}",
+            "unlearn": f"unlearn {self.method} ({self.base}) forget {{}}",
+            "audit": "audit {}",
+        }
         return words.get(self.kind, self.kind).format(shown(self.forget)) + f" seed {self.seed}"
 
     @property
@@ -68,7 +72,9 @@ class Job:
 def jobs(e: Experiment, forget_sets: ForgetSets) -> list[Job]:
     """All jobs of an experiment, each after those it needs."""
     counts = {"mia2": e.audit.shadows, "lira": e.audit.lira_shadows} if "audit" in e.stages else {}
-    shadows = [Job("shadow", k, method=attack) for attack, n in counts.items() if attack in e.audit.metrics for k in range(n)]
+    shadows = [
+        Job("shadow", k, method=attack) for attack, n in counts.items() if attack in e.audit.metrics for k in range(n)
+    ]
     found = []
     for seed in e.seeds:
         found += [Job("original", seed)] if "original" in e.stages else []

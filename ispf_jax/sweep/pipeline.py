@@ -19,23 +19,23 @@ import jax
 import numpy as np
 
 from ispf_jax import data as data_room
-from ispf_jax.sweep import board as sweep
 from ispf_jax.config import Experiment, changed_keys, flatten, make_experiments
 from ispf_jax.data import cache
-from ispf_jax.errors import UserError
-from ispf_jax.sweep.estimate import costs, device_seconds
-from ispf_jax.runtime.atomic import atomic_write_json, ensure_writable
-from ispf_jax.forget import forget_sets, named
-from ispf_jax.sweep.jobs import Job, finished, jobs
-from ispf_jax.runtime.lock import locked
-from ispf_jax.ops import choose_convolutions, convolutions
 from ispf_jax.devices import Devices, chosen_devices
-from ispf_jax.sweep.plan import plan, table
+from ispf_jax.errors import UserError
+from ispf_jax.forget import forget_sets, named
+from ispf_jax.ops import choose_convolutions, convolutions
 from ispf_jax.report import write_combined, write_report
+from ispf_jax.runtime.atomic import atomic_write_json, ensure_writable
+from ispf_jax.runtime.lock import locked
+from ispf_jax.runtime.telemetry import format_duration
+from ispf_jax.state import split_seed
+from ispf_jax.sweep import board as sweep
+from ispf_jax.sweep.estimate import costs, device_seconds
 from ispf_jax.sweep.export import export, wanted
 from ispf_jax.sweep.given import check_classifier
-from ispf_jax.state import split_seed
-from ispf_jax.runtime.telemetry import format_duration
+from ispf_jax.sweep.jobs import Job, finished, jobs
+from ispf_jax.sweep.plan import plan, table
 from ispf_jax.sweep.worker import Worker
 
 TELL_SECONDS = 900  # a CPU run expected to take longer is announced
@@ -159,8 +159,9 @@ class Run:
                 f"On this CPU the whole configuration will take about {seconds / 3600:.1f} hours. Small ones are "
                 "configs/digits_ispf.py (minutes) and every configuration with :smoke (under a minute), for example "
                 "--config=configs/svhn_ispf.py:smoke. It can be stopped at any time; the same command continues.",
-                file=sys.stderr, flush=True,
-            )  # fmt: skip
+                file=sys.stderr,
+                flush=True,
+            )
 
     def provenance(self) -> dict:
         """What a reader needs to get the same numbers."""
@@ -178,7 +179,11 @@ class Run:
         }
 
     def _keep_config(self):
-        content = {"config": flatten(self.e), "data_fingerprint": self._fingerprint, "class_names": list(self.data.class_names)}
+        content = {
+            "config": flatten(self.e),
+            "data_fingerprint": self._fingerprint,
+            "class_names": list(self.data.class_names),
+        }
         atomic_write_json(self.workdir / "config.json", content)
 
 
@@ -186,14 +191,25 @@ def load_data(e: Experiment) -> data_room.ImageData:
     """The images an experiment names; UserError if they do not fit its keys."""
     d = e.data
     data = data_room.load(
-        d.name, path=d.path, data_dir=d.data_dir, manual_dir=d.manual_dir, download=d.download, image_size=d.image_size,
-        resize=d.resize, channels=d.channels, max_train=d.max_train, max_test=d.max_test, cache_dir=d.cache_dir,
+        d.name,
+        path=d.path,
+        data_dir=d.data_dir,
+        manual_dir=d.manual_dir,
+        download=d.download,
+        image_size=d.image_size,
+        resize=d.resize,
+        channels=d.channels,
+        max_train=d.max_train,
+        max_test=d.max_test,
+        cache_dir=d.cache_dir,
         num_classes=d.classes,
-    )  # fmt: skip
+    )
     channels = data.image_shape[2]
     for key, values in (("mean", d.mean), ("std", d.std)):
         if len(values) not in (1, channels):
-            raise UserError(f"config.data.{key} has {len(values)} numbers, but the images have {channels} channel(s); give one or {channels}.")
+            raise UserError(
+                f"config.data.{key} has {len(values)} numbers, but the images have {channels} channel(s); give one or {channels}."
+            )
     return data
 
 
@@ -212,7 +228,9 @@ def _check_split(job: Job, e: Experiment, data: data_room.ImageData):
     labels = data.train.labels
     if not len(labels):
         raise UserError(_NO_TRAINING_IMAGES.format(job.kind))
-    train, _ = data_room.train_val_split(~np.isin(labels, job.forget), e.data.val_fraction, split_seed(job.seed, job.stream))
+    train, _ = data_room.train_val_split(
+        ~np.isin(labels, job.forget), e.data.val_fraction, split_seed(job.seed, job.stream)
+    )
     data_room.check_classes(labels, train, data.class_names, job.forget, str(job))
 
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ispf_jax.runtime.telemetry import format_duration, read_metrics
 from ispf_jax.sweep.estimate import Costs, device_seconds
 from ispf_jax.sweep.jobs import ForgetSets, Job, finished
-from ispf_jax.runtime.telemetry import format_duration, read_metrics
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def plan(jobs: list[Job], workdir: Path, sets: ForgetSets, costs: Costs) -> list
     planned = []
     for job in jobs:
         epoch, total = (records[job] or {}).get("epoch", 0), _epochs(job, costs)
-        done = finished(job, workdir, sets) or bool(total) and job.kind == "shadow" and epoch == total
+        done = finished(job, workdir, sets) or (bool(total) and job.kind == "shadow" and epoch == total)
         speeds = pace.get(job.kind)
         seconds = costs.flops(job) * (sum(speeds) / len(speeds) if speeds else second_per_flop)
         left = 0.0 if done else seconds * (1 - epoch / total if total else 1)
@@ -41,15 +41,25 @@ def plan(jobs: list[Job], workdir: Path, sets: ForgetSets, costs: Costs) -> list
 
 def table(planned: list[Planned], workers: int) -> str:
     """The plan as text, with the sum; `workers` jobs run side by side."""
-    lines = [("job", "state", "steps", "time left"), *((str(p.job), p.state, f"{p.steps:,}" if p.steps else "-", _time(p)) for p in planned)]
+    lines = [
+        ("job", "state", "steps", "time left"),
+        *((str(p.job), p.state, f"{p.steps:,}" if p.steps else "-", _time(p)) for p in planned),
+    ]
     widths = [max(len(line[i]) for line in lines) for i in range(4)]
-    text = ["  ".join((a.ljust(widths[0]), b.ljust(widths[1]), c.rjust(widths[2]), d.rjust(widths[3]))) for a, b, c, d in lines]
+    text = [
+        "  ".join((a.ljust(widths[0]), b.ljust(widths[1]), c.rjust(widths[2]), d.rjust(widths[3])))
+        for a, b, c, d in lines
+    ]
     todo = [p for p in planned if p.state != "finished"]
     total = sum(p.seconds for p in todo)
     beside = f", {format_duration(total / workers)} with {workers} side by side" if workers > 1 and todo else ""
-    text.append(f"{len(todo)} of {len(planned)} jobs to do, {sum(p.steps for p in todo):,} steps, about {format_duration(total)}{beside}")
+    text.append(
+        f"{len(todo)} of {len(planned)} jobs to do, {sum(p.steps for p in todo):,} steps, about {format_duration(total)}{beside}"
+    )
     if any(not p.measured for p in todo):
-        text.append("~ by counted operations and the measured matrix-product rate: good to a factor of two on a CPU, optimistic on a GPU")
+        text.append(
+            "~ by counted operations and the measured matrix-product rate: good to a factor of two on a CPU, optimistic on a GPU"
+        )
     return "\n".join(text)
 
 
@@ -59,7 +69,13 @@ def _time(p: Planned) -> str:
 
 def _epochs(job: Job, costs: Costs) -> int:
     e = costs.e
-    return e.distill.warmup_epochs + e.distill.epochs if job.kind == "unlearn" else 0 if job.kind == "audit" else e.train.epochs
+    return (
+        e.distill.warmup_epochs + e.distill.epochs
+        if job.kind == "unlearn"
+        else 0
+        if job.kind == "audit"
+        else e.train.epochs
+    )
 
 
 def _last_record(path: Path) -> dict | None:

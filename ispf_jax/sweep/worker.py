@@ -9,26 +9,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ispf_jax.runtime import interruption
-from ispf_jax.runtime.store import Saved, Store
 from ispf_jax.config import BASES, Experiment
 from ispf_jax.data import ImageData
+from ispf_jax.devices import Devices
 from ispf_jax.errors import UserError
 from ispf_jax.evaluate import agreement
 from ispf_jax.evaluate.accuracy import Evaluator, accuracies
-from ispf_jax.runtime.atomic import atomic_write_json, ensure_writable
-from ispf_jax.forget import named
 from ispf_jax.files import Given
-from ispf_jax.sweep.jobs import ForgetSets, Job, rows_directory, shown
+from ispf_jax.forget import named
 from ispf_jax.models import build_classifier, init_variables
 from ispf_jax.ops import convolutions
-from ispf_jax.devices import Devices
+from ispf_jax.runtime import interruption
+from ispf_jax.runtime.atomic import atomic_write_json, ensure_writable
+from ispf_jax.runtime.loop import Keeping
 from ispf_jax.runtime.provenance import journalled, weights_digest
 from ispf_jax.runtime.rows import complete_rows, read_rows
+from ispf_jax.runtime.store import Saved, Store
 from ispf_jax.sweep.given import check_classifier, given_original
+from ispf_jax.sweep.jobs import ForgetSets, Job, rows_directory, shown
 from ispf_jax.training import SupervisedStage
 from ispf_jax.unlearning import UnlearnStage
-from ispf_jax.runtime.loop import Keeping
 
 _ACCESS = {"given": "a file", "original": "training data", "masked_head": "weights only", "retrain": "training data"}
 
@@ -40,10 +40,20 @@ class Worker:
       live: whether this worker has the console for itself.
     """
 
-    def __init__(self, experiment: Experiment, workdir: Path, data: ImageData, sets: ForgetSets, devices: Devices, live: bool = True):
+    def __init__(
+        self,
+        experiment: Experiment,
+        workdir: Path,
+        data: ImageData,
+        sets: ForgetSets,
+        devices: Devices,
+        live: bool = True,
+    ):
         self.e, self.workdir, self.data, self.forget_sets, self.devices = experiment, workdir, data, sets, devices
         with jax.default_device(devices.local[0]):
-            self._build(Keeping(experiment.checkpoint_seconds, experiment.progress_seconds, experiment.tensorboard, live))
+            self._build(
+                Keeping(experiment.checkpoint_seconds, experiment.progress_seconds, experiment.tensorboard, live)
+            )
 
     def _build(self, keeping):
         e, data = self.e, self.data
@@ -51,7 +61,9 @@ class Worker:
         self._teachers: dict[int, dict] = {}
         self.images, self.labels = self.devices.replicate((data.train.images, data.train.labels))
         self.test_images, self.test_labels = self.devices.replicate((data.test.images, data.test.labels))
-        self.evaluator = Evaluator(self.classifier, e.data.mean, e.data.std, min(e.evaluate.batch_size, max(1, len(data.test))))
+        self.evaluator = Evaluator(
+            self.classifier, e.data.mean, e.data.std, min(e.evaluate.batch_size, max(1, len(data.test)))
+        )
         self.supervised = SupervisedStage(e, self.classifier, self.devices, self.images, self.labels, keeping)
         self.unlearners = {
             base: UnlearnStage(e, base, self.classifier, data.image_shape, self.devices, keeping) for base in BASES
@@ -78,10 +90,19 @@ class Worker:
 
     def batch_of(self, job: Job) -> str:
         """The keys, with their values, that decide how much memory a job needs."""
-        keys = {"unlearn": ("distill.batch_size", "evaluate.batch_size"), "audit": ("evaluate.batch_size", "audit.relearn_batch")}
-        values = {"distill.batch_size": self.e.distill.batch_size, "evaluate.batch_size": self.e.evaluate.batch_size,
-                  "train.batch_size": self.e.train.batch_size, "audit.relearn_batch": self.e.audit.relearn_batch}  # fmt: skip
-        return " and ".join(f"config.{key}={values[key]}" for key in keys.get(job.kind, ("train.batch_size", "evaluate.batch_size")))
+        keys = {
+            "unlearn": ("distill.batch_size", "evaluate.batch_size"),
+            "audit": ("evaluate.batch_size", "audit.relearn_batch"),
+        }
+        values = {
+            "distill.batch_size": self.e.distill.batch_size,
+            "evaluate.batch_size": self.e.evaluate.batch_size,
+            "train.batch_size": self.e.train.batch_size,
+            "audit.relearn_batch": self.e.audit.relearn_batch,
+        }
+        return " and ".join(
+            f"config.{key}={values[key]}" for key in keys.get(job.kind, ("train.batch_size", "evaluate.batch_size"))
+        )
 
     def original(self, job: Job):
         """The original of a trial, with rows for it and its masked head for every forget set."""
@@ -99,26 +120,33 @@ class Worker:
 
     def _warn_of_chance(self, job, variables):
         """On a class that the original never learned every method looks perfect: say so."""
-        confusion, chance = self.evaluator.confusion(variables, self.test_images, self.test_labels), 100 / self.data.num_classes
+        confusion, chance = (
+            self.evaluator.confusion(variables, self.test_images, self.test_labels),
+            100 / self.data.num_classes,
+        )
         forgotten = sorted({c for forget in self.forget_sets for c in forget})
         weak = [c for c in forgotten if accuracies(confusion, (c,)).forget <= chance]
         advice = (
             "compare config.data.mean, config.data.std, the size of images and the order of classes with those it was trained with"
-            if self.e.model.checkpoint else "train longer (config.train.epochs) or with more images"
-        )  # fmt: skip
+            if self.e.model.checkpoint
+            else "train longer (config.train.epochs) or with more images"
+        )
         if weak and self.leads:
             print(
                 f"warning: {job}: test images of the forgotten {named(weak, self.data.class_names)} are recognised no better than by guessing "
                 f"({chance:.3g} %); what was not learned cannot be unlearned: {advice}",
-                file=sys.stderr, flush=True,
-            )  # fmt: skip
+                file=sys.stderr,
+                flush=True,
+            )
 
     def retrain(self, job: Job):
         """The reference of a trial: trained from scratch without the images of forgotten classes."""
         retained = ~np.isin(self.data.train.labels, job.forget)
         directory = self.workdir / job.place
         saved = self.supervised.run(str(job), directory, job.seed, job.stream, retained)
-        self._keep_rows(directory, [self._row("retrain", "", job.forget, job.seed, "best_validation", saved.best, saved)])
+        self._keep_rows(
+            directory, [self._row("retrain", "", job.forget, job.seed, "best_validation", saved.best, saved)]
+        )
 
     def unlearn(self, job: Job):
         """One unlearned student, with a row for its last epoch and one for its best epoch on test images."""
@@ -142,7 +170,9 @@ class Worker:
         """One shadow model of the audit's attacks."""
         from ispf_jax.evaluate.shadow_models import train_shadow
 
-        train_shadow(self.workdir / "shadows", self.supervised, self.e.audit, len(self.data.train), job.method, job.seed)
+        train_shadow(
+            self.workdir / "shadows", self.supervised, self.e.audit, len(self.data.train), job.method, job.seed
+        )
 
     def audit(self, job: Job):
         """Measure everything there is for a trial and forget set: references, baselines and all finished students."""
@@ -150,9 +180,13 @@ class Worker:
         from ispf_jax.evaluate.subjects import collect
 
         header = {
-            "forget": shown(job.forget), "forget_names": [self.data.class_names[c] for c in job.forget], "seed": job.seed,
-            "dataset": self.e.data.name, "arch": self.e.model.name, "class_names": list(self.data.class_names),
-        }  # fmt: skip
+            "forget": shown(job.forget),
+            "forget_names": [self.data.class_names[c] for c in job.forget],
+            "seed": job.seed,
+            "dataset": self.e.data.name,
+            "arch": self.e.model.name,
+            "class_names": list(self.data.class_names),
+        }
         audit(self.audit_directory(job.seed, job.forget), *collect(self, job.seed, job.forget), header)
 
     def original_directory(self, seed: int) -> Path:
@@ -185,14 +219,18 @@ class Worker:
     def load(self, directory: Path, which: str) -> tuple[dict, dict]:
         """(classifier variables `last` or `best`, meta) of a stage's directory."""
         if not (directory / "checkpoints").is_dir():  # a store would make it
-            raise UserError(f"there is no checkpoint in {directory / 'checkpoints'}; run the stage that writes it first.")
+            raise UserError(
+                f"there is no checkpoint in {directory / 'checkpoints'}; run the stage that writes it first."
+            )
         with Store(directory / "checkpoints") as store:
             return store.variables(which, self._template)
 
     @cached_property
     def _template(self):
         """Variables of the classifier's shapes."""
-        shapes = jax.eval_shape(partial(init_variables, self.classifier, example_shape=(1, *self.data.image_shape)), jax.random.key(0))
+        shapes = jax.eval_shape(
+            partial(init_variables, self.classifier, example_shape=(1, *self.data.image_shape)), jax.random.key(0)
+        )
         return jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
 
     def given(self) -> Given:
@@ -226,7 +264,7 @@ class Worker:
 
         def observe(variables, epoch):
             after_warmup = epoch - stage.setup.warmup_epochs
-            if after_warmup < 1 or after_warmup % every and epoch != stage.epochs:
+            if after_warmup < 1 or (after_warmup % every and epoch != stage.epochs):
                 return {}, None
             a = accuracies(self.evaluator.confusion(variables, self.test_images, self.test_labels), forget)
             measured = {"test/acc_forget": a.forget, "test/acc_retain": a.retain, "test/acc_overall": a.overall}
@@ -240,16 +278,29 @@ class Worker:
         epoch = saved.meta["epoch"] if selection == "last" else saved.meta["best_epoch"]
         student_steps, generator_steps = stage.steps(epoch) if stage else (0, 0)
         return {
-            "method": method, "base": base, "dataset": self.e.data.name, "arch": self.e.model.name, "forget": shown(forget),
-            "seed": seed, "selection": selection, **measured,
+            "method": method,
+            "base": base,
+            "dataset": self.e.data.name,
+            "arch": self.e.model.name,
+            "forget": shown(forget),
+            "seed": seed,
+            "selection": selection,
+            **measured,
             "train_seconds": 0.0 if method == "masked_head" else saved.meta["seconds"],
-            "student_steps": student_steps, "generator_steps": generator_steps,
+            "student_steps": student_steps,
+            "generator_steps": generator_steps,
             "images_synthesised": (student_steps + generator_steps) * (stage.setup.batch_size if stage else 0),
             "weights": "" if method == "masked_head" else weights_digest(variables),
-            "teacher": weights_digest(self.teacher(seed) if stage else variables) if stage or method == "masked_head" else "",
+            "teacher": weights_digest(self.teacher(seed) if stage else variables)
+            if stage or method == "masked_head"
+            else "",
             "computed": f"{self.devices.count} x {self.devices.devices[0].device_kind}, {convolutions()}",
-            "epoch": epoch, "access": _ACCESS.get(selection if method == "original" and selection == "given" else method, "weights only" if selection == "last" else "test images"),
-        }  # fmt: skip
+            "epoch": epoch,
+            "access": _ACCESS.get(
+                selection if method == "original" and selection == "given" else method,
+                "weights only" if selection == "last" else "test images",
+            ),
+        }
 
     def _mask(self, forget):
         return jnp.zeros(self.data.num_classes).at[jnp.array(forget)].set(1.0)

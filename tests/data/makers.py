@@ -80,7 +80,9 @@ def cifar(folder: Path, name="cifar10", binary=False, py2=True):
     number = "100" if fine else "10"
     classes = CIFAR100_NAMES if fine else CIFAR10_NAMES
     members, images, labels = {}, [], []
-    python_root, binary_root = ("cifar-100-python", "cifar-100-binary") if fine else ("cifar-10-batches-py", "cifar-10-batches-bin")
+    python_root, binary_root = (
+        ("cifar-100-python", "cifar-100-binary") if fine else ("cifar-10-batches-py", "cifar-10-batches-bin")
+    )
     root = binary_root if binary else python_root
     for i, batch in enumerate([*batches, "test" if fine else "test_batch"]):
         x, y = pixels(count, 7 * i + fine), np.random.default_rng(i).permutation(np.arange(count) % len(classes))

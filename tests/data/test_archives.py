@@ -63,7 +63,9 @@ def test_cache_serves_until_the_archive_changes(tmp_path, monkeypatch):
 
 
 def test_manual_dir_must_exist(tmp_path):
-    with pytest.raises(UserError, match="data.manual_dir .*none is not a directory.*cifar-10-python.tar.gz or cifar-10-binary"):
+    with pytest.raises(
+        UserError, match="data.manual_dir .*none is not a directory.*cifar-10-python.tar.gz or cifar-10-binary"
+    ):
         load("cifar10", tmp_path / "none")
 
 

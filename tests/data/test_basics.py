@@ -24,8 +24,13 @@ def test_array_dataset_checks():
     split = data.ArrayDataset(images, labels)
     assert len(split) == 3 and split.take([2, 0]).labels.tolist() == [2, 0]
     assert split.take(labels > 0).labels.tolist() == [1, 2]
-    for wrong in [(images.astype(float), labels), (images[0], labels), (images, labels[:2]), (images, labels - 1),
-                  (images, labels.astype(np.int64))]:  # fmt: skip
+    for wrong in [
+        (images.astype(float), labels),
+        (images[0], labels),
+        (images, labels[:2]),
+        (images, labels - 1),
+        (images, labels.astype(np.int64)),
+    ]:
         with pytest.raises(ValueError):
             data.ArrayDataset(*wrong)
     with pytest.raises(ValueError, match="label 2"):
@@ -68,7 +73,9 @@ def test_a_class_that_is_held_out_altogether_is_refused():
     labels, names = np.array([0, 0, 1, 2, 2], np.int32), ("cat", "dog", "cow")
     train = np.array([True, False, False, True, True])
     data.check_classes(labels, train, names, (1,), "retrain")  # left out on purpose
-    with pytest.raises(UserError, match=r"original seed 0: class 1 \(dog\) .* of its 1 training image.*config.data.val_fraction"):
+    with pytest.raises(
+        UserError, match=r"original seed 0: class 1 \(dog\) .* of its 1 training image.*config.data.val_fraction"
+    ):
         data.check_classes(labels, train, names, (), "original seed 0")
 
 

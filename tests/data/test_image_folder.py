@@ -108,12 +108,22 @@ def test_links_in_an_archive_are_followed(tmp_path, name, prefix):
     assert same(found, whole) and np.bincount(found.train.labels).tolist() == [2, 5, 3]
 
 
-@pytest.mark.parametrize("link, target", [("train/cat/z.png", "../../../x.png"), ("train/cat/z.png", "z.png"), ("train/cow", "cat"), ("train/cat/z.png", "../dog")])
+@pytest.mark.parametrize(
+    "link, target",
+    [
+        ("train/cat/z.png", "../../../x.png"),
+        ("train/cat/z.png", "z.png"),
+        ("train/cow", "cat"),
+        ("train/cat/z.png", "../dog"),
+    ],
+)
 def test_links_out_of_an_archive(tmp_path, link, target):
     """To nothing, in a circle, to a class folder, to no file."""
     root = make_folder(tmp_path / "pets")
     (root / link).symlink_to(target)
-    with pytest.raises(UserError, match=f"{link} in the archive .*p.tar is neither a file nor a link to one.*tar --dereference"):
+    with pytest.raises(
+        UserError, match=f"{link} in the archive .*p.tar is neither a file nor a link to one.*tar --dereference"
+    ):
         load(archive(root, tmp_path / "p.tar"))
 
 
@@ -286,7 +296,9 @@ def test_a_broken_header_inside_an_archive(tmp_path, broken, words):
     with tarfile.open(file) as tar:
         member = [member for member in tar if member.name.startswith("test/") and member.isfile()][-1]
     content = bytearray(file.read_bytes())
-    content[member.offset : member.offset + 512] = broken or bytes(b ^ 0xFF for b in content[member.offset : member.offset + 512])
+    content[member.offset : member.offset + 512] = broken or bytes(
+        b ^ 0xFF for b in content[member.offset : member.offset + 512]
+    )
     file.write_bytes(content)
     with pytest.raises(UserError, match=f"p.tar is damaged or truncated.*{words}"):
         load(file)

@@ -52,7 +52,9 @@ def test_download_verifies_prepares_and_reads_again(tmp_path, monkeypatch, site,
     found = data.load(name, cache_dir="off")
     assert makers.same_examples(found.train, train_x, train_y) and makers.same_examples(found.test, test_x, test_y)
     assert (tmp_path / "tfds" / f"ispf_{name}" / "1.0.0" / "dataset_info.json").exists()
-    assert sorted(a for a in asked if a.startswith("GET")) == sorted(f"GET /{d.filename}" for d in CATALOGUE[name].downloads)
+    assert sorted(a for a in asked if a.startswith("GET")) == sorted(
+        f"GET /{d.filename}" for d in CATALOGUE[name].downloads
+    )
 
     asked.clear()
     again = data.load(name, cache_dir="off", download=False)
@@ -80,7 +82,9 @@ def test_wrong_checksum_is_refused(tmp_path, monkeypatch, site):
     makers.register(monkeypatch, "svhn", folder, address)
     with (folder / "test_32x32.mat").open("ab") as file:
         file.write(b"x")
-    with pytest.raises(UserError, match="download failed .NonMatchingChecksumError.*put train_32x32.mat and test_32x32.mat"):
+    with pytest.raises(
+        UserError, match="download failed .NonMatchingChecksumError.*put train_32x32.mat and test_32x32.mat"
+    ):
         data.load("svhn")
     assert not (tmp_path / "tfds" / "ispf_svhn" / "1.0.0").exists()
 

@@ -62,7 +62,9 @@ def test_palette_and_opaque_alpha(tmp_path):
     assert (one_image(tmp_path / "c", palette, transparency=0) == [10, 20, 30]).all()  # no pixel has that colour
 
 
-@pytest.mark.parametrize("mode, options", [("RGBA", {}), ("LA", {}), ("P", {"transparency": 0}), ("RGB", {"transparency": (0, 0, 0)})])
+@pytest.mark.parametrize(
+    "mode, options", [("RGBA", {}), ("LA", {}), ("P", {"transparency": 0}), ("RGB", {"transparency": (0, 0, 0)})]
+)
 def test_transparency_is_refused(tmp_path, mode, options):
     """Black everywhere, with a shape in the transparency alone."""
     with pytest.raises(UserError, match=r"train/ant/-.png is partly transparent.*same background"):
@@ -76,7 +78,9 @@ def test_grey_of_sixteen_bits_is_scaled(tmp_path):
     assert found[0, :, 0].tolist() == [0, 0, 1, 1, 1, 117, 233, 255] and (found == found[:, :, :1]).all()
 
 
-@pytest.mark.parametrize("orientation, turns", [(1, 0), (3, 2), (6, 3), (8, 1)])  # EXIF 2.3, 4.6.4 A: where the first row is
+@pytest.mark.parametrize(
+    "orientation, turns", [(1, 0), (3, 2), (6, 3), (8, 1)]
+)  # EXIF 2.3, 4.6.4 A: where the first row is
 @pytest.mark.parametrize("name", ["-.png", "-.webp"])
 def test_photos_are_turned_upright(tmp_path, orientation, turns, name):
     stored = pixels(1, 3, 8)[0]

@@ -62,7 +62,9 @@ def test_members_only(size):
     member = np.zeros(IMAGES, bool)
     member[np.random.default_rng(size).choice(IMAGES, size, replace=False)] = True
     got = evaluator().confusion(VARIABLES, PIXELS, LABELS, member)
-    np.testing.assert_array_equal(got, counted(LABELS[member], predicted()[member]) if size else np.zeros((CLASSES, CLASSES)))
+    np.testing.assert_array_equal(
+        got, counted(LABELS[member], predicted()[member]) if size else np.zeros((CLASSES, CLASSES))
+    )
 
 
 @pytest.mark.parametrize("hidden", [(3,), (0, 4)])
@@ -113,4 +115,8 @@ def test_class_accuracies_by_hand():
     """Class 1 has no image; Wilson intervals of 3 of 4 and of 0 of 5 worked out from the formula with z = 1.96."""
     first, none, last = class_accuracies(np.array([[3, 0, 1], [0, 0, 0], [5, 0, 0]]))
     assert none is None and (first.percent, first.n, last.percent, last.low, last.n) == (75, 4, 0, 0, 5)
-    assert (first.low, first.high, last.high) == (pytest.approx(30.06, abs=0.01), pytest.approx(95.44, abs=0.01), pytest.approx(43.45, abs=0.01))
+    assert (first.low, first.high, last.high) == (
+        pytest.approx(30.06, abs=0.01),
+        pytest.approx(95.44, abs=0.01),
+        pytest.approx(43.45, abs=0.01),
+    )

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from ispf_jax.runtime import interruption
-from ispf_jax.sweep import pipeline
 from ispf_jax.report import workdir as reading
 from ispf_jax.report import write_report
+from ispf_jax.runtime import interruption
+from ispf_jax.sweep import pipeline
 from tests.evaluate.test_audit import audited
 
 SETS, SEEDS = ("0,2", "1"), (0, 1)
@@ -19,9 +19,15 @@ SETS, SEEDS = ("0,2", "1"), (0, 1)
 
 def sweep(**values):
     return audited(
-        forget=";".join(SETS), seeds=",".join(map(str, SEEDS)), methods="ispf", stages="original,retrain,unlearn,audit,report",
-        audit__metrics="accuracy,mia1,divergence", audit__embedding_images=12, audit__barrier_points=0, **values,
-    )  # fmt: skip
+        forget=";".join(SETS),
+        seeds=",".join(map(str, SEEDS)),
+        methods="ispf",
+        stages="original,retrain,unlearn,audit,report",
+        audit__metrics="accuracy,mia1,divergence",
+        audit__embedding_images=12,
+        audit__barrier_points=0,
+        **values,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -89,21 +95,32 @@ def test_averages_are_those_of_the_audits_of_the_runs(finished):
     assert checked > 5
     page = (finished / "report" / "index.html").read_text()
     line = lines["ispf/dfq", "kl_retrain"]
-    assert f"{float(line['mean']):.3f}" in page and f"sd {float(line['population_std']):.3f}, sample sd {float(line['sample_std']):.3f}, 2 x 2 runs" in re.sub("<[^>]*>|\\n", "", page)
+    assert (
+        f"{float(line['mean']):.3f}" in page
+        and f"sd {float(line['population_std']):.3f}, sample sd {float(line['sample_std']):.3f}, 2 x 2 runs"
+        in re.sub("<[^>]*>|\\n", "", page)
+    )
     assert "population standard deviation" in page and 'id="missing"' not in page
 
 
 def test_classes_are_counted_one_by_one(finished):
     audit = content(finished, "0,2", 0)
     for model in audit["models"]:
-        found = {m["metric"]: m for m in audit["measurements"] if m["model"] == model and m["metric"].startswith("accuracy/")}
+        found = {
+            m["metric"]: m for m in audit["measurements"] if m["model"] == model and m["metric"].startswith("accuracy/")
+        }
         classes = [found[f"accuracy/class{c}"] for c in range(5)]
-        assert all(m["low"] <= m["value"] <= m["high"] for m in classes) and sum(m["n"] for m in classes) == found["accuracy/overall"]["n"]
+        assert (
+            all(m["low"] <= m["value"] <= m["high"] for m in classes)
+            and sum(m["n"] for m in classes) == found["accuracy/overall"]["n"]
+        )
         forgotten = [classes[0], classes[2]]
         hits = sum(m["value"] * m["n"] for m in forgotten) / sum(m["n"] for m in forgotten)
         assert hits == pytest.approx(found["accuracy/forget"]["value"])
         confusion = audit["confusion"][model]
-        assert [100 * confusion[i][c] / sum(confusion[i]) for i, c in enumerate((0, 2))] == pytest.approx([m["value"] for m in forgotten])
+        assert [100 * confusion[i][c] / sum(confusion[i]) for i, c in enumerate((0, 2))] == pytest.approx(
+            [m["value"] for m in forgotten]
+        )
 
 
 def test_membership_of_several_classes_is_told_apart(finished):
@@ -119,10 +136,15 @@ def test_membership_of_several_classes_is_told_apart(finished):
 def test_representations_and_duplicates_are_recorded(finished):
     audit = content(finished, "1", 0)
     assert [p["title"] for p in audit["representation"]] == ["original", "retrain", "ispf/dfq"]
-    assert all(len(p["points"]) == len(p["classes"]) == 12 and sum(c == 1 for c in p["classes"]) == 3 for p in audit["representation"])
+    assert all(
+        len(p["points"]) == len(p["classes"]) == 12 and sum(c == 1 for c in p["classes"]) == 3
+        for p in audit["representation"]
+    )
     copies = {m["metric"]: m for m in audit["measurements"] if m["metric"].startswith("duplicates/")}
     assert set(copies) == {"duplicates/exact", "duplicates/pixels", "duplicates/features"}
-    assert all(m["model"] == "ispf/dfq" and m["n"] == 32 and "32 real training images" in m["note"] for m in copies.values())
+    assert all(
+        m["model"] == "ispf/dfq" and m["n"] == 32 and "32 real training images" in m["note"] for m in copies.values()
+    )
     assert copies["duplicates/exact"]["value"] <= copies["duplicates/pixels"]["value"]
 
 
@@ -131,7 +153,11 @@ def test_weights_of_rows_and_audits_are_the_same(finished):
     for forget, seed in ((f, s) for f in SETS for s in SEEDS):
         hashes = content(finished, forget, seed)["weights"]
         mine = {(r["method"], r["selection"]): r for r in rows if (r["forget"], r["seed"]) == (forget, seed)}
-        assert mine["original", "best_validation"]["weights"] == mine["masked_head", "best_validation"]["teacher"] == hashes["original"]
+        assert (
+            mine["original", "best_validation"]["weights"]
+            == mine["masked_head", "best_validation"]["teacher"]
+            == hashes["original"]
+        )
         assert mine["retrain", "best_validation"]["weights"] == hashes["retrain"]
         student = mine["ispf", "last"]
         assert (student["weights"], student["teacher"]) == (hashes["ispf/dfq"], hashes["original"])

@@ -11,7 +11,10 @@ MASK = np.array([0, 1, 0])
 
 
 def variables_of(kernel, bias):
-    return {"params": {"conv": 1, "classifier": {"kernel": np.float32(kernel), "bias": np.float32(bias)}}, "batch_stats": 2}
+    return {
+        "params": {"conv": 1, "classifier": {"kernel": np.float32(kernel), "bias": np.float32(bias)}},
+        "batch_stats": 2,
+    }
 
 
 def test_masked_head_by_hand():
@@ -45,7 +48,9 @@ def test_a_linear_target_is_recovered():
     target = features @ kernel + bias
     fit = retrained_head(variables_of(np.zeros((3, 3)), np.zeros(3)), features, target)
     head = fit.variables["params"]["classifier"]
-    np.testing.assert_allclose(softmax(features @ head["kernel"] + head["bias"], axis=-1), softmax(target, axis=-1), atol=5e-3)
+    np.testing.assert_allclose(
+        softmax(features @ head["kernel"] + head["bias"], axis=-1), softmax(target, axis=-1), atol=5e-3
+    )
     assert fit.loss < 1e-4 and fit.gradient_norm < 1e-2
     assert fit.variables["batch_stats"] == 2 and fit.variables["params"]["conv"] == 1
 
@@ -71,8 +76,14 @@ def test_constant_features_leave_the_bias():
 
 
 @pytest.mark.parametrize(
-    "features, target", [(np.ones((4, 3)), np.ones((4, 3))), (np.ones((4, 2)), np.ones((4, 4))), (np.ones((4, 2)), np.ones((3, 3))),
-                         (np.full((4, 2), np.nan), np.ones((4, 3))), (np.ones((0, 2)), np.ones((0, 3)))]
+    "features, target",
+    [
+        (np.ones((4, 3)), np.ones((4, 3))),
+        (np.ones((4, 2)), np.ones((4, 4))),
+        (np.ones((4, 2)), np.ones((3, 3))),
+        (np.full((4, 2), np.nan), np.ones((4, 3))),
+        (np.ones((0, 2)), np.ones((0, 3))),
+    ],
 )
 def test_inputs_that_do_not_fit(features, target):
     with pytest.raises(UserError):

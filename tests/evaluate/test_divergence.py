@@ -24,7 +24,9 @@ def test_divergence_of_opposite_certainties_is_bounded():
     assert (same.mean_kl, same.mean_tv, same.kl_of_means) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("first, second", [(P, Q[:1]), (P, np.ones((2, 3))), (P, [[np.nan, 0], [0, 0]]), (P[:0], P[:0])])
+@pytest.mark.parametrize(
+    "first, second", [(P, Q[:1]), (P, np.ones((2, 3))), (P, [[np.nan, 0], [0, 0]]), (P[:0], P[:0])]
+)
 def test_divergence_of_degenerate_logits_raises(first, second):
     with pytest.raises(UserError):
         divergence.predictive_divergence(first, second)

@@ -22,7 +22,9 @@ def slow(values, near):
     values = [tuple(map(float, row)) for row in values]
     typical = median(math.dist(a, b) for a, b in combinations(values, 2))
     nearest = [min(math.dist(a, b) for j, b in enumerate(values) if j != i) for i, a in enumerate(values)]
-    return Duplicates(sum(d == 0 for d in nearest), sum(d <= near * typical for d in nearest), pytest.approx(typical), len(values))
+    return Duplicates(
+        sum(d == 0 for d in nearest), sum(d <= near * typical for d in nearest), pytest.approx(typical), len(values)
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -49,7 +51,9 @@ def test_a_collapsed_generator_makes_nothing_but_copies():
     assert duplicates(np.ones((8, 4))) == Duplicates(8, 8, 0.0, 8)
 
 
-@pytest.mark.parametrize("values, near", [(np.ones((1, 3)), 0.1), (np.full((3, 2), np.nan), 0.1), (np.ones((3, 2)), 1.5), (np.ones(3), 0.1)])
+@pytest.mark.parametrize(
+    "values, near", [(np.ones((1, 3)), 0.1), (np.full((3, 2), np.nan), 0.1), (np.ones((3, 2)), 1.5), (np.ones(3), 0.1)]
+)
 def test_degenerate_inputs_raise(values, near):
     with pytest.raises(UserError):
         duplicates(values, near)

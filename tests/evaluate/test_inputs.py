@@ -22,7 +22,10 @@ from ispf_jax.evaluate import inputs
         (lambda: inputs.same_length(test_images=[1, 2], labels=[1]), "test images 2, labels 1"),
         (lambda: inputs.forget_mask([0, 0]), "0 of 2 classes"),
         (lambda: inputs.forget_mask([1, 1]), "2 of 2 classes"),
-        (lambda: inputs.forgotten_rows("test images", [0, 2], [0, 1, 0]), "None of the 2 test images belongs to a forgotten class"),
+        (
+            lambda: inputs.forgotten_rows("test images", [0, 2], [0, 1, 0]),
+            "None of the 2 test images belongs to a forgotten class",
+        ),
         (lambda: inputs.several_classes("training images", [2, 2]), "only class 2"),
         (lambda: inputs.two_sides("examples", [True, True]), "2 positive of 2"),
     ],

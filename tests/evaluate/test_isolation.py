@@ -8,7 +8,19 @@ from pathlib import Path
 import ispf_jax
 
 ROOT = Path(ispf_jax.__path__[0])
-PATHS = ("steps", "models", "ops", "methods.py", "objectives.py", "optim.py", "state.py", "parallel.py", "training.py", "checkpoint.py", "stages/unlearn.py")
+PATHS = (
+    "steps",
+    "models",
+    "ops",
+    "methods.py",
+    "objectives.py",
+    "optim.py",
+    "state.py",
+    "parallel.py",
+    "training.py",
+    "checkpoint.py",
+    "stages/unlearn.py",
+)
 
 
 def imported(source):

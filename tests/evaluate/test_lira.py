@@ -16,7 +16,9 @@ MEMBER = np.array([[1, 1], [1, 1], [0, 0], [0, 0]], bool)
 def test_every_image_is_in_half_of_the_shadows():
     members = lira.lira_members(30, 6, seed=0)
     assert members.shape == (6, 30) and np.all(members.sum(axis=0) == 3) and np.all(members.sum(axis=1) == 15)
-    np.testing.assert_array_equal(lira.lira_members(30, 16, seed=0)[:6], members)  # those that are trained already keep their halves
+    np.testing.assert_array_equal(
+        lira.lira_members(30, 16, seed=0)[:6], members
+    )  # those that are trained already keep their halves
     assert len({tuple(m) for m in members}) == 6
     for shadows in (2, 5):
         with pytest.raises(UserError):
@@ -57,7 +59,9 @@ def test_equal_shadows_fall_back_to_the_smallest_deviation():
 def test_curve_by_hand():
     found = lira.attack_curve([0.9, 0.8, 0.8, 0.3], [1, 0, 1, 0])
     assert found.fpr == (0, 0, 0.5, 1) and found.tpr == (0, 0.5, 1, 1)
-    assert found.auc == 0.875 and found.tpr_at_1 == found.tpr_at_01 == 50 and (found.positives, found.negatives) == (2, 2)
+    assert (
+        found.auc == 0.875 and found.tpr_at_1 == found.tpr_at_01 == 50 and (found.positives, found.negatives) == (2, 2)
+    )
 
 
 def test_curve_agrees_with_scikit_learn():

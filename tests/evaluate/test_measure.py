@@ -22,13 +22,30 @@ from tests.evaluate.conftest import MEAN, STD, TINY, fresh, make_images
 @pytest.fixture(scope="module")
 def context():
     config = default.get_config()
-    config.audit.update(metrics="accuracy,mia1,features,divergence", shots="1", layers=1, barrier_points=0, embedding_images=0, synthetic_images=16)
+    config.audit.update(
+        metrics="accuracy,mia1,features,divergence",
+        shots="1",
+        layers=1,
+        barrier_points=0,
+        embedding_images=0,
+        synthetic_images=16,
+    )
     rng = np.random.default_rng(0)
     train, test = (ArrayDataset(*make_images(rng, n)) for n in (64, 40))
     return measure.Context(
-        TINY, Evaluator(TINY, MEAN, STD, 20), "none", train, test, jnp.asarray(train.images), jnp.asarray(test.images), np.arange(64) < 48,
-        np.arange(4) == 1, {"original": fresh(TINY, 1)}, make_experiment(config).audit, 0,
-    )  # fmt: skip
+        TINY,
+        Evaluator(TINY, MEAN, STD, 20),
+        "none",
+        train,
+        test,
+        jnp.asarray(train.images),
+        jnp.asarray(test.images),
+        np.arange(64) < 48,
+        np.arange(4) == 1,
+        {"original": fresh(TINY, 1)},
+        make_experiment(config).audit,
+        0,
+    )
 
 
 def subject(variables, name="gkt/dfq", synthetic=None):
@@ -45,7 +62,12 @@ def test_constant_predictions_have_defined_values_or_none(context):
     numbers = found(measure.model(context, subject(constant), measure.Attackers(), {}))
     assert [numbers[f"accuracy/class{c}"]["value"] for c in range(4)] == [100, 0, 0, 0]
     assert numbers["accuracy/overall"]["value"] == 25 and numbers["accuracy/forget"]["high"] > 0
-    assert [numbers[name]["value"] for name in ("mia1", "mia1_entropy", "mia1_mentropy", "mia1_correctness")] == [None, None, None, 100]
+    assert [numbers[name]["value"] for name in ("mia1", "mia1_entropy", "mia1_mentropy", "mia1_correctness")] == [
+        None,
+        None,
+        None,
+        100,
+    ]
     assert "no threshold" in numbers["mia1_entropy"]["note"]
     assert numbers["cka_original/penultimate"]["value"] is None
     assert all(m["value"] is None or np.isfinite(m["value"]) for m in numbers.values())
@@ -85,35 +107,57 @@ def test_lira_leaves_out_images_that_too_few_shadows_saw(lira_context):
     member[0, 1], member[1, 1] = True, False
     statistic = rng.normal(size=(8, 64))
     variables = fresh(TINY, 2)
-    numbers = found(measure.model(lira_context, subject(variables), measure.Attackers(lira_statistic=statistic, lira_member=member), {}))
+    numbers = found(
+        measure.model(
+            lira_context, subject(variables), measure.Attackers(lira_statistic=statistic, lira_member=member), {}
+        )
+    )
 
     forgotten = [i for i in range(64) if i % 4 == 1]
     rows = [i for i in forgotten if min(member[:, i].sum(), (~member[:, i]).sum()) >= 2]
     logits = lira_context.logits(variables, lira_context.train.images[rows])
     target = [z[1] - np.log(np.sum(np.exp(np.delete(z, 1)))) for z in logits.astype(np.float64)]
     sides = [{i: statistic[member[:, i] == side, i] for i in rows} for side in (True, False)]
-    pooled = [np.sqrt(sum(np.sum((x - x.mean()) ** 2) for x in side.values()) / sum(len(x) - 1 for x in side.values())) for side in sides]
-    scores = [np.subtract(*(norm.logpdf(t, side[i].mean(), std) for side, std in zip(sides, pooled))) for i, t in zip(rows, target)]
+    pooled = [
+        np.sqrt(sum(np.sum((x - x.mean()) ** 2) for x in side.values()) / sum(len(x) - 1 for x in side.values()))
+        for side in sides
+    ]
+    scores = [
+        np.subtract(*(norm.logpdf(t, side[i].mean(), std) for side, std in zip(sides, pooled)))
+        for i, t in zip(rows, target)
+    ]
     assert 0 < len(rows) < len(forgotten)
     assert numbers["lira/auc"]["value"] == pytest.approx(roc_auc_score([i < 48 for i in rows], scores))
     assert numbers["lira/auc"]["n"] == sum(i < 48 for i in rows)
     assert f"{len(forgotten) - len(rows)} of {len(forgotten)} left out" in numbers["lira/auc"]["note"]
 
 
-@pytest.mark.parametrize("change, reason", [({"member": np.ones(64, bool)}, "0 forgotten images outside"), ({}, "16 of 16 left out")])
+@pytest.mark.parametrize(
+    "change, reason", [({"member": np.ones(64, bool)}, "0 forgotten images outside"), ({}, "16 of 16 left out")]
+)
 def test_lira_without_images_of_both_kinds_has_no_value(lira_context, change, reason):
     member = np.arange(4)[:, None] < (2 if change else 1) * np.ones(64)
     attackers = measure.Attackers(lira_statistic=np.zeros((4, 64)), lira_member=member)
     numbers = found(measure.model(replace(lira_context, **change), subject(fresh(TINY, 2)), attackers, {}))
     for name in ("lira/auc", "lira/tpr1", "lira/tpr0.1"):
-        assert numbers[name]["value"] is None and reason in numbers[name]["note"] and "both kinds are needed" in numbers[name]["note"]
+        assert (
+            numbers[name]["value"] is None
+            and reason in numbers[name]["note"]
+            and "both kinds are needed" in numbers[name]["note"]
+        )
 
 
 def test_a_class_without_test_images_is_named(context):
     few = context.test.labels != 2
     labels, images = context.test.labels[few], context.test.images[few]
-    numbers = found(measure.model(replace(context, test=ArrayDataset(images, labels), test_images=jnp.asarray(images)), subject(fresh(TINY, 2)),
-                                  measure.Attackers(), {}))
+    numbers = found(
+        measure.model(
+            replace(context, test=ArrayDataset(images, labels), test_images=jnp.asarray(images)),
+            subject(fresh(TINY, 2)),
+            measure.Attackers(),
+            {},
+        )
+    )
     assert (numbers["accuracy/class2"]["value"], numbers["accuracy/class2"]["note"]) == (None, "no test images")
 
 
@@ -121,7 +165,12 @@ def test_without_forgotten_test_images_nothing_is_measured(context):
     few = context.test.labels != 1
     test = ArrayDataset(context.test.images[few], context.test.labels[few])
     with pytest.raises(UserError, match="test images belongs to a forgotten class"):
-        measure.model(replace(context, test=test, test_images=jnp.asarray(test.images)), subject(fresh(TINY, 2)), measure.Attackers(), {})
+        measure.model(
+            replace(context, test=test, test_images=jnp.asarray(test.images)),
+            subject(fresh(TINY, 2)),
+            measure.Attackers(),
+            {},
+        )
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -52,7 +52,11 @@ def test_the_seed_decides_which():
 )
 def test_samples_that_cannot_be_chosen(changed, sentence):
     request = {
-        "protocol": "salun", "train_labels": TRAIN_LABELS, "member": MEMBER, "test_labels": TEST_LABELS, "forget_mask": MASK,
+        "protocol": "salun",
+        "train_labels": TRAIN_LABELS,
+        "member": MEMBER,
+        "test_labels": TEST_LABELS,
+        "forget_mask": MASK,
         "seed": 0,
     }
     with pytest.raises(UserError, match=sentence):
@@ -70,13 +74,19 @@ def test_by_hand_on_two_groups():
     assert (found.members, found.nonmembers, found.targets, found.binned) == (20, 20, 4, False)
 
 
-@pytest.mark.parametrize("seed, right, target_right", [(0, (0.98, 0.91), 0.98), (1, (0.95, 0.8), 0.5), (2, (0.9, 0.85), 0.9)])
+@pytest.mark.parametrize(
+    "seed, right, target_right", [(0, (0.98, 0.91), 0.98), (1, (0.95, 0.8), 0.5), (2, (0.9, 0.85), 0.9)]
+)
 def test_bins_agree_with_scikit_learns_exact_machine(seed, right, target_right):
     rng = np.random.default_rng(seed)
-    member, nonmember, target = (confidences(rng, n, r) for n, r in ((1500, right[0]), (1500, right[1]), (500, target_right)))
+    member, nonmember, target = (
+        confidences(rng, n, r) for n, r in ((1500, right[0]), (1500, right[1]), (500, target_right))
+    )
     exact = confidence_membership(member, nonmember, target, np.zeros(500, int), exact_up_to=3000)
     binned = confidence_membership(member, nonmember, target, np.zeros(500, int), exact_up_to=0)
-    machine = SVC(C=3, kernel="rbf", gamma=1.0).fit(np.concatenate([member, nonmember])[:, None], np.repeat([1, 0], 1500))
+    machine = SVC(C=3, kernel="rbf", gamma=1.0).fit(
+        np.concatenate([member, nonmember])[:, None], np.repeat([1, 0], 1500)
+    )
     assert not exact.binned and binned.binned
     assert exact.percent == pytest.approx(100 * (1 - machine.predict(target[:, None]).mean()))
     assert abs(binned.percent - exact.percent) <= 0.2
@@ -94,7 +104,9 @@ def test_a_constant_prediction_leaves_the_attack_undefined():
     assert found.percent is None and found.per_class == {1: None, 2: None}
 
 
-@pytest.mark.parametrize("member, target", [([], [0.5]), ([0.5], []), ([np.nan], [0.5]), ([1.2], [0.5]), ([0.5], [0.5, 0.5])])
+@pytest.mark.parametrize(
+    "member, target", [([], [0.5]), ([0.5], []), ([np.nan], [0.5]), ([1.2], [0.5]), ([0.5], [0.5, 0.5])]
+)
 def test_degenerate_confidences_raise(member, target):
     with pytest.raises(UserError):
         confidence_membership(member, [0.1], target, [0])

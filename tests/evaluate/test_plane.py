@@ -25,7 +25,9 @@ def test_degenerate_features():
             plane(features, 0)
 
 
-@pytest.mark.parametrize("count, forgotten, retained", [(8, 2, 6), (20, 5, 15), (40, 10, 30), (1000, 20, 30), (3, 1, 2)])
+@pytest.mark.parametrize(
+    "count, forgotten, retained", [(8, 2, 6), (20, 5, 15), (40, 10, 30), (1000, 20, 30), (3, 1, 2)]
+)
 def test_a_fourth_is_of_forgotten_classes_as_far_as_they_go(count, forgotten, retained):
     labels = np.repeat([0, 1, 2], [20, 15, 15])
     rows = picture_rows(labels, [1, 0, 0], count, seed=0)

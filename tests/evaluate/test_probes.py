@@ -127,4 +127,6 @@ def test_impossible_requests_raise():
         with pytest.raises(UserError):
             probes.nearest_neighbours(features, labels, features, labels, MASK, k=k)
     with pytest.raises(UserError, match="forgotten class 1"):
-        probes.prototype_head(head(np.ones((4, 3)), np.ones(3)), features[labels != 1], labels[labels != 1], np.array([1, 1, 0]))
+        probes.prototype_head(
+            head(np.ones((4, 3)), np.ones(3)), features[labels != 1], labels[labels != 1], np.array([1, 1, 0])
+        )

@@ -6,7 +6,9 @@ import pytest
 from ispf_jax.evaluate import baseline, divergence, features, probes, relearn, signals
 from tests.evaluate.conftest import CLASSIFIER, MEAN, STD
 
-RELEARN = relearn.RelearnSetup(CLASSIFIER, steps=60, augmentation="none", mean=MEAN, std=STD, batch_size=64, learning_rate=1e-2)
+RELEARN = relearn.RelearnSetup(
+    CLASSIFIER, steps=60, augmentation="none", mean=MEAN, std=STD, batch_size=64, learning_rate=1e-2
+)
 
 
 def extract(variables, images):
@@ -16,7 +18,9 @@ def extract(variables, images):
 @pytest.fixture(scope="module")
 def models(world):
     return {
-        "original": world.original, "masked": baseline.masked_head(world.original, world.forget_mask), "retrained": world.retrained
+        "original": world.original,
+        "masked": baseline.masked_head(world.original, world.forget_mask),
+        "retrained": world.retrained,
     }
 
 
@@ -37,7 +41,9 @@ def test_readers_of_the_last_features_rank_the_original_above_retraining(world, 
     for name, variables in models.items():
         train, test = extract(variables, world.images), extract(variables, world.test_images)
         layer = features.PENULTIMATE
-        found[name] = reader(train.layers[layer], world.labels, test.layers[layer], world.test_labels, world.forget_mask)
+        found[name] = reader(
+            train.layers[layer], world.labels, test.layers[layer], world.test_labels, world.forget_mask
+        )
     assert found["original"] == found["masked"]
     assert found["original"].forget > found["retrained"].forget + 10
     assert found["original"].detection > found["retrained"].detection + 5
@@ -47,14 +53,23 @@ def test_relearning_ranks_the_original_above_retraining(world, models):
     member = relearn.relearn_members("all", world.labels, np.ones(256, bool), world.forget_mask)
     curves = {
         name: relearn.relearn_curve(
-            RELEARN, variables, world.images, world.labels, member, world.test_images, world.test_labels, world.test_labels == 1,
+            RELEARN,
+            variables,
+            world.images,
+            world.labels,
+            member,
+            world.test_images,
+            world.test_labels,
+            world.test_labels == 1,
             seed=0,
         )
         for name, variables in models.items()
     }
     area = {name: relearn.mean_accuracy(curve) for name, curve in curves.items()}
     assert area["original"] > area["masked"] > area["retrained"] + 20
-    index = relearn.anamnesis_index(curves["masked"], curves["retrained"], relearn.relearn_target(curves["original"].accuracy[0]))
+    index = relearn.anamnesis_index(
+        curves["masked"], curves["retrained"], relearn.relearn_target(curves["original"].accuracy[0])
+    )
     assert index.value < 1 and index.student.steps < index.gold.steps
 
 
@@ -77,4 +92,7 @@ def test_retraining_is_nearest_to_itself(world, models):
     distance = {name: divergence.predictive_divergence(logits["retrained"], z) for name, z in logits.items()}
     assert distance["retrained"].mean_kl == distance["retrained"].mean_tv == 0
     assert distance["original"].mean_tv > distance["masked"].mean_tv > 0
-    assert np.all(signals.confidence(logits["masked"], np.ones(40, int)) < signals.confidence(logits["original"], np.ones(40, int)))
+    assert np.all(
+        signals.confidence(logits["masked"], np.ones(40, int))
+        < signals.confidence(logits["original"], np.ones(40, int))
+    )

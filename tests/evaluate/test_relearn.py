@@ -28,7 +28,9 @@ def variables():
 
 
 def curve(variables, setup=SETUP, member=np.ones(40, bool), evaluated=TEST_LABELS == 1, **options):
-    return relearn.relearn_curve(setup, variables, IMAGES, LABELS, member, TEST_IMAGES, TEST_LABELS, evaluated, 3, **options)
+    return relearn.relearn_curve(
+        setup, variables, IMAGES, LABELS, member, TEST_IMAGES, TEST_LABELS, evaluated, 3, **options
+    )
 
 
 def plain_loop(variables, member, evaluated, steps):
@@ -102,7 +104,10 @@ class Recorder(nn.Module):
 
 def test_every_epoch_shows_every_member_once_and_nothing_else():
     setup = RelearnSetup(Recorder(), steps=4, augmentation="none", mean=(0.0,), std=(1.0,), batch_size=16)
-    images, member = np.arange(40, dtype=np.uint8)[:, None, None, None], np.arange(40) >= 10  # 30 images: 16 and 14 per epoch
+    images, member = (
+        np.arange(40, dtype=np.uint8)[:, None, None, None],
+        np.arange(40) >= 10,
+    )  # 30 images: 16 and 14 per epoch
     variables = {"params": {"unused": jnp.float32(0)}, "batch_stats": {"seen": jnp.zeros(40)}}
 
     def share_seen(times, evaluated):
@@ -144,8 +149,11 @@ def test_shots_need_enough_images():
 @pytest.mark.parametrize(
     "options",
     [
-        {"member": np.zeros(40, bool)}, {"evaluated": np.zeros(24, bool)}, {"member": np.ones(3, bool)},
-        {"setup": replace(SETUP, steps=0)}, {"setup": replace(SETUP, evaluate_every=3)},
+        {"member": np.zeros(40, bool)},
+        {"evaluated": np.zeros(24, bool)},
+        {"member": np.ones(3, bool)},
+        {"setup": replace(SETUP, steps=0)},
+        {"setup": replace(SETUP, evaluate_every=3)},
     ],
 )
 def test_curves_that_cannot_be(variables, options):

@@ -11,7 +11,9 @@ from ispf_jax.evaluate.shadow import AttackTraining, attack, attack_score, shado
 
 def test_scores_by_hand():
     found = attack_score([0.9, 0.5, 0.4, 0.8, 0.1], [1, 1, 1, 0, 0])  # 2 of 3 found, 1 false alarm
-    np.testing.assert_allclose([found.precision, found.recall, found.f1, found.accuracy], [200 / 3, 200 / 3, 200 / 3, 60])
+    np.testing.assert_allclose(
+        [found.precision, found.recall, found.f1, found.accuracy], [200 / 3, 200 / 3, 200 / 3, 60]
+    )
 
 
 def test_scores_agree_with_scikit_learn():
@@ -27,7 +29,9 @@ def test_an_attacker_that_never_says_yes_scores_zero():
     assert (found.f1, found.precision, found.recall, found.accuracy) == (0, 0, 0, 50)
 
 
-@pytest.mark.parametrize("probability, member", [([], []), ([0.5, 0.5], [1, 1]), ([np.nan, 0.5], [0, 1]), ([0.5], [0, 1])])
+@pytest.mark.parametrize(
+    "probability, member", [([], []), ([0.5, 0.5], [1, 1]), ([np.nan, 0.5], [0, 1]), ([0.5], [0, 1])]
+)
 def test_scores_of_degenerate_inputs_raise(probability, member):
     with pytest.raises(UserError):
         attack_score(probability, member)
@@ -68,15 +72,23 @@ def test_the_attack_learns_that_members_are_predicted_more_sharply():
 
 
 def test_constant_signals_teach_nothing():
-    attacker = train_attacker(np.full((40, 4), 0.25), np.arange(40) % 2, seed=0, training=AttackTraining(epochs=3, batch_size=8))
+    attacker = train_attacker(
+        np.full((40, 4), 0.25), np.arange(40) % 2, seed=0, training=AttackTraining(epochs=3, batch_size=8)
+    )
     answers = attack(attacker, np.full((4, 4), 0.25))
     assert np.ptp(answers) == 0 and attacker.held_out_loss == pytest.approx(np.log(2), abs=0.05)
 
 
 def test_training_on_degenerate_signals_raises():
-    for signals, member in ((np.zeros((4, 3)), np.ones(4)), (np.full((4, 3), np.nan), [0, 1, 0, 1]), (np.zeros((2, 3)), [0, 1])):
+    for signals, member in (
+        (np.zeros((4, 3)), np.ones(4)),
+        (np.full((4, 3), np.nan), [0, 1, 0, 1]),
+        (np.zeros((2, 3)), [0, 1]),
+    ):
         with pytest.raises(UserError):
             train_attacker(signals, member, seed=0)
-    attacker = train_attacker(np.full((40, 4), 0.25), np.arange(40) % 2, seed=0, training=AttackTraining(epochs=3, batch_size=8))
+    attacker = train_attacker(
+        np.full((40, 4), 0.25), np.arange(40) % 2, seed=0, training=AttackTraining(epochs=3, batch_size=8)
+    )
     with pytest.raises(UserError, match="trained on 4 values"):
         attack(attacker, np.zeros((2, 3)))

@@ -35,7 +35,9 @@ def test_equal_draws_have_the_interval_of_one():
 
 def test_mean_of_draws_by_hand():
     """Draws of 40, 50 and 60 % of 10 examples: Wilson's 23.659 to 76.341 around 50; t(2) = 4.3027, half width 4.3027 x 10 / sqrt 3 = 24.841."""
-    np.testing.assert_allclose(mean_share([40, 50, 60], 10), [50 - np.hypot(26.341, 24.841), 50 + np.hypot(26.341, 24.841)], atol=1e-3)
+    np.testing.assert_allclose(
+        mean_share([40, 50, 60], 10), [50 - np.hypot(26.341, 24.841), 50 + np.hypot(26.341, 24.841)], atol=1e-3
+    )
     many = 10**9  # on so many examples only the draws are left to chance
     np.testing.assert_allclose(mean_share([40, 50, 60], many), t.interval(0.95, 2, 50, 10 / np.sqrt(3)), atol=0.01)
     assert mean_share([0, 0, 90], 10)[0] == 0 and mean_share([100, 100, 10], 10)[1] == 100

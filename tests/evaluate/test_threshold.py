@@ -27,6 +27,7 @@ def test_no_threshold_is_better_than_the_one_found(seed):
 
 def test_modified_entropy_tells_wrong_and_certain_from_right_and_certain_where_entropy_cannot():
     """Members right and certain, non-members right and less so, targets certain of another class."""
+
     def of(*rows):
         return np.log(np.array(rows))
 
@@ -39,7 +40,9 @@ def test_modified_entropy_tells_wrong_and_certain_from_right_and_certain_where_e
     assert threshold_membership(*scores).percent == 100
 
 
-@pytest.mark.parametrize("member, nonmember", [([0.3] * 4, [0.3] * 5), ([0.9, 0.8], [0.1, 0.2]), ([0.1, 0.2], [0.1, 0.2])])
+@pytest.mark.parametrize(
+    "member, nonmember", [([0.3] * 4, [0.3] * 5), ([0.9, 0.8], [0.1, 0.2]), ([0.1, 0.2], [0.1, 0.2])]
+)
 def test_an_attack_that_cannot_beat_guessing_is_undefined(member, nonmember):
     """Constant predictions, members that look less seen than the others, two equal groups."""
     found = threshold_membership(member, nonmember, [0.5])
@@ -52,7 +55,9 @@ def test_correctness_by_hand():
     assert correctness_membership(np.zeros((2, 3)), [1, 1]) == 100.0  # ties go to the first class
 
 
-@pytest.mark.parametrize("member, nonmember, target", [([], [1.0], [1.0]), ([1.0], [], [1.0]), ([1.0], [2.0], []), ([np.nan], [1.0], [1.0])])
+@pytest.mark.parametrize(
+    "member, nonmember, target", [([], [1.0], [1.0]), ([1.0], [], [1.0]), ([1.0], [2.0], []), ([np.nan], [1.0], [1.0])]
+)
 def test_degenerate_values_raise(member, nonmember, target):
     with pytest.raises(UserError):
         threshold_membership(member, nonmember, target)

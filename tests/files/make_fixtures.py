@@ -57,13 +57,25 @@ def allcnn():
     """Convolutions with a bias, two dropouts, average pooling over the whole of 16x16 images."""
 
     def layer(inputs, outputs, kernel=3, stride=1):
-        return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2), nn.BatchNorm2d(outputs), nn.ReLU())
+        return nn.Sequential(
+            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2), nn.BatchNorm2d(outputs), nn.ReLU()
+        )
 
     net = nn.Module()
     net.features = nn.Sequential(
-        layer(3, 6), layer(6, 6), layer(6, 12, 3, 2), nn.Dropout(0.5), layer(12, 12), layer(12, 12), layer(12, 12, 3, 2), nn.Dropout(0.5),
-        layer(12, 12), layer(12, 12, 1), nn.AvgPool2d(4), nn.Flatten(),
-    )  # fmt: skip
+        layer(3, 6),
+        layer(6, 6),
+        layer(6, 12, 3, 2),
+        nn.Dropout(0.5),
+        layer(12, 12),
+        layer(12, 12),
+        layer(12, 12, 3, 2),
+        nn.Dropout(0.5),
+        layer(12, 12),
+        layer(12, 12, 1),
+        nn.AvgPool2d(4),
+        nn.Flatten(),
+    )
     net.classifier = nn.Sequential(nn.Linear(12, CLASSES))
     net.forward = lambda x: net.classifier(net.features(x))
     return net
@@ -92,7 +104,9 @@ def main():
     resnet = trained_a_little(ResNet18(), 1)
     parallel = {f"module.{name}": value for name, value in resnet.state_dict().items()}
     optimiser = torch.optim.SGD(resnet.parameters(), 0.1, momentum=0.9).state_dict()
-    torch.save({"epoch": 3, "args": Namespace(lr=0.1), "optimizer": optimiser, "state_dict": parallel}, HERE / "resnet18.pt")
+    torch.save(
+        {"epoch": 3, "args": Namespace(lr=0.1), "optimizer": optimiser, "state_dict": parallel}, HERE / "resnet18.pt"
+    )
 
     narrow = trained_a_little(allcnn(), 2)
     safetensors.torch.save_file(narrow.state_dict(), HERE / "allcnn.safetensors")
@@ -102,12 +116,28 @@ def main():
 
     grid = torch.arange(24.0).reshape(2, 3, 4)
     tensors = {
-        **{str(dtype).removeprefix("torch."): torch.arange(-3, 4).to(dtype) for dtype in (
-            torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
-        )},
-        "transposed": grid.transpose(0, 2), "part": grid[1, 1:, ::2], "of the same storage": grid[0], "scalar": torch.tensor(2.5),
-        "empty": torch.zeros(0, 3), "parameter": nn.Parameter(torch.ones(2)),
-    }  # fmt: skip
+        **{
+            str(dtype).removeprefix("torch."): torch.arange(-3, 4).to(dtype)
+            for dtype in (
+                torch.float32,
+                torch.float64,
+                torch.float16,
+                torch.bfloat16,
+                torch.int64,
+                torch.int32,
+                torch.int16,
+                torch.int8,
+                torch.uint8,
+                torch.bool,
+            )
+        },
+        "transposed": grid.transpose(0, 2),
+        "part": grid[1, 1:, ::2],
+        "of the same storage": grid[0],
+        "scalar": torch.tensor(2.5),
+        "empty": torch.zeros(0, 3),
+        "parameter": nn.Parameter(torch.ones(2)),
+    }
     torch.save({"tensors": tensors, "lists": [1, (2.5, None), "text"], "size": grid.shape}, HERE / "types.pt")
     np.savez(HERE / "types.npz", **{name: value.detach().to(torch.float64).numpy() for name, value in tensors.items()})
     torch.save(nn.Linear(2, 2), HERE / "whole_model.pt")

@@ -21,21 +21,30 @@ def test_types_and_views_that_pytorch_wrote():
         for name, value in saved["tensors"].items():
             assert value.shape == expected[name].shape, name
             np.testing.assert_array_equal(value.astype(np.float64), expected[name], err_msg=name)
-    assert {name: value.dtype.name for name, value in list(saved["tensors"].items())[:10]} == {name: name for name in list(saved["tensors"])[:10]}
+    assert {name: value.dtype.name for name, value in list(saved["tensors"].items())[:10]} == {
+        name: name for name in list(saved["tensors"])[:10]
+    }
     assert saved["lists"] == [1, (2.5, None), "text"] and saved["size"] == (2, 3, 4)
 
 
 def test_a_whole_checkpoint_with_objects_of_other_programs():
     saved = torch_file.read((FIXTURES / "resnet18.pt").read_bytes())
-    assert saved["epoch"] == 3 and isinstance(saved["args"], torch_file.Opaque) and type(saved["args"]).__name__ == "Namespace"
+    assert (
+        saved["epoch"] == 3
+        and isinstance(saved["args"], torch_file.Opaque)
+        and type(saved["args"]).__name__ == "Namespace"
+    )
     assert saved["optimizer"]["param_groups"][0]["momentum"] == 0.9
     assert len(saved["state_dict"]) == 122 and saved["state_dict"]["module.bn1.num_batches_tracked"] == 17
 
 
 TENSORS = {
-    "a.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 4).transpose(2, 0, 1), "a.counter": np.array(3, np.int64),
-    "ü": np.array([True, False]), "half": np.ones((0, 2), np.float16), "short": np.array([1.5, -2], ml_dtypes.bfloat16),
-}  # fmt: skip
+    "a.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 4).transpose(2, 0, 1),
+    "a.counter": np.array(3, np.int64),
+    "ü": np.array([True, False]),
+    "half": np.ones((0, 2), np.float16),
+    "short": np.array([1.5, -2], ml_dtypes.bfloat16),
+}
 
 
 def assert_same(got, want):
@@ -59,7 +68,10 @@ def test_pytorch_reads_what_is_written():
     torch = pytest.importorskip("torch")
     loaded = torch.load(io.BytesIO(torch_file.write(TENSORS)), weights_only=True)
     assert type(loaded).__name__ == "OrderedDict" and all(value.is_contiguous() for value in loaded.values())
-    as_numpy = {name: value.float().numpy().astype(ml_dtypes.bfloat16) if value.dtype == torch.bfloat16 else value.numpy() for name, value in loaded.items()}
+    as_numpy = {
+        name: value.float().numpy().astype(ml_dtypes.bfloat16) if value.dtype == torch.bfloat16 else value.numpy()
+        for name, value in loaded.items()
+    }
     assert_same(as_numpy, TENSORS)
 
 
@@ -106,18 +118,41 @@ def test_nothing_in_a_file_is_run(tmp_path):
 
 def tensor_of(count, offset, size, stride):
     """A pickle of one tensor with these numbers, by the writer's own pieces."""
-    storage = torch_file._tuple(torch_file._text("storage"), torch_file._named("torch", "FloatStorage"), torch_file._text("0"),
-                                torch_file._text("cpu"), torch_file._number(count)) + pickle.BINPERSID  # fmt: skip
+    storage = (
+        torch_file._tuple(
+            torch_file._text("storage"),
+            torch_file._named("torch", "FloatStorage"),
+            torch_file._text("0"),
+            torch_file._text("cpu"),
+            torch_file._number(count),
+        )
+        + pickle.BINPERSID
+    )
     size, stride = (torch_file._tuple(*map(torch_file._number, numbers)) for numbers in (size, stride))
     arguments = torch_file._tuple(storage, torch_file._number(offset), size, stride)
-    return pickle.PROTO + b"\x02" + torch_file._named("torch._utils", "_rebuild_tensor_v2") + arguments + pickle.REDUCE + pickle.STOP
+    return (
+        pickle.PROTO
+        + b"\x02"
+        + torch_file._named("torch._utils", "_rebuild_tensor_v2")
+        + arguments
+        + pickle.REDUCE
+        + pickle.STOP
+    )
 
 
 @pytest.mark.parametrize(
     "count, offset, size, stride, fits",
-    [(6, 0, (2, 3), (3, 1), True), (6, 1, (2, 3), (3, 1), False), (6, 0, (2, 3), (4, 1), False), (6, 0, (7,), (1,), False), (6, 0, (3,), (-1,), False),
-     (6, -1, (2,), (1,), False), (7, 0, (2,), (1,), False), (6, 5, (1, 1), (9, 9), True)],
-)  # fmt: skip
+    [
+        (6, 0, (2, 3), (3, 1), True),
+        (6, 1, (2, 3), (3, 1), False),
+        (6, 0, (2, 3), (4, 1), False),
+        (6, 0, (7,), (1,), False),
+        (6, 0, (3,), (-1,), False),
+        (6, -1, (2,), (1,), False),
+        (7, 0, (2,), (1,), False),
+        (6, 5, (1, 1), (9, 9), True),
+    ],
+)
 def test_tensors_stay_inside_their_data(count, offset, size, stride, fits):
     data = as_file(tensor_of(count, offset, size, stride), [np.arange(6, dtype=np.float32).tobytes()])
     if fits:
@@ -132,9 +167,12 @@ def test_a_tensor_is_made_of_a_storage_and_plain_numbers():
     one = torch_file._Storage(np.arange(6, dtype=np.float32))
     assert torch_file._tensor(one, 0, (2, 3), (3, 1)).shape == (2, 3)
     forged = [
-        (np.zeros((1000, 0), np.float32), 0, (1000,), (1,)), (one, 0, np.array([17], np.int8), np.array([16], np.int8)),
-        (one, 0, (np.int64(3),), (np.int64(2**62),)), (one, 0, (2**30, 4), (0, 0)), (one, 0, (2, 3), (1,)),
-    ]  # fmt: skip
+        (np.zeros((1000, 0), np.float32), 0, (1000,), (1,)),
+        (one, 0, np.array([17], np.int8), np.array([16], np.int8)),
+        (one, 0, (np.int64(3),), (np.int64(2**62),)),
+        (one, 0, (2**30, 4), (0, 0)),
+        (one, 0, (2, 3), (1,)),
+    ]
     for arguments in forged:
         with pytest.raises(torch_file.Unreadable):
             torch_file._tensor(*arguments)
@@ -152,7 +190,14 @@ def test_a_pickle_changes_neither_functions_nor_methods():
 
 def test_files_that_are_not_whole():
     whole = (FIXTURES / "types.pt").read_bytes()
-    for data in (b"", b"PK", whole[: len(whole) // 2], b"PK" + whole[50:], as_file(b"not a pickle"), as_file(pickle.dumps(3)[:-1])):
+    for data in (
+        b"",
+        b"PK",
+        whole[: len(whole) // 2],
+        b"PK" + whole[50:],
+        as_file(b"not a pickle"),
+        as_file(pickle.dumps(3)[:-1]),
+    ):
         with pytest.raises(torch_file.Unreadable):
             torch_file.read(data)
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ispf_jax.models.layers import MOMENTS, MaskedBatchNorm
 from ispf_jax.devices import Devices, local_slice, psum, value_and_global_grad
+from ispf_jax.models.layers import MOMENTS, MaskedBatchNorm
 
 FEATURES = 5
 KEPT = np.array([1, 0, 1, 1, 0, 0, 1, 0])
@@ -64,7 +64,10 @@ def test_running_statistics_use_the_unbiased_variance():
 def test_running_variance_of_two_numbers():
     """Values 1 and 3: biased variance 1, unbiased 2; from a running variance of 1 to 0.9 + 0.1 * 2."""
     x = np.array([[1.0], [100.0], [3.0]], np.float32)
-    variables = {"params": {"scale": np.ones(1), "bias": np.zeros(1)}, "batch_stats": {"mean": np.zeros(1), "var": np.ones(1)}}
+    variables = {
+        "params": {"scale": np.ones(1), "bias": np.zeros(1)},
+        "batch_stats": {"mean": np.zeros(1), "var": np.ones(1)},
+    }
     y, new = apply(variables, x, np.array([1, 0, 1]))
     np.testing.assert_allclose(new["batch_stats"]["mean"], [0.2], rtol=1e-6)
     np.testing.assert_allclose(new["batch_stats"]["var"], [1.1], rtol=1e-6)
@@ -100,7 +103,9 @@ def test_gradients_of_outputs_moments_and_rows_that_are_masked_out(mask):
         return jnp.sum(weight * y) + jnp.sum(by_mean * mean) + jnp.sum(by_var * var)
 
     def of_the_layer(params, x):
-        y, new = MaskedBatchNorm().apply({**variables, "params": params}, x, True, mask, mutable=["batch_stats", MOMENTS])
+        y, new = MaskedBatchNorm().apply(
+            {**variables, "params": params}, x, True, mask, mutable=["batch_stats", MOMENTS]
+        )
         return loss(y, new[MOMENTS]["mean"], new[MOMENTS]["var"])
 
     def of_the_definition(params, x):
@@ -163,7 +168,9 @@ def test_moments_are_the_mean_and_the_biased_variance_of_the_input(train, mask):
     values = (x if mask is None else x[mask > 0]).astype(np.float64).reshape(-1, FEATURES)
     np.testing.assert_allclose(new[MOMENTS]["mean"], values.mean(0), rtol=1e-6)
     np.testing.assert_allclose(new[MOMENTS]["var"], values.var(0), rtol=1e-6)
-    np.testing.assert_allclose(y, apply(variables, x, mask, train)[0], rtol=1e-6, atol=1e-6)  # leaving them changes no output
+    np.testing.assert_allclose(
+        y, apply(variables, x, mask, train)[0], rtol=1e-6, atol=1e-6
+    )  # leaving them changes no output
 
 
 def test_no_moments_unless_asked_for_and_none_from_initialisation():
@@ -194,7 +201,10 @@ def loss_over_devices(_, variables, images, weight, mask, axis):
         x = x * params["input"]
         norm = {"params": params["norm"], "batch_stats": variables["batch_stats"]}
         y, new = MaskedBatchNorm().apply(norm, x, True, mask, axis, mutable=["batch_stats", MOMENTS])
-        return jnp.sum(weight * jnp.tanh(y) * mask[:, None, None, None]) / jnp.maximum(psum(jnp.sum(mask), axis), 1), (new, y)
+        return jnp.sum(weight * jnp.tanh(y) * mask[:, None, None, None]) / jnp.maximum(psum(jnp.sum(mask), axis), 1), (
+            new,
+            y,
+        )
 
     params = {"input": jnp.linspace(0.5, 2, FEATURES), "norm": variables["params"]}
     (loss, (new, y)), gradient = value_and_global_grad(share, params, axis)

@@ -132,7 +132,9 @@ def allcnn_by_hand(variables, x):
     return head(x, params["classifier"])
 
 
-@pytest.mark.parametrize("module, by_hand", [(AllCNN(10, 0.0625), allcnn_by_hand), (ResNet18(10, 0.0625), resnet_by_hand)])
+@pytest.mark.parametrize(
+    "module, by_hand", [(AllCNN(10, 0.0625), allcnn_by_hand), (ResNet18(10, 0.0625), resnet_by_hand)]
+)
 def test_forward_pass_is_the_one_written_by_hand(module, by_hand):
     variables = random_variables(module, 9)
     x = np.random.default_rng(1).standard_normal((3, 9, 9, 3)).astype(np.float32)

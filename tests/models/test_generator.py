@@ -67,10 +67,14 @@ def by_hand(variables, z):
     params, stats = variables["params"], variables["batch_stats"]
 
     def norm(x, name):
-        return (x - stats[name]["mean"]) / jnp.sqrt(stats[name]["var"] + 1e-5) * params[name]["scale"] + params[name]["bias"]
+        return (x - stats[name]["mean"]) / jnp.sqrt(stats[name]["var"] + 1e-5) * params[name]["scale"] + params[name][
+            "bias"
+        ]
 
     def convolve(x, name):
-        return lax.conv_general_dilated(x, params[name]["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return lax.conv_general_dilated(
+            x, params[name]["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
 
     x = (z @ params["project"]["kernel"] + params["project"]["bias"]).reshape(-1, 3, 2, 16)
     x = norm(x, "bn0")
@@ -85,7 +89,9 @@ def test_forward_pass_is_the_one_written_by_hand(example):
     module, variables, z = example
     _, trained = generate(module, variables, z, True)
     variables = {**variables, **trained}  # statistics other than 0 and 1
-    np.testing.assert_allclose(generate(module, variables, z, False)[0], jax.jit(by_hand)(variables, z), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        generate(module, variables, z, False)[0], jax.jit(by_hand)(variables, z), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_only_train_mode_moves_the_statistics(example):
@@ -95,5 +101,7 @@ def test_only_train_mode_moves_the_statistics(example):
     _, new = generate(module, variables, z, True)
     project, old = variables["params"]["project"], variables["batch_stats"]["bn0"]["mean"]
     projected = (z @ project["kernel"] + project["bias"]).reshape(-1, 16)
-    np.testing.assert_allclose(new["batch_stats"]["bn0"]["mean"], 0.9 * old + 0.1 * projected.mean(0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        new["batch_stats"]["bn0"]["mean"], 0.9 * old + 0.1 * projected.mean(0), rtol=1e-4, atol=1e-6
+    )
     np.testing.assert_allclose(new["batch_stats"]["bn0"]["var"], 0.9 + 0.1 * projected.var(0, ddof=1), rtol=1e-4)

@@ -10,7 +10,14 @@ import pytest
 from jax import lax
 
 from ispf_jax.errors import UserError
-from ispf_jax.ops import choose_convolutions, compiler_options, conv_general_dilated, conv_onednn, conv_xla, convolutions
+from ispf_jax.ops import (
+    choose_convolutions,
+    compiler_options,
+    conv_general_dilated,
+    conv_onednn,
+    conv_xla,
+    convolutions,
+)
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 # float32 sums of at most a few hundred products of standard normal numbers, added in another order.
@@ -192,7 +199,7 @@ def test_a_loop_contains_only_convolutions_of_the_fast_layout():
 
     def program(op):
         def step(w, _):
-            loss = lambda w: jnp.sum(jnp.square(convolve(op, jnp.tanh(convolve(op, x, w)), w)))  # noqa: E731
+            loss = lambda w: jnp.sum(jnp.square(convolve(op, jnp.tanh(convolve(op, x, w)), w)))
             return w - 1e-3 * jax.grad(loss)(w), None
 
         return jax.jit(lambda w: lax.scan(step, w, length=3)[0]).lower(w).compile()
@@ -204,7 +211,9 @@ def test_a_loop_contains_only_convolutions_of_the_fast_layout():
 def test_which_convolutions_are_in_a_program(implementation):
     x, w = problem(channels=8)
     program = jax.jit(partial(with_gradients, conv_general_dilated)).lower(x, w).as_text()
-    assert program.count("stablehlo.custom_call @ispf_jax_onednn_convolution") == (3 if implementation == "onednn" else 0)
+    assert program.count("stablehlo.custom_call @ispf_jax_onednn_convolution") == (
+        3 if implementation == "onednn" else 0
+    )
     assert convolutions().split()[0] == {"onednn": "oneDNN", "xla": "XLA"}[implementation]
 
 

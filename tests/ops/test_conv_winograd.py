@@ -45,7 +45,9 @@ def test_minimal_filtering_is_exact():
         np.testing.assert_array_equal(a.T @ ((g @ w) * (b.T @ d)), np.correlate(d, w, "valid"))
 
 
-@pytest.mark.parametrize("batch, size, inputs, outputs", [(1, (2, 2), 1, 1), (3, (4, 10), 5, 2), (2, (8, 6), 3, 7), (5, (4, 4), 16, 16)])
+@pytest.mark.parametrize(
+    "batch, size, inputs, outputs", [(1, (2, 2), 1, 1), (3, (4, 10), 5, 2), (2, (8, 6), 3, 7), (5, (4, 4), 16, 16)]
+)
 def test_equal_to_direct_convolutions_in_float64(batch, size, inputs, outputs):
     with jax.enable_x64(True):
         arrays = problem(batch, size, inputs, outputs, np.float64)
@@ -80,7 +82,9 @@ def test_rounding_is_about_that_of_a_plain_sum(batch, size, channels):
     with jax.enable_x64(True):
         exact = [np.asarray(v)[at] for v, at in zip(by_jax(*(jnp.asarray(v, jnp.float64) for v in arrays)), where)]
     got = [np.asarray(v)[at] for v, at in zip(jax.jit(partial(three, conv_winograd))(*arrays), where)]
-    for error, of_plain, times in zip(relative_errors(got, exact), relative_errors(plain(*arrays, places), exact), (1, 1, 2.5)):
+    for error, of_plain, times in zip(
+        relative_errors(got, exact), relative_errors(plain(*arrays, places), exact), (1, 1, 2.5)
+    ):
         assert 0 < error < times * of_plain
 
 
@@ -126,12 +130,14 @@ def test_which_convolutions_are_winograds(monkeypatch, shape, filters, strides, 
 
 def _convolved(x, w, strides=ONE, padding=PADDED):
     """As flax.linen.Conv calls it."""
-    return conv_general_dilated(x, w, strides, padding, dimension_numbers=lax.conv_dimension_numbers(x.shape, w.shape, DIMENSIONS))
+    return conv_general_dilated(
+        x, w, strides, padding, dimension_numbers=lax.conv_dimension_numbers(x.shape, w.shape, DIMENSIONS)
+    )
 
 
 def test_narrower_layers_are_winograds_where_the_direct_ones_are_xlas(monkeypatch):
     x, w, _ = problem(4, (16, 16), 64, 64)
-    without = lambda: "dot_general" not in str(jax.make_jaxpr(lambda x, w: _convolved(x, w))(x, w))  # noqa: E731
+    without = lambda: "dot_general" not in str(jax.make_jaxpr(lambda x, w: _convolved(x, w))(x, w))
     monkeypatch.setattr(conv, "_with_onednn", lambda: False)
     assert not without()
     monkeypatch.setattr(conv, "_with_onednn", lambda: True)
@@ -141,7 +147,9 @@ def test_narrower_layers_are_winograds_where_the_direct_ones_are_xlas(monkeypatc
 
 def test_only_where_no_direct_ones_were_chosen():
     x, w, _ = problem(4, (16, 16), 128, 128)
-    assert convolutions().endswith("and Winograd") and "dot_general" in str(jax.make_jaxpr(lambda x, w: _convolved(x, w))(x, w))
+    assert convolutions().endswith("and Winograd") and "dot_general" in str(
+        jax.make_jaxpr(lambda x, w: _convolved(x, w))(x, w)
+    )
     choose_convolutions("xla")
     try:
         assert convolutions() == "XLA" and "dot_general" not in str(jax.make_jaxpr(lambda x, w: _convolved(x, w))(x, w))
@@ -166,7 +174,9 @@ def test_through_the_package_and_transformations(how, monkeypatch):
     if how == "alone":
         got, want, mapped = jax.jit(got), want, arrays
     elif how == "scan":
-        got, want = ((lambda *a, f=f: jax.jit(lambda *a: lax.scan(lambda c, a: (c, f(*a)), 0, a)[1])(*a)) for f in (got, want))
+        got, want = (
+            (lambda *a, f=f: jax.jit(lambda *a: lax.scan(lambda c, a: (c, f(*a)), 0, a)[1])(*a)) for f in (got, want)
+        )
     else:
         got, want = (getattr(jax, how)(f) for f in (got, want))
     assert "conv_general_dilated" not in str(jax.make_jaxpr(got)(*mapped))
@@ -186,7 +196,9 @@ def test_descent_through_two_wide_layers():
         return jax.jit(lambda w: lax.scan(lambda w, _: (w - 0.1 * jax.grad(loss)(w), loss(w)), w, length=3))(w)
 
     got, losses = descend(_convolved)
-    want, wanted_losses = descend(lambda x, w: lax.conv_general_dilated(x, w, ONE, PADDED, dimension_numbers=DIMENSIONS))
+    want, wanted_losses = descend(
+        lambda x, w: lax.conv_general_dilated(x, w, ONE, PADDED, dimension_numbers=DIMENSIONS)
+    )
     assert losses[-1] < losses[0]
     np.testing.assert_allclose(losses, wanted_losses, rtol=1e-6)
     np.testing.assert_allclose(got - w, want - w, rtol=1e-3, atol=1e-8)

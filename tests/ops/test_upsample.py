@@ -46,7 +46,7 @@ def test_half_precision_keeps_its_type():
 
 def test_other_backends_upsample_first(monkeypatch):
     x, w = problem(channels=8)
-    program = lambda: str(jax.make_jaxpr(partial(convolve, upsampled_conv))(x, w))  # noqa: E731
+    program = lambda: str(jax.make_jaxpr(partial(convolve, upsampled_conv))(x, w))
     assert "custom_vjp" in program()
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert "custom_vjp" not in program()

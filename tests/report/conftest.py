@@ -49,30 +49,79 @@ def make_audit_json():
                 if value is not None and not metric.startswith(UNPLACED) and "retrain" in models:
                     place = (value - of["retrain"]) / (of["original"] - of["retrain"])
                 wilson = metric.startswith(("probe/", "accuracy"))
-                note = "undefined" if value is None else "to 92.4 %; not reached, this is the cap" if value == 50 else ""
-                measurements.append({
-                    "model": model, "metric": metric, "value": value, "unit": unit, "n": 37, "tier": tier, "place": place, "note": note,
-                    "low": max(value - 8.5, 0) if wilson else None, "high": min(value + 8.5, 100) if wilson else None,
-                })
+                note = (
+                    "undefined" if value is None else "to 92.4 %; not reached, this is the cap" if value == 50 else ""
+                )
+                measurements.append(
+                    {
+                        "model": model,
+                        "metric": metric,
+                        "value": value,
+                        "unit": unit,
+                        "n": 37,
+                        "tier": tier,
+                        "place": place,
+                        "note": note,
+                        "low": max(value - 8.5, 0) if wilson else None,
+                        "high": min(value + 8.5, 100) if wilson else None,
+                    }
+                )
         for model, exact, near in (("gkt/dfq", 1.5, 12.5), ("ispf/dfq", 0.0, 3.125)):
-            measurements += [{"model": model, "metric": f"duplicates/{kind}", "value": value, "unit": "%", "n": 64, "tier": "weights only",
-                              "note": "of 200 real training images: 2.0 %"} for kind, value in (("exact", exact), ("pixels", near)) if model in models]
+            measurements += [
+                {
+                    "model": model,
+                    "metric": f"duplicates/{kind}",
+                    "value": value,
+                    "unit": "%",
+                    "n": 64,
+                    "tier": "weights only",
+                    "note": "of 200 real training images: 2.0 %",
+                }
+                for kind, value in (("exact", exact), ("pixels", near))
+                if model in models
+            ]
         rng = np.random.default_rng(seed)
         forgotten = forget.split(",")
         kinds = ["real forgotten", "real retained", "synthetic forgotten", "synthetic filtered", "synthetic kept"]
         return {
-            "format": 1, "forget": forget, "forget_names": forgotten, "seed": seed, "dataset": "digits", "arch": "allcnn",
-            "class_names": [str(c) for c in range(classes)], "settings": {"shots": [1, 5], "relearn_steps": 50}, "models": list(models),
+            "format": 1,
+            "forget": forget,
+            "forget_names": forgotten,
+            "seed": seed,
+            "dataset": "digits",
+            "arch": "allcnn",
+            "class_names": [str(c) for c in range(classes)],
+            "settings": {"shots": [1, 5], "relearn_steps": 50},
+            "models": list(models),
             "measurements": measurements,
-            "curves": [{"model": m, "kind": f"relearn/{kind}", "steps": list(range(9)), "accuracy": [min(100, 9 * i * (j + 1)) for i in range(9)]}
-                       for j, m in enumerate(models) for kind in ("all", "shots5")],
+            "curves": [
+                {
+                    "model": m,
+                    "kind": f"relearn/{kind}",
+                    "steps": list(range(9)),
+                    "accuracy": [min(100, 9 * i * (j + 1)) for i in range(9)],
+                }
+                for j, m in enumerate(models)
+                for kind in ("all", "shots5")
+            ],
             "confusion": {m: rng.integers(0, 30, (len(forgotten), classes)).tolist() for m in models},
             "mean_prediction": {m: rng.dirichlet(np.ones(classes)).tolist() for m in models},
             "weights": {m: f"{seed}{i}c0ffee" for i, m in enumerate(models)},
-            "embedding": [{"title": m, "method": "t-SNE of the features", "points": rng.normal(size=(50, 2)).tolist(), "kind": kinds * 10}
-                          for m in models if "/" in m],
-            "representation": [{"title": m, "points": rng.normal(size=(30, 2)).tolist(), "classes": (np.arange(30) % classes).tolist()}
-                               for m in models if m not in ("masked_head", "retrained_head")],
+            "embedding": [
+                {
+                    "title": m,
+                    "method": "t-SNE of the features",
+                    "points": rng.normal(size=(50, 2)).tolist(),
+                    "kind": kinds * 10,
+                }
+                for m in models
+                if "/" in m
+            ],
+            "representation": [
+                {"title": m, "points": rng.normal(size=(30, 2)).tolist(), "classes": (np.arange(30) % classes).tolist()}
+                for m in models
+                if m not in ("masked_head", "retrained_head")
+            ],
             "not_run": [{"metric": "lira", "why": "audit.lira_shadows=0; set it to 16 or more"}],
         } | fields
 
@@ -91,8 +140,20 @@ def make_row():
 
     def make(method, forget="3", seed=0, **fields):
         row = dict(
-            method=method, base="dfq", dataset="digits", arch="allcnn", forget=forget, seed=seed, selection="last", acc_forget=0.0,
-            acc_retain=90.0, acc_overall=81.0, train_seconds=10.0, student_steps=1000, generator_steps=100, images_synthesised=140800,
+            method=method,
+            base="dfq",
+            dataset="digits",
+            arch="allcnn",
+            forget=forget,
+            seed=seed,
+            selection="last",
+            acc_forget=0.0,
+            acc_retain=90.0,
+            acc_overall=81.0,
+            train_seconds=10.0,
+            student_steps=1000,
+            generator_steps=100,
+            images_synthesised=140800,
         )
         return row | fields
 
@@ -106,13 +167,29 @@ def make_run():
     def make(method, base="dfq", forget="3", seed=0, epochs=6):
         records = []
         for epoch in range(1, epochs + 1):
-            record = {"epoch": epoch, "student_step": 10 * (epoch - 1), "generator_step": epoch, "seconds": 1.5 * epoch,
-                      "generator/total": 5.0 / epoch, "generator/adv": -0.1 * epoch, "class_counts": [1, 2, 5], "batch_size": 128}
+            record = {
+                "epoch": epoch,
+                "student_step": 10 * (epoch - 1),
+                "generator_step": epoch,
+                "seconds": 1.5 * epoch,
+                "generator/total": 5.0 / epoch,
+                "generator/adv": -0.1 * epoch,
+                "class_counts": [1, 2, 5],
+                "batch_size": 128,
+            }
             if base == "dfq":
                 record["generator/bn"] = 9.0 / epoch
             if epoch > 1:
-                record |= {"student/loss": 1.0 / epoch, "kept": 100, "filtered": 28 - epoch, "forget_samples": 20.0, "retain_samples": 108.0,
-                           "entropy": 60.0 + epoch, "teacher_forget_probability": 0.25, "skipped_steps": 1}
+                record |= {
+                    "student/loss": 1.0 / epoch,
+                    "kept": 100,
+                    "filtered": 28 - epoch,
+                    "forget_samples": 20.0,
+                    "retain_samples": 108.0,
+                    "entropy": 60.0 + epoch,
+                    "teacher_forget_probability": 0.25,
+                    "skipped_steps": 1,
+                }
             if epoch % 2 == 0:
                 record |= {"test/acc_retain": 90.0 + epoch, "test/acc_forget": 0.0}
             records.append(record)

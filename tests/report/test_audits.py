@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from ispf_jax.report.audits import parse_audit, read_audits, write_audit_csv
-from ispf_jax.report.figures.audit import class_accuracies, closeness, confusion, embeddings, relearning, representations
+from ispf_jax.report.figures.audit import (
+    class_accuracies,
+    closeness,
+    confusion,
+    embeddings,
+    relearning,
+    representations,
+)
 from ispf_jax.report.figures.style import STYLE, compose
 from ispf_jax.report.verdict import judge
 from ispf_jax.report.workdir import read, unaudited
@@ -20,14 +27,18 @@ def test_audits_are_read_in_order(tmp_path, put_audit):
 
 
 DAMAGE = {
-    "cut": lambda a: json.dumps(a)[:999], "list": lambda a: [a], "format": lambda a: a | {"format": 2},
+    "cut": lambda a: json.dumps(a)[:999],
+    "list": lambda a: [a],
+    "format": lambda a: a | {"format": 2},
     "no measurements": lambda a: a.pop("measurements") and a,
     "text": lambda a: a | {"measurements": [a["measurements"][0] | {"value": "much"}]},
     "no value": lambda a: a | {"measurements": [{"model": "x", "metric": "y"}]},
     "classes": lambda a: a | {"representation": [{"title": "x", "points": [[0, 1]], "classes": [1, 2]}]},
     "curve": lambda a: a | {"curves": [{"model": "x", "kind": "relearn/all", "steps": [0, 1], "accuracy": [1.0]}]},
-    "points": lambda a: a | {"embedding": [{"title": "x", "points": [[0, 1]], "kind": []}]}, "confusion": lambda a: a | {"confusion": {"x": [[1], [1, 2]]}},
-    "prediction": lambda a: a | {"mean_prediction": {"x": [1.0], "y": [0.5, 0.5]}}, "not run": lambda a: a | {"not_run": [{"metric": "lira"}]},
+    "points": lambda a: a | {"embedding": [{"title": "x", "points": [[0, 1]], "kind": []}]},
+    "confusion": lambda a: a | {"confusion": {"x": [[1], [1, 2]]}},
+    "prediction": lambda a: a | {"mean_prediction": {"x": [1.0], "y": [0.5, 0.5]}},
+    "not run": lambda a: a | {"not_run": [{"metric": "lira"}]},
 }
 
 
@@ -43,7 +54,11 @@ def test_a_damaged_audit_is_set_aside(tmp_path, put_audit, caplog, damage):
 
 
 def test_parts_that_were_not_run_may_be_missing(make_audit_json):
-    content = {key: value for key, value in make_audit_json().items() if key not in ("curves", "confusion", "mean_prediction", "embedding", "not_run")}
+    content = {
+        key: value
+        for key, value in make_audit_json().items()
+        if key not in ("curves", "confusion", "mean_prediction", "embedding", "not_run")
+    }
     audit = parse_audit(json.dumps(content | {"added later": 1}))
     assert not (audit.curves or audit.confusion or audit.mean_prediction or audit.embedding or audit.not_run)
     assert not relearning(audit) and not confusion(audit) and not embeddings(audit)
@@ -72,11 +87,20 @@ def test_relearning_has_a_panel_per_kind_and_a_line_per_model(make_audit):
 
 
 def test_heat_maps_show_shares_of_the_forgotten_class(make_audit):
-    audit = make_audit("1,7", confusion={"ispf/dfq": [[0, 3, 1] + [0] * 7, [0] * 10], "original": [[4] + [0] * 9, [0] * 9 + [2]]})
+    audit = make_audit(
+        "1,7", confusion={"ispf/dfq": [[0, 3, 1] + [0] * 7, [0] * 10], "original": [[4] + [0] * 9, [0] * 9 + [2]]}
+    )
     (picture,) = confusion(audit)
     first, second = compose(picture).axes
-    assert first.images[0].get_array().tolist() == [[100.0] + [0.0] * 9, [0.0, 75.0, 25.0] + [0.0] * 7]  # the original comes first
-    assert np.isfinite(second.images[0].get_array()).all() and [t.get_text() for t in first.texts] == ["100", "75", "25"]
+    assert first.images[0].get_array().tolist() == [
+        [100.0] + [0.0] * 9,
+        [0.0, 75.0, 25.0] + [0.0] * 7,
+    ]  # the original comes first
+    assert np.isfinite(second.images[0].get_array()).all() and [t.get_text() for t in first.texts] == [
+        "100",
+        "75",
+        "25",
+    ]
 
 
 def test_embedding_draws_every_kind_of_point(make_audit):
@@ -90,7 +114,9 @@ def test_representations_have_a_panel_per_model_with_the_forgotten_classes_marke
     (picture,) = representations(make_audit("1,7"))
     panels = compose(picture).axes
     assert [axes.get_title() for axes in panels] == ["Original", "Retrained", "GKT", "ISPF"]
-    assert [len(c.get_offsets()) for c in panels[0].collections] == [3] * 8 + [6]  # 30 points of ten classes, two of them forgotten
+    assert [len(c.get_offsets()) for c in panels[0].collections] == [3] * 8 + [
+        6
+    ]  # 30 points of ten classes, two of them forgotten
     points = np.array(make_audit("1,7").representation[0]["points"])
     np.testing.assert_allclose(panels[0].collections[-1].get_offsets(), points[np.isin(np.arange(30) % 10, [1, 7])])
     assert [text.get_text() for text in panels[0].texts] == list("02345689")

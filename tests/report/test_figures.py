@@ -24,7 +24,9 @@ def drawn(pictures):
 
 
 def test_training_curves_have_the_panels_of_the_paper(make_run):
-    time, samples, filtered, entropy, confidence = drawn(training_curves([make_run("ispf")]))["training_dfq_3_seed0"].axes[:5]
+    time, samples, filtered, entropy, confidence = drawn(training_curves([make_run("ispf")]))[
+        "training_dfq_3_seed0"
+    ].axes[:5]
     assert [points(line) for line in time.lines] == [[(3.0, 92.0), (6.0, 94.0), (9.0, 96.0)]]
     steps = [10.0, 20.0, 30.0, 40.0, 50.0]  # the warm-up epoch has no student step
     assert [points(line) for line in samples.lines] == [[(s, 108.0) for s in steps], [(s, 20.0) for s in steps]]
@@ -32,13 +34,28 @@ def test_training_curves_have_the_panels_of_the_paper(make_run):
     assert points(filtered.lines[0]) == [(s, 26.0 - i) for i, s in enumerate(steps)]
     assert points(entropy.lines[0]) == [(s, 62.0 + i) for i, s in enumerate(steps)]
     assert points(confidence.lines[0]) == [(s, 0.25) for s in steps]
-    assert time.get_xlabel().endswith("[s]") and time.get_ylabel().endswith("[%]") and entropy.get_ylabel().endswith("[nats]")
+    assert (
+        time.get_xlabel().endswith("[s]")
+        and time.get_ylabel().endswith("[%]")
+        and entropy.get_ylabel().endswith("[nats]")
+    )
 
 
 def test_methods_share_a_picture_and_other_settings_get_their_own(make_run):
-    runs = [make_run("gkt"), make_run("ispf"), make_run("ispf", forget="1,7"), make_run("ispf", seed=1), make_run("ispf", base="zskt")]
+    runs = [
+        make_run("gkt"),
+        make_run("ispf"),
+        make_run("ispf", forget="1,7"),
+        make_run("ispf", seed=1),
+        make_run("ispf", base="zskt"),
+    ]
     figures = drawn(training_curves(runs))
-    assert list(figures) == ["training_dfq_3_seed0", "training_dfq_1-7_seed0", "training_dfq_3_seed1", "training_zskt_3_seed0"]
+    assert list(figures) == [
+        "training_dfq_3_seed0",
+        "training_dfq_1-7_seed0",
+        "training_dfq_3_seed1",
+        "training_zskt_3_seed0",
+    ]
     lines = figures["training_dfq_3_seed0"].axes[0].lines
     assert [line.get_color() for line in lines] == [STYLE["gkt"][0], STYLE["ispf"][0]]
     assert len(figures["training_dfq_1-7_seed0"].axes[0].lines) == 1
@@ -59,19 +76,27 @@ def test_missing_keys_leave_gaps_or_an_empty_panel_that_says_so(make_run):
 
 
 def test_loss_curves_draw_the_terms_that_exist(make_run):
-    figures = drawn(loss_curves([make_run("ispf"), make_run("gkt", base="zskt", forget="1,7", seed=2), make_run("pf", epochs=0)]))
+    figures = drawn(
+        loss_curves([make_run("ispf"), make_run("gkt", base="zskt", forget="1,7", seed=2), make_run("pf", epochs=0)])
+    )
     assert list(figures) == ["losses_dfq_ispf_3_seed0", "losses_zskt_gkt_1-7_seed2"]
     dfq, zskt = ({axes.get_title(): axes for axes in figure.axes if axes.lines} for figure in figures.values())
     assert set(dfq) - set(zskt) == {"generator: batch-norm matching (bn)"}
     bn, student = dfq["generator: batch-norm matching (bn)"], dfq["student: distillation"]
     assert points(bn.lines[0]) == [(e, 9.0 / e) for e in range(1, 7)] and bn.get_xlabel() == "generator steps"
-    assert points(student.lines[0]) == [(10.0 * (e - 1), 1.0 / e) for e in range(2, 7)] and student.get_xlabel() == "student steps"
+    assert (
+        points(student.lines[0]) == [(10.0 * (e - 1), 1.0 / e) for e in range(2, 7)]
+        and student.get_xlabel() == "student steps"
+    )
 
 
 def test_accuracy_bars_show_means_of_the_last_epoch(make_row):
     rows = [make_row("original", acc_forget=95.0, acc_retain=97.0)]
     rows += [make_row("ispf", seed=s, acc_forget=1.0, acc_retain=90.0 + 4 * s) for s in (0, 1)]
-    rows += [make_row("ispf", selection="best_test_retain", acc_retain=100.0), make_row("gkt", arch="net/work", acc_forget=None)]
+    rows += [
+        make_row("ispf", selection="best_test_retain", acc_retain=100.0),
+        make_row("gkt", arch="net/work", acc_forget=None),
+    ]
     figures = drawn(accuracy_bars(rows))
     assert list(figures) == ["accuracy_digits_allcnn", "accuracy_digits_net-work"]
     axes = figures["accuracy_digits_allcnn"].axes[0]
@@ -121,7 +146,15 @@ def test_image_grid_is_square_and_enlarged_by_default(tmp_path):
         assert image.size == (4 * 49 - 1, 3 * 49 - 1)
 
 
-@pytest.mark.parametrize("bad", [np.zeros((2, 4, 4, 3)), np.zeros((2, 4, 4), np.uint8), np.zeros((0, 4, 4, 3), np.uint8), np.zeros((1, 4, 4, 2), np.uint8)])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        np.zeros((2, 4, 4, 3)),
+        np.zeros((2, 4, 4), np.uint8),
+        np.zeros((0, 4, 4, 3), np.uint8),
+        np.zeros((1, 4, 4, 2), np.uint8),
+    ],
+)
 def test_image_grid_refuses_other_arrays(tmp_path, bad):
     with pytest.raises(ValueError, match="uint8"):
         image_grid(bad, tmp_path / "grid.png")

@@ -6,15 +6,19 @@ import pytest
 from ispf_jax.report.figures.generator import class_histograms, synthesis_against_accuracy
 from ispf_jax.report.figures.style import compose
 from ispf_jax.report.health import Share, class_shares, health_table, synthesis_shares
-from ispf_jax.runtime.rows import RunLog
 from ispf_jax.report.workdir import Contents
+from ispf_jax.runtime.rows import RunLog
 
 
 def test_the_table_counts_images_and_shares(make_run):
     table = health_table([make_run("gkt")])
     cells = dict(zip([c.label for c in table.columns], [c.text for c in table.rows[0]]))
     assert cells["images"] == "7,168"  # (50 student + 6 generator steps) of 128
-    assert cells["learned from"] == "78.1 %" and cells["filtered out"] == "18.8 %" and cells["of forgotten classes"] == "15.6 %"
+    assert (
+        cells["learned from"] == "78.1 %"
+        and cells["filtered out"] == "18.8 %"
+        and cells["of forgotten classes"] == "15.6 %"
+    )
     assert cells["rarest class"] == "0: 12.5 %" and cells["commonest class"] == "2: 62.5 %"
     assert cells["H per image"] == "0.66" and cells["empty steps"] == "5"  # 66 nats of 100 images that were kept
     assert not {"equal images", "near in pixels"} & set(cells) and any("not counted" in note for note in table.notes)
@@ -32,12 +36,21 @@ def test_entropy_per_image_is_of_the_images_that_were_kept(kept, said):
 def test_duplicates_stand_beside_those_among_real_images(make_run, make_audit):
     """Of the right forget set, seed and method only; runs without an audit have none."""
     audit = make_audit("3", seed=1)
-    runs = [make_run("gkt", seed=1), make_run("ispf", seed=1), make_run("ispf", seed=0), make_run("ispf", base="zskt", seed=1)]
+    runs = [
+        make_run("gkt", seed=1),
+        make_run("ispf", seed=1),
+        make_run("ispf", seed=0),
+        make_run("ispf", base="zskt", seed=1),
+    ]
     table = health_table(runs, [audit])
-    shown = [[c.text for c, column in zip(line, table.columns) if column.label in ("equal images", "near in pixels")]
-             for line in table.rows]
+    shown = [
+        [c.text for c, column in zip(line, table.columns) if column.label in ("equal images", "near in pixels")]
+        for line in table.rows
+    ]
     assert shown == [["1.5 %", "12.5 %"], ["0.0 %", "3.1 %"], ["-"] * 2, ["-"] * 2]
-    assert "among 64 images" in table.notes[-1] and "near in pixels of 200 real training images: 2.0 %" in table.notes[-1]
+    assert (
+        "among 64 images" in table.notes[-1] and "near in pixels of 200 real training images: 2.0 %" in table.notes[-1]
+    )
 
 
 def test_a_log_without_counts_has_no_histogram():

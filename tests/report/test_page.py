@@ -13,8 +13,14 @@ from ispf_jax.report.page import render
 from ispf_jax.report.svg import place_bar
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
-CONFIG = {"stages": ["original", "retrain", "unlearn", "audit", "report"], "methods": ["gkt", "ispf"], "base": ["dfq"], "forget": "3;7",
-          "seeds": [0], "data.name": "digits"}
+CONFIG = {
+    "stages": ["original", "retrain", "unlearn", "audit", "report"],
+    "methods": ["gkt", "ispf"],
+    "base": ["dfq"],
+    "forget": "3;7",
+    "seeds": [0],
+    "data.name": "digits",
+}
 
 
 class Page(HTMLParser):
@@ -69,13 +75,20 @@ def check(html):
 @pytest.fixture
 def fill(tmp_path, make_row, put_rows, put_audit, put_run):
     """A finished work directory of the digits, class 3."""
-    put_rows("original/seed0/rows/3", [make_row("original", acc_forget=97.3, base=""), make_row("masked_head", base="")])
+    put_rows(
+        "original/seed0/rows/3", [make_row("original", acc_forget=97.3, base=""), make_row("masked_head", base="")]
+    )
     put_rows("retrain/3/seed0", [make_row("retrain", base="")])
     for method in ("gkt", "ispf"):
         put_run(method)
-        put_rows(f"unlearn/dfq/{method}/3/seed0", [make_row(method, acc_retain=91.23), make_row(method, selection="best_test_retain", acc_retain=93.0)])
+        put_rows(
+            f"unlearn/dfq/{method}/3/seed0",
+            [make_row(method, acc_retain=91.23), make_row(method, selection="best_test_retain", acc_retain=93.0)],
+        )
     put_audit()
-    (tmp_path / "config.json").write_text(json.dumps({"config": CONFIG | {"forget": "3"}, "data_fingerprint": "f00d", "class_names": list("0123456789")}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"config": CONFIG | {"forget": "3"}, "data_fingerprint": "f00d", "class_names": list("0123456789")})
+    )
     return tmp_path
 
 
@@ -92,18 +105,39 @@ def page_of(monkeypatch):
 
 
 def test_a_finished_work_directory(fill, monkeypatch):
-    monkeypatch.setattr("ispf_jax.report.gallery.training.loss_curves", lambda runs: [])  # many panels, tested elsewhere
+    monkeypatch.setattr(
+        "ispf_jax.report.gallery.training.loss_curves", lambda runs: []
+    )  # many panels, tested elsewhere
     provenance = {"command": "launch <me> & co", "versions": {"jax": "9.9"}, "config": CONFIG | {"forget": "3"}}
     console = write_report(fill, provenance)
     page = check((fill / "report" / "index.html").read_text())
-    assert "What is left of class 3?" in page.said and "1 of 1 trials" in page.said and "By GKT, ISPF, base dfq" in page.said
+    assert (
+        "What is left of class 3?" in page.said
+        and "1 of 1 trials" in page.said
+        and "By GKT, ISPF, base dfq" in page.said
+    )
     for number in ("52.0 %", "43.5 to 60.5", "n 37", "0.849", "91.23", "93.00", "83.8 %", "place 0.55", "undefined"):
         assert number in page.said, number
-    for words in ("measurement, not a certificate", "MIA-I saturates", "audit.lira_shadows=0", "launch <me> & co", "9.9", "f00d", "05c0ffee",
-                  "retrained models"):
+    for words in (
+        "measurement, not a certificate",
+        "MIA-I saturates",
+        "audit.lira_shadows=0",
+        "launch <me> & co",
+        "9.9",
+        "f00d",
+        "05c0ffee",
+        "retrained models",
+    ):
         assert words in page.said, words
     assert "missing" not in page.ids
-    assert {"relearn_3_seed0", "confusion_3_seed0", "closeness_3_seed0", "embedding_3_seed0", "training_dfq_3_seed0", "classes_dfq_3_seed0"} <= set(page.ids)
+    assert {
+        "relearn_3_seed0",
+        "confusion_3_seed0",
+        "closeness_3_seed0",
+        "embedding_3_seed0",
+        "training_dfq_3_seed0",
+        "classes_dfq_3_seed0",
+    } <= set(page.ids)
     assert "Prototype" in (fill / "tables.md").read_text() and "prototype" in console
     assert (fill / "audit.csv").exists() and (fill / "figures" / "relearn_3_seed0.png").exists()
 
@@ -140,14 +174,23 @@ def test_finished_runs_of_numbered_folders_are_not_missing(tmp_path, make_row, p
         config = CONFIG | {"forget": forget, "seeds": seeds}
         (tmp_path / "config.json").write_text(json.dumps({"config": config, "class_names": names}))
         said = workdir.unfinished(workdir.read(tmp_path))
-        assert [sentence.partition(":")[0] for sentence in said] == (["Original", "Retrained", "GKT", "ISPF"] if len(seeds) > 1 else [])
-    assert f"{len(runs)} of {2 * len(runs)} runs" in said[0] and f"class {'0 (01), 5' if ',' in runs[0] else 5} (06), seed 1" in said[0]
+        assert [sentence.partition(":")[0] for sentence in said] == (
+            ["Original", "Retrained", "GKT", "ISPF"] if len(seeds) > 1 else []
+        )
+    assert (
+        f"{len(runs)} of {2 * len(runs)} runs" in said[0]
+        and f"class {'0 (01), 5' if ',' in runs[0] else 5} (06), seed 1" in said[0]
+    )
 
 
 def test_without_an_audit(fill, page_of):
     (fill / "audit/3/seed0/audit.json").unlink()
     page = page_of(fill)
-    assert "No audit has been run" in page.said and "Add audit to config.stages" in page.said and "0 of 1 trials" in page.said
+    assert (
+        "No audit has been run" in page.said
+        and "Add audit to config.stages" in page.said
+        and "0 of 1 trials" in page.said
+    )
 
 
 def test_a_model_that_the_audit_left_out_is_named(fill, put_audit, page_of):
@@ -178,11 +221,15 @@ def test_many_forget_sets_and_seeds(tmp_path, make_row, put_rows, put_audit, mon
     for forget in ("0", "1", "2,5"):
         for seed in (0, 1):
             put_audit(forget, seed, shift=float(seed), curves=[], embedding=[], confusion={})
-            put_rows(f"unlearn/dfq/ispf/{forget.replace(',', '-')}/seed{seed}", [make_row("ispf", forget=forget, seed=seed)])
+            put_rows(
+                f"unlearn/dfq/ispf/{forget.replace(',', '-')}/seed{seed}", [make_row("ispf", forget=forget, seed=seed)]
+            )
     page = page_of(tmp_path)
     assert "3 sets: 0; 1; 2, 5" in page.said and "seeds 0, 1" in page.said and "6 of 6 trials" in page.said
     assert "52.5 %" in page.said and "3 x 2 runs" in page.said and "Forgetting 2, 5" in page.said
-    assert "5 more pictures" in page.said and [i for i in page.ids if i.startswith("closeness")] == ["closeness_0_seed0"]
+    assert "5 more pictures" in page.said and [i for i in page.ids if i.startswith("closeness")] == [
+        "closeness_0_seed0"
+    ]
 
 
 def test_names_cannot_break_the_page(tmp_path, put_audit, make_row, put_rows, page_of):

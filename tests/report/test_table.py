@@ -10,11 +10,20 @@ from ispf_jax.report.table import summarise, summary_table, summary_tables
 
 def lines_of(table):
     """Data lines of the console table as {method: cells}; cells are separated by at least two spaces."""
-    return {cells[0]: cells[1:] for cells in ([c.strip() for c in line.split("  ") if c.strip()] for line in table.splitlines()) if len(cells) > 3}
+    return {
+        cells[0]: cells[1:]
+        for cells in ([c.strip() for c in line.split("  ") if c.strip()] for line in table.splitlines())
+        if len(cells) > 3
+    }
 
 
 def test_mean_over_forget_sets_then_population_std_over_seeds(make_row):
-    values = {("1", 0): 90.0, ("2", 0): 94.0, ("1", 1): 96.0, ("2", 1): 98.0}  # means 92 and 97 -> 94.5, population std 2.5
+    values = {
+        ("1", 0): 90.0,
+        ("2", 0): 94.0,
+        ("1", 1): 96.0,
+        ("2", 1): 98.0,
+    }  # means 92 and 97 -> 94.5, population std 2.5
     rows = [make_row("ispf", forget=f, seed=s, acc_retain=v) for (f, s), v in values.items()]
     (summary,) = summarise(rows)
     assert summary.mean_std("acc_retain") == pytest.approx((94.5, 2.5))
@@ -23,8 +32,11 @@ def test_mean_over_forget_sets_then_population_std_over_seeds(make_row):
 
 
 def test_seeds_weigh_the_same_when_runs_are_missing_and_the_table_says_so(make_row):
-    rows = [make_row("ispf", forget="1", seed=0, acc_retain=90.0), make_row("ispf", forget="2", seed=0, acc_retain=94.0),
-            make_row("ispf", forget="1", seed=1, acc_retain=96.0)]
+    rows = [
+        make_row("ispf", forget="1", seed=0, acc_retain=90.0),
+        make_row("ispf", forget="2", seed=0, acc_retain=94.0),
+        make_row("ispf", forget="1", seed=1, acc_retain=96.0),
+    ]
     (summary,) = summarise(rows)
     assert summary.mean_std("acc_retain") == pytest.approx((94.0, 2.0))
     assert summary.count == "2 x 2 (3 runs)"
@@ -34,14 +46,35 @@ def test_one_seed_has_no_spread(make_row):
     (summary,) = summarise([make_row("ispf", acc_retain=97.123)])
     mean, std = summary.mean_std("acc_retain")
     assert mean == 97.123 and math.isnan(std)
-    assert lines_of(summary_table([make_row("ispf", acc_retain=97.123)]))["ispf"][1:] == ["1 x 1", "0.00", "97.12", "81.00", "10", "1000"]
+    assert lines_of(summary_table([make_row("ispf", acc_retain=97.123)]))["ispf"][1:] == [
+        "1 x 1",
+        "0.00",
+        "97.12",
+        "81.00",
+        "10",
+        "1000",
+    ]
 
 
 def test_best_on_test_stands_beside_the_last_epoch_and_never_replaces_it(make_row):
-    rows = [make_row("ispf", acc_forget=0.0, acc_retain=95.0), make_row("ispf", selection="best_test_retain", acc_forget=1.0, acc_retain=96.0),
-            make_row("gkt", acc_retain=80.0), make_row("pf", selection="best_test_retain", acc_forget=2.0, acc_retain=97.0)]
+    rows = [
+        make_row("ispf", acc_forget=0.0, acc_retain=95.0),
+        make_row("ispf", selection="best_test_retain", acc_forget=1.0, acc_retain=96.0),
+        make_row("gkt", acc_retain=80.0),
+        make_row("pf", selection="best_test_retain", acc_forget=2.0, acc_retain=97.0),
+    ]
     lines = lines_of(summary_table(rows))
-    assert lines["method"] == ["base", "sets x seeds", "forget", "retain", "overall", "forget*", "retain*", "seconds", "steps"]
+    assert lines["method"] == [
+        "base",
+        "sets x seeds",
+        "forget",
+        "retain",
+        "overall",
+        "forget*",
+        "retain*",
+        "seconds",
+        "steps",
+    ]
     assert lines["ispf"] == ["dfq", "1 x 1", "0.00", "95.00", "81.00", "1.00", "96.00", "10", "1000"]
     assert lines["gkt"][5:7] == ["-", "-"]
     assert lines["pf"] == ["dfq", "1 x 1", "-", "-", "-", "2.00", "97.00", "-", "-"]
@@ -50,10 +83,23 @@ def test_best_on_test_stands_beside_the_last_epoch_and_never_replaces_it(make_ro
 
 
 def test_references_first_then_base_by_base_in_the_order_of_methods(make_row):
-    rows = [make_row("ispf", base="zskt"), make_row("ispf"), make_row("gkt"), make_row("masked_head", base="-"), make_row("retrain", base=""),
-            make_row("original", base=None)]
+    rows = [
+        make_row("ispf", base="zskt"),
+        make_row("ispf"),
+        make_row("gkt"),
+        make_row("masked_head", base="-"),
+        make_row("retrain", base=""),
+        make_row("original", base=None),
+    ]
     order = [(s.base, s.method) for s in summarise(rows)]
-    assert order == [("", "original"), ("", "retrain"), ("", "masked_head"), ("dfq", "gkt"), ("dfq", "ispf"), ("zskt", "ispf")]
+    assert order == [
+        ("", "original"),
+        ("", "retrain"),
+        ("", "masked_head"),
+        ("dfq", "gkt"),
+        ("dfq", "ispf"),
+        ("zskt", "ispf"),
+    ]
 
 
 def test_settings_are_kept_apart_and_access_is_told(make_row):
@@ -70,7 +116,12 @@ def test_a_number_that_is_not_finite_shows(make_row):
 
 
 def test_columns_of_the_console_table_line_up(make_row):
-    rows = [make_row(m, seed=s, acc_retain=9.0 + s, selection=sel) for m in ("masked_head", "is") for s in (0, 1) for sel in ("last", "best_test_retain")]
+    rows = [
+        make_row(m, seed=s, acc_retain=9.0 + s, selection=sel)
+        for m in ("masked_head", "is")
+        for s in (0, 1)
+        for sel in ("last", "best_test_retain")
+    ]
     lines = summary_table(rows).splitlines()
     head = next(line for line in lines if line.startswith("method"))
     body = [line for line in lines if line.startswith(("masked_head", "is"))]

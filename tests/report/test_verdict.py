@@ -31,7 +31,11 @@ def test_ends_that_cannot_be_told_apart_are_marked_and_left_out_of_the_residue(m
     early = verdict.findings["ispf/dfq", "probe/bn3"]  # 89.2 and 91.9, each -+ 8.5
     assert not early.place.sure and str(early.place) == "-1.00?"
     assert [f.metric for f in verdict.residue("ispf/dfq")] == [
-        "relearn/all", "probe_shots1/penultimate", "probe/penultimate", "probe_shots5/penultimate", "prototype/20",
+        "relearn/all",
+        "probe_shots1/penultimate",
+        "probe/penultimate",
+        "probe_shots5/penultimate",
+        "prototype/20",
     ]
 
 
@@ -46,17 +50,34 @@ def test_several_runs_average_over_sets_then_seeds(make_audit):
     assert only.findings["ispf/dfq", "probe/penultimate"].value == 58.0
 
 
-@pytest.mark.parametrize("runs, sure", [
-    ([("1", 0), ("2", 0), ("3", 0)], True),  # of each average's interval an arm is 5 / sqrt(3): together 5.8 of 6
-    ([("1", 0), ("1", 1), ("1", 2)], False),  # seeds share the test images: 10 of 6
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "runs, sure",
+    [
+        ([("1", 0), ("2", 0), ("3", 0)], True),  # of each average's interval an arm is 5 / sqrt(3): together 5.8 of 6
+        ([("1", 0), ("1", 1), ("1", 2)], False),  # seeds share the test images: 10 of 6
+    ],
+)
 def test_no_run_is_left_out_for_the_distance_it_happens_to_have(make_audit, runs, sure):
-    ends = {"original": [95, 95, 95], "retrain": [80, 91, 96], "ispf/dfq": [90, 90, 90]}  # only the first run's ends are apart
+    ends = {
+        "original": [95, 95, 95],
+        "retrain": [80, 91, 96],
+        "ispf/dfq": [90, 90, 90],
+    }  # only the first run's ends are apart
 
     def measured(model, i):
         value, zero, one = ends[model][i], ends["retrain"][i], ends["original"][i]
-        return {"model": model, "metric": "probe/penultimate", "value": value, "unit": "%", "n": 37, "tier": "training data", "note": "",
-                "place": (value - zero) / (one - zero), "low": value - 5, "high": value + 5}  # fmt: skip
+        return {
+            "model": model,
+            "metric": "probe/penultimate",
+            "value": value,
+            "unit": "%",
+            "n": 37,
+            "tier": "training data",
+            "note": "",
+            "place": (value - zero) / (one - zero),
+            "low": value - 5,
+            "high": value + 5,
+        }
 
     audits = [make_audit(*run, measurements=[measured(model, i) for model in ends]) for i, run in enumerate(runs)]
     place = judge(Contents(audits=audits), "digits", "allcnn").findings["ispf/dfq", "probe/penultimate"].place
@@ -68,25 +89,47 @@ def test_undefined_numbers_and_bounds_are_named(make_audit):
     verdict = judge(Contents(audits=[make_audit()]), "digits", "allcnn")
     assert verdict.findings["gkt/dfq", "ain"].text == "undefined"
     assert verdict.findings["ispf/dfq", "relearn_steps/all"].text == "\u2265 50"
-    both = judge(Contents(audits=[make_audit("1"), make_audit("2", models=("original", "retrain"))]), "digits", "allcnn")
+    both = judge(
+        Contents(audits=[make_audit("1"), make_audit("2", models=("original", "retrain"))]), "digits", "allcnn"
+    )
     assert "2 of them undefined" in both.findings["retrain", "ain"].small
 
 
 def test_the_verdict_has_a_line_per_model_and_a_place_per_number(make_audit):
     table = verdict_table(judge(Contents(audits=[make_audit()]), "digits", "allcnn"), "x")
-    assert [cells[0].text for cells in table.rows] == ["Original", "Masked head", "Re-trained head", "Retrained", "GKT", "ISPF"]
-    assert cell(table, "Masked head", "Prototype").place.at == 1.0 and cell(table, "Retrained", "Prototype").place.at == 0.0
+    assert [cells[0].text for cells in table.rows] == [
+        "Original",
+        "Masked head",
+        "Re-trained head",
+        "Retrained",
+        "GKT",
+        "ISPF",
+    ]
+    assert (
+        cell(table, "Masked head", "Prototype").place.at == 1.0
+        and cell(table, "Retrained", "Prototype").place.at == 0.0
+    )
     assert cell(table, "ISPF", "Forgotten").plain == "0.0 % (0.0 to 8.5, n 37)"
     assert cell(table, "ISPF", "Residue").plain == "0.25 (0.00 to 0.55, 5 measures)"
-    assert [c.label for c in table.columns if c.label.startswith("Probe,")] == ["Probe, 5 per class"]  # one of the family
+    assert [c.label for c in table.columns if c.label.startswith("Probe,")] == [
+        "Probe, 5 per class"
+    ]  # one of the family
     assert cell(table, "ISPF", "KL to retrained").plain == "0.849 (place 0.25; n 37)"
 
 
 def test_without_an_audit_the_rows_give_the_accuracies(make_row):
-    rows = [make_row("original", acc_forget=97.0), make_row("ispf", acc_retain=91.5), make_row("ispf", selection="best_test_retain", acc_retain=99.0)]
+    rows = [
+        make_row("original", acc_forget=97.0),
+        make_row("ispf", acc_retain=91.5),
+        make_row("ispf", selection="best_test_retain", acc_retain=99.0),
+    ]
     verdict = judge(Contents(rows=rows), "digits", "allcnn")
     table = verdict_table(verdict, "x")
-    assert cell(table, "ISPF", "Retained").plain == "91.5 %" and [c.label for c in table.columns] == ["", "Forgotten", "Retained"]
+    assert cell(table, "ISPF", "Retained").plain == "91.5 %" and [c.label for c in table.columns] == [
+        "",
+        "Forgotten",
+        "Retained",
+    ]
     assert places_table(verdict) is None
     assert sentences(verdict) == [("ISPF", "calls 0.0 % of the forgotten test images by their class.")]
 
@@ -112,18 +155,46 @@ def test_console_gets_places_alone(make_audit):
 
 def test_names_of_metrics_and_models():
     assert metric("probe/bn3").label == "Linear probe, bn3" and metric("probe/bn3").kind == "layers"
-    assert metric("probe/penultimate").label == "Linear probe" and metric("relearn/shots7").label == "Relearn, 7 per class"
+    assert (
+        metric("probe/penultimate").label == "Linear probe" and metric("relearn/shots7").label == "Relearn, 7 per class"
+    )
     assert metric("lira/tpr0.1").label == "LiRA TPR at 0.1 %" and metric("new/thing").label == "new/thing"
-    names = ["new", "mia1", "relearn/shots20", "relearn/shots5", "probe/bn10", "probe/penultimate", "probe/bn2", "accuracy/forget"]
-    assert sorted(names, key=metric_order) == ["accuracy/forget", "probe/bn2", "probe/bn10", "probe/penultimate", "relearn/shots5",
-                                               "relearn/shots20", "mia1", "new"]
-    assert sorted(["gkt/zskt", "is/dfq", "retrain", "gkt/dfq", "original"], key=model_order) == ["original", "retrain", "gkt/dfq", "is/dfq", "gkt/zskt"]
+    names = [
+        "new",
+        "mia1",
+        "relearn/shots20",
+        "relearn/shots5",
+        "probe/bn10",
+        "probe/penultimate",
+        "probe/bn2",
+        "accuracy/forget",
+    ]
+    assert sorted(names, key=metric_order) == [
+        "accuracy/forget",
+        "probe/bn2",
+        "probe/bn10",
+        "probe/penultimate",
+        "relearn/shots5",
+        "relearn/shots20",
+        "mia1",
+        "new",
+    ]
+    assert sorted(["gkt/zskt", "is/dfq", "retrain", "gkt/dfq", "original"], key=model_order) == [
+        "original",
+        "retrain",
+        "gkt/dfq",
+        "is/dfq",
+        "gkt/zskt",
+    ]
     assert model_name("pd_is/dfq", bases=True) == "PD+IS (dfq)" and model_name("own/dfq") == "own"
 
 
 def test_accuracy_class_by_class_has_a_line_per_class(make_audit):
     table = class_table(judge(Contents(audits=[make_audit()]), "digits", "allcnn"), "x")
-    assert [cells[0].text for cells in table.rows] == ["2", "3"] and [cells[1].text for cells in table.rows] == ["37", "37"]
+    assert [cells[0].text for cells in table.rows] == ["2", "3"] and [cells[1].text for cells in table.rows] == [
+        "37",
+        "37",
+    ]
     assert cell(table, "3", "Original").plain == "97.3 (88.8 to 100.0)" and cell(table, "2", "GKT").text == "81.5"
     audits = [make_audit("1", 0), make_audit("1", 1, shift=3.0)]
     both = class_table(judge(Contents(audits=audits), "digits", "allcnn"), "x")
@@ -137,7 +208,9 @@ def test_averages_csv_has_both_standard_deviations(tmp_path, make_audit):
     with open(path, newline="") as file:
         lines = {(x["model"], x["metric"]): x for x in csv.DictReader(file)}
     probe = lines["ispf/dfq", "probe/penultimate"]
-    assert [float(probe[name]) for name in ("mean", "population_std", "sample_std")] == pytest.approx([59.5, 4.5, 9 / 2**0.5])
+    assert [float(probe[name]) for name in ("mean", "population_std", "sample_std")] == pytest.approx(
+        [59.5, 4.5, 9 / 2**0.5]
+    )
     assert [probe[name] for name in ("forget_sets", "seeds", "runs", "undefined")] == ["2", "2", "3", "0"]
     ain = lines["retrain", "ain"]
     assert (ain["mean"], ain["population_std"], ain["undefined"]) == ("", "", "3")

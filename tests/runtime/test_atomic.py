@@ -7,8 +7,8 @@ import os
 import numpy as np
 import pytest
 
-from ispf_jax.runtime import atomic as files
 from ispf_jax.errors import UserError
+from ispf_jax.runtime import atomic as files
 
 
 def reject_constant(name):
@@ -16,7 +16,14 @@ def reject_constant(name):
 
 
 def test_plain_json_is_strict_and_comes_back():
-    value = {"a": math.nan, "b": [math.inf, -math.inf, 1], "c": np.float32(0.5), "d": np.arange(3), 4: (np.int64(7), True, None), "e": "text"}
+    value = {
+        "a": math.nan,
+        "b": [math.inf, -math.inf, 1],
+        "c": np.float32(0.5),
+        "d": np.arange(3),
+        4: (np.int64(7), True, None),
+        "e": "text",
+    }
     text = json.dumps(files.to_plain(value), allow_nan=False)
     assert json.loads(text, parse_constant=reject_constant)["b"] == ["inf", "-inf", 1]
     back = files.from_plain(json.loads(text))

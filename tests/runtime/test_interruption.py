@@ -11,8 +11,8 @@ import pytest
 from ispf_jax.runtime import interruption
 from ispf_jax.runtime import loop as training
 from ispf_jax.runtime.telemetry import read_metrics
-from tests.test_launch import DIGITS, ROOT
 from tests.runtime.test_loop import ONE, RARELY, assert_same, toy
+from tests.test_launch import DIGITS, ROOT
 
 
 @pytest.fixture
@@ -54,8 +54,16 @@ def test_a_second_interrupt_stops_at_once(listening):
 
 
 def test_the_process_ends_with_its_own_exit_code(tmp_path):
-    command = [sys.executable, ROOT / "launch.py", f"{DIGITS}:smoke", "--config.train.epochs=100000", "--config.progress_seconds=0"]
-    process = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "JAX_PLATFORMS": "cpu"}, stderr=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        ROOT / "launch.py",
+        f"{DIGITS}:smoke",
+        "--config.train.epochs=100000",
+        "--config.progress_seconds=0",
+    ]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env={**os.environ, "JAX_PLATFORMS": "cpu"}, stderr=subprocess.PIPE, text=True
+    )
     for line in process.stderr:
         if "train/loss" in line:
             process.send_signal(signal.SIGTERM)

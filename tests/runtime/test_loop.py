@@ -1,8 +1,7 @@
 """Carrying a stage through its epochs: an interruption at any place leaves no trace in the result."""
 
-import json
-
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -10,15 +9,15 @@ import numpy as np
 import pytest
 
 from configs import default
-from ispf_jax.runtime import loop as training
-from ispf_jax.runtime.store import Store
 from ispf_jax.config import make_experiment
+from ispf_jax.devices import chosen_devices
 from ispf_jax.errors import UserError
 from ispf_jax.models import build_classifier
-from ispf_jax.devices import chosen_devices
+from ispf_jax.runtime import loop as training
+from ispf_jax.runtime.store import Store
+from ispf_jax.runtime.telemetry import read_metrics
 from ispf_jax.training import SupervisedStage
 from ispf_jax.unlearning import UnlearnStage
-from ispf_jax.runtime.telemetry import read_metrics
 
 KEEPING = training.Keeping(checkpoint_seconds=0.0, progress_seconds=1e9, tensorboard=False)
 (ONE,) = chosen_devices(1, "batch")
@@ -50,7 +49,9 @@ def toy(directory, epochs=6, stop_at=None, score=True, fail_with=None):
         return 0.0
 
     state = {"w": jnp.zeros(3), "key": jax.random.key(1)}
-    task = training.Task("toy", directory, epochs, 2, prepare, run_epoch, lambda s: {"w": s["w"]}, measure if score else None, ("loss",))
+    task = training.Task(
+        "toy", directory, epochs, 2, prepare, run_epoch, lambda s: {"w": s["w"]}, measure if score else None, ("loss",)
+    )
     return task, state, ran
 
 
@@ -249,7 +250,10 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
         state, metrics = task.run_epoch(state, epoch)
         return ({**state, "w": state["w"].at[1].set(jnp.inf)} if epoch == 5 else state), metrics
 
-    with pytest.raises(UserError, match=r"toy: the weights \(state\['w'\]\) became inf in epoch 6; the last good state is kept in .*checkpoints"):
+    with pytest.raises(
+        UserError,
+        match=r"toy: the weights \(state\['w'\]\) became inf in epoch 6; the last good state is kept in .*checkpoints",
+    ):
         training.train(dataclasses.replace(task, run_epoch=run_epoch), state, KEEPING, ONE)
     with Store(tmp_path / "checkpoints") as store:
         assert store.variables("last", {"w": jnp.zeros(3)})[1]["epoch"] == 5
@@ -257,7 +261,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
 
 def test_what_a_task_warns_of_is_told_once(tmp_path, capsys):
     task, state, _ = toy(tmp_path)
-    warn = lambda record: {"high": f"loss is {record['loss']:.0f}"} if record["epoch"] in (2, 4) else {}  # noqa: E731
+    warn = lambda record: {"high": f"loss is {record['loss']:.0f}"} if record["epoch"] in (2, 4) else {}
     training.train(dataclasses.replace(task, warn=warn), state, KEEPING, ONE)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
     assert line.startswith("warning: toy: in epoch 2 loss is ")

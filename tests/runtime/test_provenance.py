@@ -15,7 +15,16 @@ def test_the_hash_is_of_names_and_bits():
     assert digest == weights_digest(same) and len(digest) == 32
     changed = np.arange(4, dtype=np.float32)
     changed[3] = np.nextafter(np.float32(3), np.float32(4))
-    assert len({digest, weights_digest({"params": {"conv": changed}}), weights_digest({"params": {"head": same["params"]["conv"]}})}) == 3
+    assert (
+        len(
+            {
+                digest,
+                weights_digest({"params": {"conv": changed}}),
+                weights_digest({"params": {"head": same["params"]["conv"]}}),
+            }
+        )
+        == 3
+    )
 
 
 @pytest.fixture
@@ -40,7 +49,9 @@ def test_jobs_that_did_something_are_written_down(tmp_path, take):
         take(tmp_path, "b", 7)
     lines = [json.loads(line) for line in (tmp_path / JOURNAL).read_text().splitlines()]
     assert [(j["stage"], j["job"], j["seconds"], j["finished"], j["devices"]) for j in lines] == [
-        ("unlearn", "a", 5.0, True, ["toy", "toy"]), ("unlearn", "b", 7.0, False, ["toy", "toy"])]
+        ("unlearn", "a", 5.0, True, ["toy", "toy"]),
+        ("unlearn", "b", 7.0, False, ["toy", "toy"]),
+    ]
 
 
 def test_a_directory_that_cannot_be_written_costs_the_line_only(tmp_path, take):

@@ -20,8 +20,13 @@ def test_rows_come_from_the_stage_folders_only(tmp_path, make_row, put_rows):
 
 
 def test_order_is_that_of_the_methods_and_counts_numbers_as_numbers(tmp_path, make_row):
-    rows = [make_row(m, forget=f, seed=s, selection=sel) for m in METHODS for f in ("2", "10", "1,7") for s in (0, 1, 10)
-            for sel in ("best_test_retain", "last")]
+    rows = [
+        make_row(m, forget=f, seed=s, selection=sel)
+        for m in METHODS
+        for f in ("2", "10", "1,7")
+        for s in (0, 1, 10)
+        for sel in ("best_test_retain", "last")
+    ]
     shuffled = random.Random(0).sample(rows, len(rows))
     write_results(tmp_path, shuffled)
     written = json.loads((tmp_path / "results.json").read_text())["rows"]
@@ -36,7 +41,9 @@ def test_order_is_that_of_the_methods_and_counts_numbers_as_numbers(tmp_path, ma
 def test_json_and_csv_hold_the_same_and_extra_fields_come_last(tmp_path, make_row):
     rows = [make_row("gkt", acc_forget=math.nan), make_row("ispf", forget="1,7", access="weights only", epoch=100)]
     write_results(tmp_path, rows, {"command": "launch.py", "versions": {"jax": "1"}})
-    whole = json.loads((tmp_path / "results.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    whole = json.loads(
+        (tmp_path / "results.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON")
+    )
     assert whole["provenance"] == {"command": "launch.py", "versions": {"jax": "1"}}
     assert list(whole["rows"][1]) == [*RESULT_FIELDS, "access", "epoch"]
     with open(tmp_path / "results.csv", newline="") as file:
@@ -51,7 +58,9 @@ def test_a_damaged_file_is_set_aside(tmp_path, make_row, put_rows, caplog, damag
     put_rows("unlearn/dfq/ispf/3/seed0", [make_row("ispf", acc_forget="nan")])
     row = make_row("gkt")
     content = {
-        "cut": json.dumps([row])[:50], "other": '{"rows": 3}', "field": [{k: v for k, v in row.items() if k != "acc_retain"}],
+        "cut": json.dumps([row])[:50],
+        "other": '{"rows": 3}',
+        "field": [{k: v for k, v in row.items() if k != "acc_retain"}],
         "seed": [row | {"seed": "zero"}],
     }[damage]
     path = put_rows("unlearn/dfq/gkt/3/seed0", content)
@@ -64,7 +73,12 @@ def test_a_damaged_file_is_set_aside(tmp_path, make_row, put_rows, caplog, damag
 
 
 def test_runs_are_found_with_their_names(tmp_path):
-    for base, method, forget, seed in (("dfq", "ispf", "10", 0), ("dfq", "gkt", "2", 1), ("dfq", "ispf", "2", 1), ("dfq", "dfkd", "1-7", 0)):
+    for base, method, forget, seed in (
+        ("dfq", "ispf", "10", 0),
+        ("dfq", "gkt", "2", 1),
+        ("dfq", "ispf", "2", 1),
+        ("dfq", "dfkd", "1-7", 0),
+    ):
         folder = tmp_path / "unlearn" / base / method / forget / f"seed{seed}"
         folder.mkdir(parents=True)
         (folder / "metrics.jsonl").write_text(f'{{"epoch": 1, "seconds": {seed}.5}}\n{{"epoch": 2, "sec')
@@ -72,7 +86,12 @@ def test_runs_are_found_with_their_names(tmp_path):
     empty.mkdir(parents=True)
     (empty / "metrics.jsonl").write_text("")
     runs = load_runs(tmp_path)
-    assert [(r.method, r.forget, r.seed) for r in runs] == [("dfkd", "1,7", 0), ("gkt", "2", 1), ("ispf", "2", 1), ("ispf", "10", 0)]
+    assert [(r.method, r.forget, r.seed) for r in runs] == [
+        ("dfkd", "1,7", 0),
+        ("gkt", "2", 1),
+        ("ispf", "2", 1),
+        ("ispf", "10", 0),
+    ]
     assert runs[1].records == [{"epoch": 1, "seconds": 1.5}]
     assert runs[0].slug == "dfq_1-7_seed0"
 
@@ -86,6 +105,8 @@ def test_report_of_a_half_finished_work_directory(tmp_path, make_row, put_rows):
     assert "original" in table and "99.00" in table
     assert {p.name for p in tmp_path.iterdir() if p.is_file()} == {"results.json", "results.csv", "tables.md"}
     assert {p.stem for p in (tmp_path / "figures").iterdir()} == {
-        "accuracy_digits_allcnn", "training_dfq_3_seed0", "losses_dfq_ispf_3_seed0",
+        "accuracy_digits_allcnn",
+        "training_dfq_3_seed0",
+        "losses_dfq_ispf_3_seed0",
     }
     assert (tmp_path / "report" / "index.html").exists()

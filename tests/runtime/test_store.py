@@ -9,8 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from ispf_jax.runtime.store import Saved, Store
 from ispf_jax.errors import UserError
+from ispf_jax.runtime.store import Saved, Store
 from ispf_jax.state import TrainState, new_net
 
 
@@ -138,6 +138,7 @@ def test_a_file_in_the_place_of_the_directory(tmp_path):
 
 def test_a_save_that_fails_names_the_directory(tmp_path, monkeypatch):
     with Store(tmp_path) as store:
+
         def disk_full(*_, **__):
             raise OSError(28, "No space left on device")
 

@@ -34,7 +34,9 @@ def test_a_line_says_everything():
     events = [(5.0, 40, {}), (15.0, 120, {"loss": np.float32(0.12345), "kept": 0.98, "epoch": 3})]
     lines, _ = run_progress(events, 1000)
     # 80 steps in the 10 s between the updates; 880 steps left at 8/s = 110 s
-    assert lines[-1] == "title | 120/1000 steps 12% | 8 steps/s | 0:15 elapsed, 1:50 left | loss 0.123 kept 0.98 epoch 3"
+    assert (
+        lines[-1] == "title | 120/1000 steps 12% | 8 steps/s | 0:15 elapsed, 1:50 left | loss 0.123 kept 0.98 epoch 3"
+    )
     assert lines[0] == "title | 0/1000 steps 0%"
 
 
@@ -117,7 +119,9 @@ def test_live_bar_on_a_terminal(monkeypatch):
     assert "\x1b[" not in stream.getvalue()
 
 
-@pytest.mark.parametrize("seconds, words", [(0, "0:00"), (59.6, "1:00"), (106, "1:46"), (3599.9, "1:00:00"), (183723, "51:02:03")])
+@pytest.mark.parametrize(
+    "seconds, words", [(0, "0:00"), (59.6, "1:00"), (106, "1:46"), (3599.9, "1:00:00"), (183723, "51:02:03")]
+)
 def test_format_duration(seconds, words):
     assert format_duration(seconds) == words
 
@@ -125,7 +129,9 @@ def test_format_duration(seconds, words):
 def test_metrics_values_round_trip_as_strict_json(tmp_path):
     path = tmp_path / "run" / "metrics.jsonl"
     with MetricsLog(path) as log:
-        log.write({"epoch": np.int32(1), "loss": np.float32("nan"), "best": -math.inf, "class_counts": np.array([3, 4])})
+        log.write(
+            {"epoch": np.int32(1), "loss": np.float32("nan"), "best": -math.inf, "class_counts": np.array([3, 4])}
+        )
     parsed = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert parsed == {"epoch": 1, "loss": "nan", "best": "-inf", "class_counts": [3, 4]}
     (record,) = read_metrics(path)
@@ -156,7 +162,10 @@ def test_half_written_line_and_later_epochs_are_dropped(tmp_path):
     with MetricsLog(path, keep_epochs=2) as log:
         log.write({"epoch": 3, "x": 30})
     assert [json.loads(line) for line in path.read_text().splitlines()] == [
-        {"epoch": 1, "x": 1}, {"epoch": 2, "x": 2}, {"epoch": 3, "x": 30}]
+        {"epoch": 1, "x": 1},
+        {"epoch": 2, "x": 2},
+        {"epoch": 3, "x": 30},
+    ]
 
 
 def test_no_gaps_or_doubles_however_often_a_run_stops(tmp_path):

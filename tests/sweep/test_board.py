@@ -8,18 +8,20 @@ import jax
 import numpy as np
 import pytest
 
-from ispf_jax.runtime import interruption
-from ispf_jax.sweep import pipeline
-from ispf_jax.sweep import board as sweep
 from ispf_jax.config import make_experiment
 from ispf_jax.errors import StorageError, UserError
+from ispf_jax.runtime import interruption
+from ispf_jax.sweep import board as sweep
+from ispf_jax.sweep import pipeline
 from ispf_jax.sweep.jobs import Job, jobs
 from ispf_jax.unlearning import UnlearnStage
 from tests.sweep.test_pipeline import lone_worker, results, tiny
 
 A, B = Job("original", 0), Job("original", 1)
 RETRAIN = Job("retrain", 0, (1,))
-ISPF, GKT, OTHER = (Job("unlearn", seed, (1,), "dfq", method) for seed, method in ((0, "ispf"), (0, "gkt"), (1, "ispf")))
+ISPF, GKT, OTHER = (
+    Job("unlearn", seed, (1,), "dfq", method) for seed, method in ((0, "ispf"), (0, "gkt"), (1, "ispf"))
+)
 AUDIT = Job("audit", 0, (1,))
 
 
@@ -44,15 +46,25 @@ class Recorder:
 
 
 def test_the_jobs_of_an_experiment_in_order():
-    e = make_experiment(tiny(methods="gkt,ispf", seeds="0,1", stages="original,retrain,unlearn,audit", audit__shadows=2))
+    e = make_experiment(
+        tiny(methods="gkt,ispf", seeds="0,1", stages="original,retrain,unlearn,audit", audit__shadows=2)
+    )
     found = jobs(e, ((1,), (0, 2)))
     assert len(found) == len(set(found)) == 2 + 4 + 8 + 2 + 4
     for job in found:
         assert all(found.index(other) < found.index(job) for other in found if job.needs(other))
     assert ISPF.needs(A) and not ISPF.needs(B) and not RETRAIN.needs(A) and not ISPF.needs(GKT)
-    assert AUDIT.needs(RETRAIN) and AUDIT.needs(ISPF) and AUDIT.needs(Job("shadow", 1, method="mia2")) and not AUDIT.needs(OTHER)
+    assert (
+        AUDIT.needs(RETRAIN)
+        and AUDIT.needs(ISPF)
+        and AUDIT.needs(Job("shadow", 1, method="mia2"))
+        and not AUDIT.needs(OTHER)
+    )
     places = {str(job.place) for job in found}
-    assert len(places) == len(found) and {"original/seed0", "retrain/0-2/seed1", "unlearn/dfq/gkt/0-2/seed0", "shadows/mia2/shadow1"} <= places
+    assert (
+        len(places) == len(found)
+        and {"original/seed0", "retrain/0-2/seed1", "unlearn/dfq/gkt/0-2/seed0", "shadows/mia2/shadow1"} <= places
+    )
 
 
 def test_a_failure_costs_its_own_job_and_those_that_need_it(tmp_path, capsys):
@@ -60,8 +72,16 @@ def test_a_failure_costs_its_own_job_and_those_that_need_it(tmp_path, capsys):
     order = [A, B, RETRAIN, ISPF, GKT, OTHER, AUDIT]
     failed = sweep.work(sweep.Board(order), [worker])
     assert worker.did == [A, B, RETRAIN, OTHER, AUDIT]  # an audit measures what there is
-    assert failed[A] == "the original is unwell" and failed[ISPF] == failed[GKT] == "not run, because original seed 0 failed"
-    assert failed[OTHER].startswith("ZeroDivisionError: by zero (the traceback is in ") and set(failed) == {A, ISPF, GKT, OTHER}
+    assert (
+        failed[A] == "the original is unwell"
+        and failed[ISPF] == failed[GKT] == "not run, because original seed 0 failed"
+    )
+    assert failed[OTHER].startswith("ZeroDivisionError: by zero (the traceback is in ") and set(failed) == {
+        A,
+        ISPF,
+        GKT,
+        OTHER,
+    }
     assert "ZeroDivisionError: by zero" in (tmp_path / OTHER.place / "error.txt").read_text()
     assert "failed: original seed 0: the original is unwell" in capsys.readouterr().err
     text = sweep.failure_text(failed, len(order))
@@ -72,7 +92,9 @@ def test_a_failure_costs_its_own_job_and_those_that_need_it(tmp_path, capsys):
 def test_out_of_memory_names_the_batch_size(tmp_path):
     error = RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 12884901888 bytes.")
     (text,) = sweep.work(sweep.Board([A]), [Recorder(tmp_path, {A: error})]).values()
-    assert text == "out of memory with config.distill.batch_size=256; set it to half, or use a smaller config.model.width."
+    assert (
+        text == "out of memory with config.distill.batch_size=256; set it to half, or use a smaller config.model.width."
+    )
 
 
 def test_what_cannot_be_written_stops_everything(tmp_path):
@@ -170,10 +192,17 @@ def test_a_failing_job_of_a_real_sweep_is_named_and_tried_again(tmp_path, monkey
     config = tiny(methods="pf,ispf", stages="original,unlearn,report")
     with monkeypatch.context() as patch:
         patch.setattr(UnlearnStage, "run", failing)
-        with pytest.raises(UserError, match=r"^1 of 3 jobs failed; the others are done(.|\n)*unlearn pf \(dfq\) forget 1 seed 0: pf is unwell"):
+        with pytest.raises(
+            UserError,
+            match=r"^1 of 3 jobs failed; the others are done(.|\n)*unlearn pf \(dfq\) forget 1 seed 0: pf is unwell",
+        ):
             pipeline.run(config, str(tmp_path))
-    assert "ispf" in {row["method"] for row in results(tmp_path)} and "pf" not in {row["method"] for row in results(tmp_path)}
-    (tmp_path / "unlearn" / "dfq" / "ispf" / "1" / "seed0" / "result.json").write_text("[{")  # and this one was damaged meanwhile
+    assert "ispf" in {row["method"] for row in results(tmp_path)} and "pf" not in {
+        row["method"] for row in results(tmp_path)
+    }
+    (tmp_path / "unlearn" / "dfq" / "ispf" / "1" / "seed0" / "result.json").write_text(
+        "[{"
+    )  # and this one was damaged meanwhile
     pipeline.run(config, str(tmp_path))
     assert {"ispf", "pf"} <= {row["method"] for row in results(tmp_path)}
 
@@ -199,7 +228,9 @@ def test_compilations_do_not_grow_with_classes_seeds_methods_or_thresholds(tmp_p
     compilations.clear()
     pipeline.run(small, str(tmp_path / "small"))
     base = len(compilations)
-    large = tiny(stages="original,retrain,unlearn", forget="each", seeds="0,1", methods="gkt,ispf", compilation_cache="off")
+    large = tiny(
+        stages="original,retrain,unlearn", forget="each", seeds="0,1", methods="gkt,ispf", compilation_cache="off"
+    )
     large.parts = {"low": {"distill": {"threshold": 0.01}}, "high": {"distill": {"threshold": 0.2}}}
     compilations.clear()
     pipeline.run(large, str(tmp_path / "large"))
@@ -282,6 +313,14 @@ def test_collapse_is_told_with_the_number(tmp_path, capsys):
     assert "warning: unlearn gkt (dfq) forget 1 seed 0: in epoch 2 6 of 6 steps had every image filtered out" in told
     stage = lone_worker(make_experiment(config), tmp_path).unlearners["dfq"]
     record = {"generator/spread": np.float32(2e-4), "class_counts": np.array([5.0, 6, 5, 0, 0])}
-    assert list(stage._collapse(record)) == ["alike"] and "2e-04 of 1" in stage._collapse(record)["alike"].replace("0.0002", "2e-04")
-    record = {"generator/spread": np.float32(0.2), "class_counts": np.array([0.0, 0, 400, 1, 0]), "skipped_steps": np.float32(0)}
-    assert stage._collapse(record) == {"class": "99.8 % of the synthetic images are of one class, 2, in the teacher's eyes"}
+    assert list(stage._collapse(record)) == ["alike"] and "2e-04 of 1" in stage._collapse(record)["alike"].replace(
+        "0.0002", "2e-04"
+    )
+    record = {
+        "generator/spread": np.float32(0.2),
+        "class_counts": np.array([0.0, 0, 400, 1, 0]),
+        "skipped_steps": np.float32(0),
+    }
+    assert stage._collapse(record) == {
+        "class": "99.8 % of the synthetic images are of one class, 2, in the teacher's eyes"
+    }

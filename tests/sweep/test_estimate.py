@@ -5,12 +5,11 @@ import pytest
 
 from configs import digits_ispf, svhn_ispf
 from ispf_jax import data as data_room
-from ispf_jax.sweep import estimate
-from ispf_jax.sweep import pipeline
 from ispf_jax.config import make_experiment
 from ispf_jax.data import ArrayDataset, ImageData
-from ispf_jax.sweep.jobs import Job
 from ispf_jax.models import build_classifier
+from ispf_jax.sweep import estimate, pipeline
+from ispf_jax.sweep.jobs import Job
 
 # Multiply-adds of AllCNN at width 1 on 32x32 colour images: positions * kernel^2 * filters in * filters out, layer by layer.
 ALLCNN_MACS = (

@@ -8,8 +8,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from ispf_jax.sweep import pipeline
 from ispf_jax.config import make_experiment
+from ispf_jax.sweep import pipeline
 from tests.sweep.test_pipeline import results, snapshot, tiny
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,9 +31,12 @@ except UserError as error:
 def start(workdir, limit=None):
     """A run in which no file can grow beyond `limit` bytes."""
     return subprocess.run(
-        [sys.executable, "-c", RUN, workdir, *([str(limit)] if limit else [])], env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(workdir / "cache")},
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        [sys.executable, "-c", RUN, workdir, *([str(limit)] if limit else [])],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(workdir / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 def test_a_file_that_cannot_grow_costs_nothing_that_was_saved(tmp_path):
@@ -54,7 +57,10 @@ def test_the_flag_for_repeatable_gpus_is_set_on_request(monkeypatch):
     pipeline._prepare_jax(make_experiment(tiny(compilation_cache="off")))
     assert "deterministic" not in os.environ["XLA_FLAGS"]
     pipeline._prepare_jax(make_experiment(tiny(compilation_cache="off", deterministic=True)))
-    assert os.environ["XLA_FLAGS"].split() == ["--xla_force_host_platform_device_count=8", "--xla_gpu_deterministic_ops=true"]
+    assert os.environ["XLA_FLAGS"].split() == [
+        "--xla_force_host_platform_device_count=8",
+        "--xla_gpu_deterministic_ops=true",
+    ]
 
 
 @pytest.mark.parametrize("key, place", [("auto", "cache/ispf_jax/compiled"), ("mine", "mine")])

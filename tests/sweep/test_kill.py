@@ -68,7 +68,9 @@ print(json.dumps({{"killed": killed, "code": code, "cuts": cuts}}))
 
 def test_twenty_kills_leave_no_trace(tmp_path):
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", DRIVER, tmp_path], env=env, capture_output=True, text=True, timeout=1500)
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER, tmp_path], env=env, capture_output=True, text=True, timeout=1500
+    )
     assert done.returncode == 0, done.stderr + (tmp_path / "output.txt").read_text()[-2000:]
     outcome = json.loads(done.stdout.splitlines()[-1])
     assert (outcome["code"], outcome["killed"]) == (0, KILLS)

@@ -11,17 +11,17 @@ import pytest
 
 from configs import default, digits_ispf
 from ispf_jax import data as data_room
-from ispf_jax.sweep import pipeline
 from ispf_jax.config import flatten, make_experiment
 from ispf_jax.errors import UserError
-from ispf_jax.runtime.atomic import atomic_write_json
 from ispf_jax.methods import METHODS
+from ispf_jax.runtime.atomic import atomic_write_json
 from ispf_jax.runtime.provenance import weights_digest
 from ispf_jax.runtime.rows import RESULT_FIELDS, read_rows
+from ispf_jax.runtime.telemetry import read_metrics
+from ispf_jax.state import split_seed
+from ispf_jax.sweep import pipeline
 from ispf_jax.training import SupervisedStage
 from ispf_jax.unlearning import UnlearnStage
-from ispf_jax.state import split_seed
-from ispf_jax.runtime.telemetry import read_metrics
 
 ALL = default.ALL_METHODS.split(",")
 REFERENCES = ("original", "masked_head", "retrain")
@@ -59,7 +59,8 @@ def results(workdir):
 def snapshot(workdir):
     """{file: digest of its content} of everything below but the lock and the journal, which only say that there was a start."""
     return {
-        str(path.relative_to(workdir)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(workdir.rglob("*"))
+        str(path.relative_to(workdir)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(workdir.rglob("*"))
         if path.is_file() and path.name not in (".lock", "jobs.jsonl")
     }
 
@@ -75,7 +76,9 @@ def whole(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("whole")
     config = tiny(methods=",".join(ALL), base="dfq,zskt", forget="1;0,2")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)  # 32 runs' pictures take longer than the runs
+        patch.setattr(
+            "matplotlib.figure.Figure.savefig", lambda *_, **__: None
+        )  # 32 runs' pictures take longer than the runs
         table = pipeline.run(config, str(workdir))
     return config, workdir, table
 
@@ -85,7 +88,9 @@ def test_every_row_is_there_with_its_fields(whole):
     rows = results(workdir)
     found = {(r["method"], r["base"], r["forget"], r["seed"], r["selection"]) for r in rows}
     expected = {(m, "", f, 0, "best_validation") for m in REFERENCES for f in SETS}
-    expected |= {(m, b, f, 0, s) for m in ALL for b in ("dfq", "zskt") for f in SETS for s in ("last", "best_test_retain")}
+    expected |= {
+        (m, b, f, 0, s) for m in ALL for b in ("dfq", "zskt") for f in SETS for s in ("last", "best_test_retain")
+    }
     assert found == expected and len(rows) == len(expected)
     for row in rows:
         assert set(RESULT_FIELDS) <= set(row)
@@ -141,7 +146,11 @@ def test_the_files_of_a_job(whole):
             assert r["entropy"] >= 0 and 0 <= r["teacher_forget_probability"] <= 1 and "test/acc_retain" in r
             if METHODS[method].keep == "all":
                 assert r["kept"] == BATCH and r["skipped_steps"] == 0
-    for directory in (workdir / "original" / "seed0", workdir / "retrain" / "1" / "seed0", workdir / "retrain" / "0-2" / "seed0"):
+    for directory in (
+        workdir / "original" / "seed0",
+        workdir / "retrain" / "1" / "seed0",
+        workdir / "retrain" / "0-2" / "seed0",
+    ):
         assert {"checkpoints", "metrics.jsonl", "split.npz"} <= {p.name for p in directory.iterdir()}
 
 
@@ -174,6 +183,7 @@ def test_a_second_start_repeats_nothing(whole, monkeypatch):
 def test_an_extended_start_runs_only_what_is_new(started, monkeypatch):
     ran = []
     for stage in (SupervisedStage, UnlearnStage):
+
         def recording(self, title, directory, *args, _run=stage.run, **kwargs):
             log = directory / "metrics.jsonl"
             before = log.stat().st_mtime_ns if log.exists() else None
@@ -212,12 +222,21 @@ def test_results_of_two_originals_are_not_mixed(tmp_path):
     pipeline.run(tiny(stages="original,unlearn", methods="gkt"), str(tmp_path / "a"))
     old = next(r["weights"] for r in read_rows(tmp_path / "a") if r["method"] == "original")
     elsewhere = make_experiment(tiny(stages="original"))
-    pipeline.run(tiny(stages="original", seeds="1"), str(tmp_path / "b"))  # stands for the same one, trained on another machine
+    pipeline.run(
+        tiny(stages="original", seeds="1"), str(tmp_path / "b")
+    )  # stands for the same one, trained on another machine
     shutil.rmtree(tmp_path / "a" / "original" / "seed0" / "checkpoints")
-    shutil.copytree(tmp_path / "b" / "original" / "seed1" / "checkpoints", tmp_path / "a" / "original" / "seed0" / "checkpoints")
+    shutil.copytree(
+        tmp_path / "b" / "original" / "seed1" / "checkpoints", tmp_path / "a" / "original" / "seed0" / "checkpoints"
+    )
     new = weights_digest(lone_worker(elsewhere, tmp_path / "b").load(tmp_path / "a" / "original" / "seed0", "best")[0])
     before = finished(tmp_path / "a")
-    for values in ({"stages": "original,unlearn"}, {"stages": "unlearn"}, {"stages": "audit"}, {"stages": "original", "forget": "2"}):
+    for values in (
+        {"stages": "original,unlearn"},
+        {"stages": "unlearn"},
+        {"stages": "audit"},
+        {"stages": "original", "forget": "2"},
+    ):
         with pytest.raises(UserError) as caught:
             pipeline.run(tiny(methods="gkt,ispf", **values), str(tmp_path / "a"))
         assert all(part in str(caught.value) for part in (old, new, "seed 0", "another --workdir")), caught.value
@@ -256,29 +275,38 @@ def check_refused(config, workdir, parts):
 
 
 @pytest.mark.parametrize("dry_run", [False, True])
-@pytest.mark.parametrize("values, parts", [
-    ({"methods": "gtk"}, ["config.methods", "'gtk'", "ispf"]),
-    ({"forget": "5"}, ["config.forget='5'", "0 to 4"]),
-    ({"forget": "0,1,2,3,4"}, ["config.forget", "all 5 classes"]),
-    ({"forget": "1,1"}, ["config.forget='1,1'", "twice"]),
-    ({"forget": "horse"}, ["config.forget='horse'", "class0"]),
-    ({"forget": ""}, ["config.forget=''", "0 to 4"]),
-    ({"devices": 3}, ["config.train.batch_size=32", "3 devices", "multiple of 3", "spread=jobs"]),
-    ({"devices": 99}, ["config.devices=99", "this machine has", "0 for all"]),
-    ({"train__lr": 0.06, "distill__loops": 3, "methods": "pf"}, ["started", "distill.loops, train.lr", "another --workdir"]),
-    ({"data__name": "digits"}, ["started", "data.name", "another --workdir"]),
-    ({"data__image_size": -1}, ["config.data.image_size=-1"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "values, parts",
+    [
+        ({"methods": "gtk"}, ["config.methods", "'gtk'", "ispf"]),
+        ({"forget": "5"}, ["config.forget='5'", "0 to 4"]),
+        ({"forget": "0,1,2,3,4"}, ["config.forget", "all 5 classes"]),
+        ({"forget": "1,1"}, ["config.forget='1,1'", "twice"]),
+        ({"forget": "horse"}, ["config.forget='horse'", "class0"]),
+        ({"forget": ""}, ["config.forget=''", "0 to 4"]),
+        ({"devices": 3}, ["config.train.batch_size=32", "3 devices", "multiple of 3", "spread=jobs"]),
+        ({"devices": 99}, ["config.devices=99", "this machine has", "0 for all"]),
+        (
+            {"train__lr": 0.06, "distill__loops": 3, "methods": "pf"},
+            ["started", "distill.loops, train.lr", "another --workdir"],
+        ),
+        ({"data__name": "digits"}, ["started", "data.name", "another --workdir"]),
+        ({"data__image_size": -1}, ["config.data.image_size=-1"]),
+    ],
+)
 def test_bad_values_for_a_started_work_directory(started, values, parts, dry_run):
     check_refused(tiny(**values, dry_run=dry_run), started, parts)
 
 
-@pytest.mark.parametrize("values, parts", [
-    ({"data__name": "mnist"}, ["data.name", "'mnist'", "cifar10", "svhn"]),
-    ({"devices": 3, "train__batch_size": 33}, ["config.distill.batch_size=8", "3 devices"]),
-    ({"data__max_train": 3}, ["data.max_train", "3", "5"]),
-    ({"data__mean": "0.1,0.2,0.3"}, ["config.data.mean", "3 numbers", "1 channel"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "values, parts",
+    [
+        ({"data__name": "mnist"}, ["data.name", "'mnist'", "cifar10", "svhn"]),
+        ({"devices": 3, "train__batch_size": 33}, ["config.distill.batch_size=8", "3 devices"]),
+        ({"data__max_train": 3}, ["data.max_train", "3", "5"]),
+        ({"data__mean": "0.1,0.2,0.3"}, ["config.data.mean", "3 numbers", "1 channel"]),
+    ],
+)
 def test_bad_values_for_a_new_work_directory(tmp_path, values, parts):
     check_refused(tiny(**values), tmp_path, parts)
 
@@ -294,7 +322,9 @@ def test_other_data_in_the_same_work_directory(started, monkeypatch, dry_run):
     check_refused(tiny(dry_run=dry_run), started, ["data.name='synthetic'", started, "another --workdir"])
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"config": 3}', '{"config": [], "data_fingerprint": ""}', "\x00\xff"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"config": 3}', '{"config": [], "data_fingerprint": ""}', "\x00\xff"]
+)
 def test_a_damaged_config_file(started, content):
     (started / "config.json").write_bytes(content.encode("latin1"))
     check_refused(tiny(), started, [started / "config.json", "another --workdir"])
@@ -334,7 +364,9 @@ def test_the_split_that_is_checked_is_the_one_that_is_trained_on(whole):
     config, workdir, _ = whole
     labels = pipeline.load_data(make_experiment(config)).train.labels
     for place, stream, forget in (("original", "original", ()), ("retrain/0-2", "retrain 0-2", (0, 2))):
-        train, val = data_room.train_val_split(~np.isin(labels, forget), config.data.val_fraction, split_seed(0, stream))
+        train, val = data_room.train_val_split(
+            ~np.isin(labels, forget), config.data.val_fraction, split_seed(0, stream)
+        )
         with np.load(workdir / place / "seed0" / "split.npz") as kept:
             np.testing.assert_array_equal(kept["train"], train)
             np.testing.assert_array_equal(kept["validation"], val)
@@ -354,7 +386,9 @@ def test_handwritten_digits_are_unlearned(tmp_path):
     c.update(stages="original,unlearn,report", methods="ispf", tensorboard=False, devices=1)
     pipeline.run(c, str(tmp_path))
     rows = {r["method"]: r for r in results(tmp_path)}
-    assert [r["selection"] for r in results(tmp_path) if r["method"] == "ispf"] == ["last"]  # the test images were not looked at
+    assert [r["selection"] for r in results(tmp_path) if r["method"] == "ispf"] == [
+        "last"
+    ]  # the test images were not looked at
     assert rows["original"]["acc_overall"] > 90 and rows["original"]["acc_forget"] > 80
     assert rows["masked_head"]["acc_forget"] == 0
     assert (rows["ispf"]["acc_forget"], rows["ispf"]["access"]) == (0, "weights only")

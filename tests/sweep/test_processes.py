@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ispf_jax.runtime import interruption
-from ispf_jax.sweep import pipeline
 from ispf_jax.config import make_experiment
 from ispf_jax.errors import UserError
+from ispf_jax.runtime import interruption
 from ispf_jax.runtime.lock import locked
 from ispf_jax.runtime.telemetry import read_metrics
+from ispf_jax.sweep import pipeline
 from tests.sweep.test_pipeline import lone_worker, results, tiny
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,10 +42,31 @@ def start(place, workdir, *options, processes=2, devices=2, together=True):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    env = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "XDG_CACHE_HOME": str(place / "cache")}
-    command = [sys.executable, ROOT / "launch.py", f"--config={place}/tiny_config.py", f"--workdir={place / workdir}", *options]
+    env = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "XDG_CACHE_HOME": str(place / "cache"),
+    }
+    command = [
+        sys.executable,
+        ROOT / "launch.py",
+        f"--config={place}/tiny_config.py",
+        f"--workdir={place / workdir}",
+        *options,
+    ]
     return [
-        subprocess.Popen([*command, *([f"--coordinator={address}", f"--processes={processes}", f"--process={i}"] if together else [])], env=env, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [
+                *command,
+                *([f"--coordinator={address}", f"--processes={processes}", f"--process={i}"] if together else []),
+            ],
+            env=env,
+            cwd=place,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         for i in range(processes)
     ]
 
@@ -71,7 +92,11 @@ def variables(workdir, job):
 
 
 def _leaves(tree):
-    return [leaf for name in sorted(tree) for leaf in (_leaves(tree[name]) if isinstance(tree[name], dict) else [tree[name]])]
+    return [
+        leaf
+        for name in sorted(tree)
+        for leaf in (_leaves(tree[name]) if isinstance(tree[name], dict) else [tree[name]])
+    ]
 
 
 JOBS = ("original/seed0", "retrain/1/seed0", "unlearn/dfq/gkt/1/seed0", "unlearn/dfq/ispf/1/seed0")
@@ -100,12 +125,20 @@ def test_one_run_over_two_processes_gives_the_numbers_of_one(place):
 def test_jobs_over_two_processes_give_the_bits_of_one(place):
     """The same command twice, nothing more."""
     outputs = finish(start(place, "jobs", "--config.spread=jobs", devices=1, together=False))
-    rows = [[{k: v for k, v in row.items() if k != "train_seconds"} for row in results(place / name)] for name in ("one", "jobs")]
+    rows = [
+        [{k: v for k, v in row.items() if k != "train_seconds"} for row in results(place / name)]
+        for name in ("one", "jobs")
+    ]
     assert rows[0] == rows[1]
     for job in JOBS:
         np.testing.assert_array_equal(variables(place / "jobs", job), variables(place / "one", job))
     began = [set(re.findall(r"(?m)^(\w+ .*?) \| 0/", error)) for _, error in outputs]
-    assert all(began) and not began[0] & began[1] and began[0] | began[1] >= {"original seed 0", "retrain without 1 seed 0"} and len(began[0] | began[1]) == len(JOBS) + 1
+    assert (
+        all(began)
+        and not began[0] & began[1]
+        and began[0] | began[1] >= {"original seed 0", "retrain without 1 seed 0"}
+        and len(began[0] | began[1]) == len(JOBS) + 1
+    )
 
 
 def test_a_signal_to_one_process_stops_both_and_both_go_on(place):
@@ -137,7 +170,16 @@ def test_a_second_process_in_a_work_directory_is_refused(tmp_path):
 
 def test_a_process_number_that_cannot_be(place):
     env = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, ROOT / "launch.py", f"--config={place}/tiny_config.py", "--coordinator=127.0.0.1:1", "--processes=2", "--process=2"]
+    command = [
+        sys.executable,
+        ROOT / "launch.py",
+        f"--config={place}/tiny_config.py",
+        "--coordinator=127.0.0.1:1",
+        "--processes=2",
+        "--process=2",
+    ]
     done = subprocess.run(command, env=env, cwd=place, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 2 and done.stderr == "error: --process=2 must be from 0 to 1: one less than --processes=2.\n"
+    assert (
+        done.returncode == 2 and done.stderr == "error: --process=2 must be from 0 to 1: one less than --processes=2.\n"
+    )
     assert json.loads((place / "one" / "results.json").read_text())["rows"]

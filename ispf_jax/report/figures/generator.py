@@ -1,8 +1,8 @@
 """Pictures of what the generator makes: classes of its images, and the paper's figure 4."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import partial
-from typing import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from ispf_jax.report.figures.style import Panel, Picture, label
 from ispf_jax.report.health import Share, class_shares, synthesis_shares
 from ispf_jax.report.names import METHOD_NAMES
-from ispf_jax.runtime.rows import RunLog
 from ispf_jax.report.workdir import Contents
+from ispf_jax.runtime.rows import RunLog
 
 
 def class_histograms(runs: Sequence[RunLog]) -> list[Picture]:
@@ -21,8 +21,15 @@ def class_histograms(runs: Sequence[RunLog]) -> list[Picture]:
         if class_shares(run) is not None:
             groups[run.slug].append(run)
     caption = "Images of the generator steps by the teacher's label, over the whole run. Framed: forgotten classes."
-    return [Picture(f"classes_{slug}", f"Classes of synthetic images: {group[0].base}, forgetting {group[0].forget}, seed {group[0].seed}",
-                    (Panel(partial(_histogram, group), (6.0, 1.2 + 0.3 * len(group))),), caption) for slug, group in groups.items()]
+    return [
+        Picture(
+            f"classes_{slug}",
+            f"Classes of synthetic images: {group[0].base}, forgetting {group[0].forget}, seed {group[0].seed}",
+            (Panel(partial(_histogram, group), (6.0, 1.2 + 0.3 * len(group))),),
+            caption,
+        )
+        for slug, group in groups.items()
+    ]
 
 
 def synthesis_against_accuracy(contents: Contents) -> list[Picture]:
@@ -30,8 +37,14 @@ def synthesis_against_accuracy(contents: Contents) -> list[Picture]:
     pictures = []
     for (dataset, arch, base), shares in synthesis_shares(contents).items():
         caption = "The paper's figure 4: classes that the generator likes to make cost GKT the most when they are to be forgotten."
-        pictures.append(Picture(f"synthesis_{dataset}_{arch}_{base}", f"Synthesis and GKT: {dataset}, {arch}, {base}",
-                                (Panel(partial(_points, shares), (4.2, 3.2)),), caption))
+        pictures.append(
+            Picture(
+                f"synthesis_{dataset}_{arch}_{base}",
+                f"Synthesis and GKT: {dataset}, {arch}, {base}",
+                (Panel(partial(_points, shares), (4.2, 3.2)),),
+                caption,
+            )
+        )
     return pictures
 
 
@@ -45,7 +58,15 @@ def _histogram(runs: Sequence[RunLog], axes: Axes) -> None:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     for (y, x), value in np.ndenumerate(shares) if classes <= 20 else ():
-        axes.text(x, y, f"{value:.1f}", ha="center", va="center", fontsize=7, color="white" if value > 0.6 * shares.max() else "black")
+        axes.text(
+            x,
+            y,
+            f"{value:.1f}",
+            ha="center",
+            va="center",
+            fontsize=7,
+            color="white" if value > 0.6 * shares.max() else "black",
+        )
     for number in map(int, runs[0].forget.split(",")):
         axes.axvline(number - 0.5, color="#D55E00", linewidth=1.2)
         axes.axvline(number + 0.5, color="#D55E00", linewidth=1.2)

@@ -10,7 +10,9 @@ from PIL import Image
 from ispf_jax.runtime.atomic import atomic_write_bytes, ensure_writable
 
 
-def image_grid(images_uint8: np.ndarray, path: str | os.PathLike, columns: int | None = None, scale: int | None = None) -> Path:
+def image_grid(
+    images_uint8: np.ndarray, path: str | os.PathLike, columns: int | None = None, scale: int | None = None
+) -> Path:
     """Write images, uint8 [N, H, W, C] with C of 1 or 3, as one PNG: row by row, a white pixel between neighbours.
 
     `columns` defaults to a square grid, `scale` (whole number, nearest neighbour) to what makes an image 48 pixels high.

@@ -7,22 +7,31 @@ the same bytes.
 import io
 import os
 import zlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterable
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ispf_jax.runtime.atomic import atomic_write_bytes, ensure_writable
 from ispf_jax.report.names import METHOD_NAMES, split_model
+from ispf_jax.runtime.atomic import atomic_write_bytes, ensure_writable
 
 STYLE = {  # colours of Okabe & Ito and of P. Tol, told apart by colour-blind readers; the markers do it without colour
-    "original": ("#000000", "o"), "retrain": ("#5F5F5F", "s"), "masked_head": ("#A6A6A6", "D"), "retrained_head": ("#7A5C3E", "p"),
-    "dfkd": ("#56B4E9", "v"), "blockf": ("#999933", "^"), "gkt": ("#0072B2", "s"), "is": ("#009E73", "D"), "pf": ("#E69F00", "^"),
-    "ispf": ("#D55E00", "o"), "pd": ("#CC79A7", "P"), "pd_is": ("#882255", "X"),
+    "original": ("#000000", "o"),
+    "retrain": ("#5F5F5F", "s"),
+    "masked_head": ("#A6A6A6", "D"),
+    "retrained_head": ("#7A5C3E", "p"),
+    "dfkd": ("#56B4E9", "v"),
+    "blockf": ("#999933", "^"),
+    "gkt": ("#0072B2", "s"),
+    "is": ("#009E73", "D"),
+    "pf": ("#E69F00", "^"),
+    "ispf": ("#D55E00", "o"),
+    "pd": ("#CC79A7", "P"),
+    "pd_is": ("#882255", "X"),
 }
 """Colour and marker of every method, the same in all pictures."""
 
@@ -30,8 +39,17 @@ _OWN = (("#332288", "*"), ("#117733", "h"), ("#88CCEE", "<"), ("#661100", ">"), 
 """Those of methods that are not the package's; the name chooses, so that a method looks the same in all pictures."""
 
 _RC = {
-    "svg.hashsalt": "ispf", "font.size": 8, "axes.titlesize": 9, "axes.grid": True, "grid.color": "#DDDDDD", "grid.linewidth": 0.5,
-    "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 1.3, "lines.markersize": 4.5,
+    "svg.hashsalt": "ispf",
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.grid": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.5,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 4.5,
     "legend.frameon": False,
 }
 
@@ -74,10 +92,13 @@ def compose(picture: Picture, columns: int = 4) -> Figure:
     grid = figure.subplots(lines, columns, squeeze=False).ravel()
     for axes, panel in zip(grid, picture.panels):
         panel.draw(axes)
-    for axes in grid[len(picture.panels):]:
+    for axes in grid[len(picture.panels) :]:
         axes.set_axis_off()
     if picture.keys:
-        handles = [Line2D([], [], color=k.color, marker=k.marker, linestyle=k.line or "none", label=k.label) for k in picture.keys]
+        handles = [
+            Line2D([], [], color=k.color, marker=k.marker, linestyle=k.line or "none", label=k.label)
+            for k in picture.keys
+        ]
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 2 * columns))
     figure.suptitle(picture.title)
     return figure
@@ -90,10 +111,15 @@ def write(pictures: Iterable[Picture], out_dir: str | os.PathLike) -> list[Path]
         out_dir = ensure_writable(out_dir)
         with matplotlib.rc_context(_RC):
             figure = compose(picture)
-            for kind, options in (("svg", {"metadata": {"Date": None, "Creator": None}}), ("png", {"metadata": {"Software": None}, "dpi": 150})):
+            for kind, options in (
+                ("svg", {"metadata": {"Date": None, "Creator": None}}),
+                ("png", {"metadata": {"Software": None}, "dpi": 150}),
+            ):
                 buffer = io.BytesIO()
                 figure.savefig(buffer, format=kind, **options)
-                figure.set_layout_engine("none")  # the places found for the first file serve the second: finding them takes longest
+                figure.set_layout_engine(
+                    "none"
+                )  # the places found for the first file serve the second: finding them takes longest
                 paths.append(atomic_write_bytes(out_dir / f"{picture.name}.{kind}", buffer.getvalue()))
     return paths
 

@@ -1,8 +1,9 @@
 """Pictures of training: the paper's figures 2, 5 and 7, and the terms of the losses."""
 
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,8 +13,12 @@ from ispf_jax.report.figures.style import Panel, Picture, label, look, method_ke
 from ispf_jax.runtime.rows import RunLog
 
 LOSS_TERMS = {
-    "generator/total": "generator: total", "generator/adv": "generator: adversarial (adv)", "generator/bn": "generator: batch-norm matching (bn)",
-    "generator/oh": "generator: one-hot (oh)", "generator/balance": "generator: class balance", "generator/act": "generator: activation (act)",
+    "generator/total": "generator: total",
+    "generator/adv": "generator: adversarial (adv)",
+    "generator/bn": "generator: batch-norm matching (bn)",
+    "generator/oh": "generator: one-hot (oh)",
+    "generator/balance": "generator: class balance",
+    "generator/act": "generator: activation (act)",
     "student/loss": "student: distillation",
 }
 
@@ -35,11 +40,16 @@ def training_curves(runs: Iterable[RunLog]) -> list[Picture]:
     pictures = []
     for slug, group in groups.items():
         panels = [
-            Panel(partial(_time, group)), Panel(partial(_samples, group)),
-            Panel(partial(_filtered, group)), Panel(partial(_entropy, group)), Panel(partial(_confidence, group)),
+            Panel(partial(_time, group)),
+            Panel(partial(_samples, group)),
+            Panel(partial(_filtered, group)),
+            Panel(partial(_entropy, group)),
+            Panel(partial(_confidence, group)),
         ]
         title = f"{group[0].base}: forgetting {group[0].forget}, seed {group[0].seed}"
-        pictures.append(Picture(f"training_{slug}", title, tuple(panels), _CAPTION, tuple(method_key(r.method) for r in group)))
+        pictures.append(
+            Picture(f"training_{slug}", title, tuple(panels), _CAPTION, tuple(method_key(r.method) for r in group))
+        )
     return pictures
 
 
@@ -65,7 +75,10 @@ def _samples(runs: Sequence[RunLog], axes: Axes) -> None:
     for run in runs:
         _curve(axes, run, "student_step", "retain_samples")
         _curve(axes, run, "student_step", "forget_samples", linestyle="--", fillstyle="none")
-    kinds = [Line2D([], [], color="#444444", linestyle=line, label=kind) for line, kind in (("-", "retained"), ("--", "forgotten"))]
+    kinds = [
+        Line2D([], [], color="#444444", linestyle=line, label=kind)
+        for line, kind in (("-", "retained"), ("--", "forgotten"))
+    ]
     axes.legend(handles=kinds, loc="center left", frameon=True, framealpha=0.85, edgecolor="none")
     label(axes, "Synthetic samples by the teacher's label", "student steps", "samples per batch")
 
@@ -96,7 +109,9 @@ def _term(run: RunLog, term: str, axes: Axes) -> None:
 
 def _series(records: Sequence[dict[str, Any]], x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
     """The points of the records that hold both `x` and `y`; epochs without evaluation and warm-up epochs have gaps."""
-    points = [(r[x], r[y]) for r in records if isinstance(r.get(x), (int, float)) and isinstance(r.get(y), (int, float))]
+    points = [
+        (r[x], r[y]) for r in records if isinstance(r.get(x), (int, float)) and isinstance(r.get(y), (int, float))
+    ]
     return tuple(np.array(points, float).reshape(-1, 2).T)
 
 

@@ -35,7 +35,9 @@ class Printed:
         return f"{self.mean:.{digits}f}" + (f" +/- {self.std:.{digits}f}" if self.std is not None else "")
 
 
-def printed(table: int, dataset: str | None, arch: str, method: str, metric: str, sets: str = "single") -> Printed | None:
+def printed(
+    table: int, dataset: str | None, arch: str, method: str, metric: str, sets: str = "single"
+) -> Printed | None:
     """The paper's number, None if it prints none.
 
     Args:
@@ -62,10 +64,17 @@ def counterpart(dataset: str, arch: str, config: dict[str, Any], note: str = "")
     reasons = [note] if note else []
     if name not in DATASETS:
         path = PurePath(str(config.get("data.path") or "")).name
-        found = [known for known in ("cifar100", "cifar10", "svhn") if known in path.lower().replace("-", "").replace("_", "")]
+        found = [
+            known
+            for known in ("cifar100", "cifar10", "svhn")
+            if known in path.lower().replace("-", "").replace("_", "")
+        ]
         if not found:
             return None, []
-        name, reasons = found[0], [f"the images come from {path}, not from the official archives (JPEG copies differ)", *reasons]
+        name, reasons = (
+            found[0],
+            [f"the images come from {path}, not from the official archives (JPEG copies differ)", *reasons],
+        )
     return name, reasons + differences(name, arch, config)
 
 
