@@ -1,0 +1,187 @@
+"""A classifier: a network with its weights, and what it takes to feed it images."""
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ispf_jax.errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class Network:
+    """The static half of a classifier, hashable: what compiled programs are made for.
+
+    Attributes:
+      module: called with normalised images it returns (logits [N, C], features [N, F]).
+      image_shape: (H, W, C) of its images.
+      mean, std: normalisation for pixels in [0, 1], one number per channel.
+    """
+
+    module: nn.Module
+    image_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def normalise(self, images):
+        """Images in [0, 1], or uint8 from 0 to 255, as the network expects them, float32."""
+        scaled = images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
+        return (scaled - jnp.array(self.mean)) / jnp.array(self.std)
+
+    def init(self, key) -> dict:
+        """Freshly initialised variables {"params", "batch_stats"}."""
+        return init_variables(self.module, key, (1, *self.image_shape))
+
+    def shapes(self) -> dict:
+        """Shapes and types of the variables."""
+        return jax.eval_shape(self.init, jax.random.key(0))
+
+    @property
+    def num_classes(self) -> int:
+        return self.module.num_classes
+
+
+@partial(jax.jit, static_argnames=("module", "example_shape"))
+def init_variables(module, key, example_shape):
+    """Freshly initialised variables {"params", "batch_stats"} of a module for inputs of `example_shape` (a tuple).
+
+    One compiled program per network: a layer's initialiser by itself would be dispatched again for every trial.
+    """
+    return module.init(key, jnp.zeros(example_shape, jnp.float32))
+
+
+@partial(jax.jit, static_argnames="network")
+def predict(network: Network, variables, images):
+    """Logits [N, C] of uint8 images [N, H, W, C], float32."""
+    return network.module.apply(variables, network.normalise(images))[0]
+
+
+class Classifier:
+    """A network with its weights; called with images it returns logits.
+
+    Attributes:
+      module: Flax module; called with normalised images it returns (logits, features).
+      variables: {"params", "batch_stats"}.
+      image_shape: (H, W, C).
+      mean, std: normalisation for pixels in [0, 1]; one number, or one per channel.
+      class_names: one per class; "0", "1", ... if they have no names.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        variables: Mapping[str, Any],
+        *,
+        image_shape: Sequence[int],
+        mean: float | Sequence[float] = 0.5,
+        std: float | Sequence[float] = 0.5,
+        class_names: Sequence[str] | None = None,
+        origin: Mapping[str, Any] | None = None,
+    ):
+        """See the class.
+
+        Args:
+          origin: how the file that the weights came from names its tensors, so that `save` can write one like it.
+
+        Raises:
+          ArgumentError: an argument does not fit the others.
+        """
+        shape = tuple(int(n) for n in image_shape)
+        if len(shape) != 3 or min(shape) < 1:
+            raise ArgumentError("image_shape", f"={image_shape!r} must be (height, width, channels).")
+        self.network = Network(module, shape, _per_channel("mean", mean, shape[2]), _per_channel("std", std, shape[2]))
+        self.variables = variables
+        self.origin = dict(origin or {})
+        names = tuple(map(str, class_names if class_names is not None else range(self.num_classes)))
+        if len(names) != self.num_classes or len(set(names)) < len(names):
+            raise ArgumentError("class_names", f"={list(names)} must be {self.num_classes} different names.")
+        self.class_names = names
+
+    @property
+    def module(self) -> nn.Module:
+        return self.network.module
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.network.image_shape
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        return self.network.mean
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        return self.network.std
+
+    @property
+    def num_classes(self) -> int:
+        return self.network.num_classes
+
+    def replace(self, **changes) -> "Classifier":
+        """The same classifier with other `variables`, `class_names` or `origin`."""
+        kept = {name: getattr(self, name) for name in ("variables", "class_names", "origin")}
+        settings = {name: getattr(self, name) for name in ("image_shape", "mean", "std")}
+        return Classifier(self.module, **settings, **(kept | changes))
+
+    def __call__(self, images, batch_size: int = 500) -> np.ndarray:
+        """Logits [N, classes], float32, of images uint8 [N, H, W, C], in batches of one compiled shape.
+
+        Raises:
+          ArgumentError: the images have another shape or type.
+        """
+        images = np.asarray(images)
+        if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
+            expected = f"uint8 [N, {', '.join(map(str, self.image_shape))}]"
+            raise ArgumentError("images", f" are {images.dtype} {list(images.shape)}, but must be {expected}.")
+        size = max(1, min(batch_size, len(images)))
+        padded = np.pad(images, [(0, -len(images) % size), (0, 0), (0, 0), (0, 0)])
+        rows = [
+            np.asarray(predict(self.network, self.variables, padded[i : i + size])) for i in range(0, len(padded), size)
+        ]
+        return np.concatenate(rows)[: len(images)] if rows else np.zeros((0, self.num_classes), np.float32)
+
+    def save(self, path, format: str | None = None):
+        """Write the weights to `path` for other programs: `.pt` (PyTorch), `.safetensors`; see `files.save`."""
+        from ispf_jax.files import save
+
+        return save(self, path, format)
+
+    @property
+    def parameters(self) -> int:
+        """The number of weights."""
+        return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(self.variables["params"]))
+
+    def __repr__(self) -> str:
+        height, width, channels = self.image_shape
+        return (
+            f"Classifier({type(self.module).__name__}, {self.num_classes} classes, {height}x{width}x{channels} images, "
+            f"{self.parameters:,} parameters)"
+        )
+
+    def _repr_html_(self) -> str:
+        names = ", ".join(self.class_names[:12]) + (", ..." if self.num_classes > 12 else "")
+        facts = {"classes": names, "mean, std": f"{self.mean}, {self.std}"}
+        rows = "".join(f"<tr><th>{k}</th><td>{html.escape(str(v))}</td></tr>" for k, v in facts.items())
+        return f"<div><b>{html.escape(repr(self))}</b><table>{rows}</table></div>"
+
+
+def _per_channel(argument, value, channels) -> tuple[float, ...]:
+    """One number per channel, from one number or one per channel."""
+    numbers = tuple(float(v) for v in np.ravel(value))
+    if len(numbers) not in (1, channels):
+        raise ArgumentError(
+            argument, f" has {len(numbers)} numbers, but the images have {channels} channel(s); give one or {channels}."
+        )
+    for number in numbers:
+        if not 0 <= number <= 1 or argument == "std" and number == 0:
+            low = "greater than 0 and at most 1" if argument == "std" else "from 0 to 1"
+            raise ArgumentError(
+                argument, f"={number:g} must be {low}: it is for pixels in [0, 1]; divide one for 0 to 255 by 255."
+            )
+    return numbers
