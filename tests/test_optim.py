@@ -11,7 +11,7 @@ RATES = (0.1, 0.1, 0.05, 0.02, 0.02, 0.01)
 
 
 def assert_same(optimizer, update, atol=1e-6):
-    """The package's updates, compiled as in the steps, and `update(rate, step, gradient, memory, weight)` on every array."""
+    """The package's updates, compiled as in the steps, and `update(rate, step, gradient, memory, weight)` by hand."""
     rng = np.random.default_rng(0)
     draw = lambda: {"a": rng.standard_normal((3, 2)), "b": {"c": rng.standard_normal(4)}}
     want = draw()
@@ -58,7 +58,7 @@ def test_adams_epsilon_is_outside_the_root():
 
 
 def test_cosine_is_pytorchs_recursion():
-    """torch.optim.lr_scheduler.CosineAnnealingLR computes each rate from the one before; also at the last step, and traced."""
+    """torch.optim.lr_scheduler.CosineAnnealingLR computes each rate from the one before; at the end, and traced."""
     rate, final, period = 0.05, 2e-4, 20
     compiled = jax.jit(lambda step: optim.cosine(step, 0.05, final, period))
     for step in range(20):

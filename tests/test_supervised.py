@@ -11,19 +11,8 @@ from ispf_jax import optim
 from ispf_jax.data.augment import augment
 from ispf_jax.state import TrainState, new_net
 from ispf_jax.supervised import SupervisedSetup, supervised_epoch
-from tests.tiny import (
-    CLASSES,
-    CLASSIFIER,
-    MEAN,
-    STD,
-    assert_close,
-    assert_identical,
-    differs,
-    general_position,
-    network_fields,
-    sgd_step,
-    traced,
-)
+from tests import tiny
+from tests.tiny import CLASSES, CLASSIFIER, MEAN, STD, assert_close, general_position, network_fields, sgd_step, traced
 
 BATCH, RATE, IMAGES = 8, 0.05, 26
 SETUP = SupervisedSetup(
@@ -82,7 +71,7 @@ def test_an_epoch_is_the_slow_loop_over_the_members(member):
 
 def test_images_outside_the_members_are_never_seen():
     changed = np.where(RETRAIN[:, None, None, None], PIXELS, 255 - PIXELS)
-    assert_identical(run(RETRAIN, images=changed), run(RETRAIN))
+    tiny.assert_identical(run(RETRAIN, images=changed), run(RETRAIN))
 
 
 def test_one_program_trains_original_and_retrained_models_every_epoch_in_another_order():
@@ -90,8 +79,8 @@ def test_one_program_trains_original_and_retrained_models_every_epoch_in_another
         run(member, epoch)[0].net for member, epoch in [(ORIGINAL, 0), (RETRAIN, 0), (ORIGINAL, 1), (ORIGINAL, 0)]
     ]
     assert len(traced(supervised_epoch, SETUP, 1)[1]) == 1
-    assert_identical(states[3], states[0])
-    assert all(differs(state.params, states[0].params) for state in states[1:3])
+    tiny.assert_identical(states[3], states[0])
+    assert all(tiny.differs(state.params, states[0].params) for state in states[1:3])
 
 
 @original_and_retrain

@@ -1,6 +1,6 @@
 """A distillation small enough to compile in seconds: 8x8 images, six classes, a teacher that tells images apart.
 
-Programs and networks are cached: the modules of this folder share them. The real classifiers take such steps in `test_golden.py`.
+Programs and networks are cached: the modules of this folder share them. `test_golden.py` has steps of real classifiers.
 """
 
 from contextlib import contextmanager
@@ -80,8 +80,8 @@ def distill_setup(classifier=CLASSIFIER, generator=GENERATOR, mean=MEAN, std=STD
     """The only place that builds a `DistillSetup`: the tiny run, but for the `changes`."""
     fields = {
         "student_optimizer": optim.sgd(0.9, 1e-2),
-        # Adam divides by the gradient's size. With its eps of 1e-8 a gradient that is zero in exact arithmetic (the bias before
-        # the first batch norm) becomes a step of random sign; with 1e-4 rounding stays rounding.
+        # Adam divides by the gradient's size. With its eps of 1e-8 a gradient that is zero in exact arithmetic (the
+        # bias before the first batch norm) becomes a step of random sign; with 1e-4 rounding stays rounding.
         "generator_optimizer": optax.scale_by_adam(0.5, 0.999, eps=1e-4),
         "batch_size": BATCH,
         "latent_dim": LATENT,
@@ -133,7 +133,7 @@ def view(generator, teacher, noise):
 
 @cache
 def networks():
-    """Teacher variables, whose logits have mean 0 and standard deviation 3 for every class, and the state of a new run."""
+    """Teacher variables, whose logits have mean 0 and deviation 3 for every class, and the state of a new run."""
     generator = general_position(GENERATOR, LATENT, seed=0)
     teacher, student = (general_position(CLASSIFIER, 8, 8, 3, seed=seed) for seed in (1, 2))
     features = np.float64(view(generator, teacher, noise(100, 8 * BATCH))[2])

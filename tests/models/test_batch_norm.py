@@ -68,23 +68,10 @@ def test_eval_mode_uses_the_running_statistics(mask):
     close(new[MOMENTS], {"mean": v.mean(0), "var": v.var(0)})
 
 
-def test_a_mask_of_ones_is_none():
-    close(apply(VARIABLES, X, np.ones(8)), apply(VARIABLES, X), 1e-6, 1e-6)
-
-
-def test_running_variance_of_two_numbers():
-    """Values 1 and 3: biased variance 1, unbiased 2; from a running variance of 1 to 0.9 + 0.1 * 2."""
-    one, zero = np.ones(1), np.zeros(1)
-    variables = {"params": {"scale": one, "bias": zero}, "batch_stats": {"mean": zero, "var": one}}
-    y, new = apply(variables, np.array([[1.0], [100.0], [3.0]], np.float32), np.array([1, 0, 1]))
-    close(new["batch_stats"], {"mean": [0.2], "var": [1.1]})
-    close(y[::2, 0], [-1, 1], 1e-5)
-
-
 @masks
 @pytest.mark.parametrize("seen", [1, KEPT[:, None, None, None]])
 def test_gradients_of_outputs_and_moments(mask, seen):
-    """The layer's own gradient against the one that JAX writes for the definition; `seen` outputs count, masked ones or not."""
+    """The layer's own gradient against the one that JAX writes for the definition, with and without masked outputs."""
     by_mean, by_var = RNG.standard_normal((2, FEATURES))
     moments_count = np.ndim(seen) == 0
 
@@ -118,8 +105,8 @@ def test_a_large_mean_does_not_cancel():
     """float32 resolves 1000 to 6e-5: E[x^2] - E[x]^2 would lose the variance of 1e-4 altogether."""
     x = np.float32(1000 + 0.01 * RNG.standard_normal((256, FEATURES)))
     (y, new), v = apply(VARIABLES, x, np.ones(256)), values(x, None)
-    # A mean of 256 values that is wrong by three units in the last place, 2e-4, adds its square to the variance and moves
-    # the outputs by 0.02 standard deviations times scale.
+    # A mean of 256 values that is wrong by three units in the last place, 2e-4, adds its square to the variance and
+    # moves the outputs by 0.02 standard deviations times scale.
     close(new[MOMENTS]["mean"], v.mean(0), 2e-7)
     close(new[MOMENTS]["var"], v.var(0), 1e-3)
     close(y, normalised(v, v.mean(0), v.var(0)), 0, 0.04)
@@ -154,7 +141,7 @@ SCALES = np.linspace(0.5, 2, FEATURES, dtype=np.float32)
 
 
 def loss_over_devices(_, variables, images, weight, mask, axis):
-    """Masked loss of scaled inputs; differentiated by the scale of the inputs, so the gradient runs through the statistics."""
+    """Masked loss of scaled inputs; its gradient by the scale of the inputs runs through the statistics."""
     images, weight, mask = (local_slice(a, axis) for a in (images, weight, mask))
 
     def share(params):
