@@ -10,7 +10,6 @@ from ispf_jax.data import builtin, image_folder, official
 from ispf_jax.data.augment import augment, normalise
 from ispf_jax.data.dataset import ArrayDataset, DataRequest, ImageData
 from ispf_jax.data.splits import check_classes, limit, train_val_split
-from ispf_jax.errors import ArgumentError
 
 __all__ = [
     "SOURCES",
@@ -36,7 +35,7 @@ SOURCES = {
 """Functions from a `DataRequest` to `ImageData`, by name."""
 
 
-def load(name: str | DataRequest, **keys) -> ImageData:
+def load(name: str | DataRequest = "digits", **keys) -> ImageData:
     """Loads a data set, for instance `load("digits", image_size=16, channels=1)`.
 
     Args:
@@ -48,8 +47,6 @@ def load(name: str | DataRequest, **keys) -> ImageData:
       UserError: a file is missing, damaged or does not hold what it should.
     """
     request = dataclasses.replace(name, **keys) if isinstance(name, DataRequest) else DataRequest(name, **keys)
-    if request.name not in SOURCES:
-        raise ArgumentError("name", f"={request.name!r} must be one of {', '.join(sorted(SOURCES))}.")
     data = SOURCES[request.name](request)
     train = limit(data.train, request.max_train, request.seed, "max_train")
     test = limit(data.test, request.max_test, request.seed, "max_test")

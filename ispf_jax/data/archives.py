@@ -39,9 +39,9 @@ def read_archives(name: str, files: list[Path], counts: tuple[int, int]) -> Imag
     except Exception as error:  # zlib, struct, scipy and numpy raise many kinds
         if type(error) is UserError:  # by the guard: names the file already
             raise
-        raise UserError(
-            f"{file} is damaged or not the official file ({type(error).__name__}: {error}); remove it and download it again."
-        ) from error
+        reason = f"{type(error).__name__}: {error}"
+        text = f"{file} is damaged or not the official file ({reason}); remove it and download it again."
+        raise UserError(text) from error
 
 
 def _svhn_split(file: Path, most: int):

@@ -4,11 +4,11 @@ A cache is a convenience: one that is damaged, stale or cannot be written costs 
 whole directory may be deleted at any moment.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,14 +71,13 @@ def _write(file: Path, data: ImageData) -> None:
     arrays = {"class_names": np.array(data.class_names), "name": data.name, "note": data.note}
     for split in ("train", "test"):
         arrays |= {f"{split}_{what}": getattr(getattr(data, split), what) for what in ("images", "labels")}
-    temporary = None
+    temporary = file.with_suffix(f".{os.getpid()}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=file.stem, suffix=".tmp", delete=False) as out:
-            temporary = out.name
+        with temporary.open("wb") as out:
             np.savez(out, **arrays)
         os.replace(temporary, file)
     except OSError as error:
         log.warning("The decoded data cannot be kept in %s (%s); the next start decodes again.", file.parent, error)
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

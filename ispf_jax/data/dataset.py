@@ -9,61 +9,64 @@ from dataclasses import dataclass
 import numpy as np
 
 from ispf_jax.errors import ArgumentError
+from ispf_jax.settings import Settings, key
 
-_LARGEST_SIDE = 4096
-_WHOLE_NUMBERS = ("image_size", "channels", "classes", "max_train", "max_test", "seed")
-_LABELS = range(2**31 - 1)
+
+def _sources():
+    from ispf_jax.data import SOURCES
+
+    return SOURCES
 
 
 @dataclass(frozen=True)
-class DataRequest:
-    """What is asked of a source: a key of `ispf_jax.data.SOURCES` and its settings.
+class DataRequest(Settings):
+    """Which images, and how.
 
     Attributes:
-      name: the source.
-      path: directory or tar archive of `image_folder`.
-      data_dir: where tensorflow-datasets keeps data; "": $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      manual_dir: where the official archives of SVHN or CIFAR lie; "": nowhere.
+      name: digits, image_folder, svhn, cifar10, cifar100, synthetic, or none (a classifier and no images).
+      path: image_folder: directory or tar archive with <split>/<class>/<file>; the split train may be left out where
+        nothing is trained on it.
+      data_dir: where tensorflow-datasets keeps its data; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      manual_dir: where official archives of SVHN or CIFAR lie that were fetched by hand.
       download: whether the network may be used.
-      cache_dir: where decoded images are kept; "": ~/.cache/ispf_jax; "off": nowhere.
-      image_size: pixels per side; 0: as the images are (`digits`: 16, `synthetic`: 32).
+      cache_dir: where decoded images are kept; empty: ~/.cache/ispf_jax; "off": nowhere.
+      image_size: pixels per side; 0: as the images are.
       resize: scale images of another size instead of refusing them.
-      channels: 1 or 3; 0: as the images are.
-      classes: number of classes of `synthetic` and `none`.
-      max_train, max_test: a class-balanced subset of that many examples; 0: all.
-      seed: of the subsets and the synthetic images; the splits do not depend on it.
-
-    Raises:
-      ArgumentError: a value is out of range.
+      channels: 1 or 3; 0: as the images are (3 if any of them is in colour).
+      classes: number of classes; of synthetic and none only.
+      max_train: use a class-balanced subset of that many training images; 0: all.
+      max_test: the same for test images.
+      seed: of these subsets and of the synthetic images.
     """
 
-    name: str
-    path: str = ""
-    data_dir: str = ""
-    manual_dir: str = ""
-    download: bool = True
-    cache_dir: str = ""
-    image_size: int = 0
-    resize: bool = False
-    channels: int = 0
-    classes: int = 10
-    max_train: int = 0
-    max_test: int = 0
+    name: str = key("digits", among=_sources)
+    path: str = key("")
+    data_dir: str = key("")
+    manual_dir: str = key("")
+    download: bool = key(True)
+    cache_dir: str = key("")
+    image_size: int = key(0, least=0, below=4097)
+    resize: bool = key(False)
+    channels: int = key(0, among=(0, 1, 3))
+    classes: int = key(10, above=0)
+    max_train: int = key(0, least=0)
+    max_test: int = key(0, least=0)
     seed: int = 0
 
     def __post_init__(self):
-        for key in ("path", "data_dir", "manual_dir", "cache_dir"):
-            object.__setattr__(self, key, os.fspath(getattr(self, key)))
-        for key in _WHOLE_NUMBERS:
-            value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-                raise ArgumentError(key, f"={value!r} must be a whole number, 0 or more.")
-        if self.image_size > _LARGEST_SIDE:
-            raise ArgumentError("image_size", f"={self.image_size} must be from 0 to {_LARGEST_SIDE} pixels.")
-        if self.channels not in (0, 1, 3):
-            raise ArgumentError("channels", f"={self.channels} must be 0 (as in the images), 1 (grey) or 3 (colour).")
-        if self.classes < 1:
-            raise ArgumentError("classes", f"={self.classes} must be greater than 0.")
+        for name in ("path", "data_dir", "manual_dir", "cache_dir"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, os.fspath(value) if isinstance(value, os.PathLike) else value)
+        super().__post_init__()
+
+    def check(self):
+        if self.resize and not self.image_size and self.name == "image_folder":
+            raise ArgumentError("resize", "=True needs image_size; set image_size to the side in pixels.")
+        if self.path and self.name in ("digits", "svhn", "cifar10", "cifar100", "synthetic", "none"):
+            text = f"={self.path!r} would not be read: name is {self.name!r}; leave it out, or use image_folder."
+            raise ArgumentError("path", text)
+        if not self.path and self.name == "image_folder":
+            raise ArgumentError("path", " is empty; name a directory or tar archive with <split>/<class>/<file>.")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -82,12 +85,14 @@ class ArrayDataset:
     labels: np.ndarray
 
     def __post_init__(self):
-        images = _array("images", self.images)
+        try:
+            images = np.asarray(self.images)
+        except ValueError as error:
+            raise ArgumentError("images", f" are no array: {error}.") from error
         if images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in images.shape[1:]:
             text = f" are {images.dtype} {list(images.shape)}, but must be uint8 [N, H, W, C] or [N, H, W]."
             raise ArgumentError("images", text)
-        images = images[..., None] if images.ndim == 3 else images
-        object.__setattr__(self, "images", images)
+        object.__setattr__(self, "images", images[..., None] if images.ndim == 3 else images)
         object.__setattr__(self, "labels", _labels(self.labels, len(images)))
 
     def __len__(self) -> int:
@@ -123,14 +128,14 @@ class ImageData:
 
     def __post_init__(self):
         object.__setattr__(self, "class_names", _names(self.class_names))
-        for key in ("train", "test"):
-            split = _split(key, getattr(self, key))
-            object.__setattr__(self, key, split)
+        for name in ("train", "test"):
+            split = _split(name, getattr(self, name))
+            object.__setattr__(self, name, split)
             if len(split) and (label := split.labels.max()) >= self.num_classes:
-                raise ArgumentError(key, f" has the label {label}, but there are {self.num_classes} class_names.")
-        shapes = [list(split.images.shape[1:]) for split in (self.train, self.test)]
-        if shapes[0] != shapes[1]:
-            raise ArgumentError("test", f" has images {shapes[1]}, but those of train are {shapes[0]}.")
+                raise ArgumentError(name, f" has the label {label}, but there are {self.num_classes} class_names.")
+        train, test = (split.images.shape[1:] for split in (self.train, self.test))
+        if train != test:
+            raise ArgumentError("test", f" has images {list(test)}, but those of train are {list(train)}.")
 
     @property
     def num_classes(self) -> int:
@@ -141,66 +146,47 @@ class ImageData:
         """(height, width, channels) of every image."""
         return self.train.images.shape[1:]
 
-    def _facts(self) -> dict[str, str]:
-        names = ", ".join(self.class_names[:12]) + (", ..." if self.num_classes > 12 else "")
-        counts = {key: f"{len(getattr(self, key)):,} images" for key in ("train", "test")}
-        shape = "x".join(map(str, self.image_shape))
-        return counts | {"shape": shape, "classes": f"{self.num_classes} ({names})"}
-
     def __repr__(self) -> str:
-        return f"ImageData({self.name!r}, {', '.join(f'{key}: {value}' for key, value in self._facts().items())})"
+        names = ", ".join(self.class_names[:12]) + (", ..." if self.num_classes > 12 else "")
+        shape = "x".join(map(str, self.image_shape))
+        counts = f"{len(self.train):,} training and {len(self.test):,} test images {shape}"
+        return f"ImageData({self.name}: {counts}, {self.num_classes} classes: {names})"
 
     def _repr_html_(self) -> str:
-        facts = self._facts() | ({"note": self.note} if self.note else {})
-        rows = "".join(f"<tr><th>{key}</th><td>{html.escape(value)}</td></tr>" for key, value in facts.items())
-        return f"<div><b>{html.escape(self.name)}</b><table>{rows}</table></div>"
-
-
-def _array(argument: str, values) -> np.ndarray:
-    try:
-        return np.asarray(values)
-    except ValueError as error:
-        raise ArgumentError(argument, f" are no array: {error}.") from error
+        return f"<div><b>{html.escape(repr(self))}</b><p>{html.escape(self.note)}</p></div>"
 
 
 def _labels(values, count: int) -> np.ndarray:
     """int32 [count]; by itself, numpy would take 1.7, True and "3" for labels and wrap large numbers."""
-    labels = _array("labels", values) if hasattr(values, "dtype") else np.array(values, object)
-    if labels.dtype == object:
-        odd = [
-            v for v in labels.flat if isinstance(v, bool) or not isinstance(v, (int, np.integer)) or v not in _LABELS
-        ]
-    elif labels.dtype.kind in "iu":
-        odd = labels[(labels < 0) | (labels >= len(_LABELS))].tolist()
-    else:
-        odd = labels.ravel()[:1].tolist()
-    if odd:
-        raise ArgumentError("labels", f" hold {odd[0]!r}, but must be whole numbers from 0.")
+    labels = np.asarray(values, None if hasattr(values, "dtype") else object)
+    for label in labels.ravel().tolist():
+        if not isinstance(label, (int, np.integer)) or isinstance(label, bool) or not 0 <= label < 2**31 - 1:
+            raise ArgumentError("labels", f" hold {label!r}, but must be whole numbers from 0.")
     if labels.shape != (count,):
         raise ArgumentError("labels", f" have the shape {list(labels.shape)}, but there are {count} images.")
     return labels.astype(np.int32, copy=False)
 
 
-def _split(key: str, split) -> ArrayDataset:
+def _split(name: str, split) -> ArrayDataset:
     if isinstance(split, ArrayDataset):
         return split
     if not isinstance(split, (tuple, list)) or len(split) != 2:
-        raise ArgumentError(key, " must be an ArrayDataset or a pair (images, labels).")
+        raise ArgumentError(name, " must be an ArrayDataset or a pair (images, labels).")
     try:
         return ArrayDataset(*split)
     except ArgumentError as error:
-        raise ArgumentError(key, f": {error}") from error
+        raise ArgumentError(name, f": {error}") from error
 
 
 def _names(names: Sequence[str]) -> tuple[str, ...]:
     if isinstance(names, str) or not hasattr(names, "__iter__"):
         raise ArgumentError("class_names", f"={names!r} must be a sequence of names.")
-    names, seen = tuple(names), set()
+    seen: dict[str, None] = {}
     for i, name in enumerate(names):
         if not isinstance(name, str) or not name.strip() or any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
             text = f"[{i}]={name!r} must be text in UTF-8, not empty and without control characters."
             raise ArgumentError("class_names", text)
         if name in seen:
             raise ArgumentError("class_names", f"[{i}]={name!r} is the name of two classes; names must differ.")
-        seen.add(name)
-    return tuple(map(str, names))
+        seen[str(name)] = None
+    return tuple(seen)

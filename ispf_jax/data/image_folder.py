@@ -21,7 +21,7 @@ SPLITS = ("train", *TEST_NAMES)
 log = logging.getLogger(__name__)
 
 Place = tuple[str, ...]
-"""(split, class, file), (split, file), (split, class, folder, ..., file), or (split, class, "") for a class folder."""
+"""(split, class, file), (split, file) or (split, class, folder, ..., file)."""
 
 
 def load(request: DataRequest) -> ImageData:
@@ -38,8 +38,6 @@ def load(request: DataRequest) -> ImageData:
       ArgumentError: `path` does not name such a folder or archive.
       UserError: a file is missing, damaged, of the wrong size or partly transparent.
     """
-    if not request.path:
-        raise ArgumentError("path", f" is empty; set it to a directory or a tar archive with {LAYOUT}.")
     path = Path(request.path).expanduser()
     decoder = Decoder(request.image_size, request.resize, request.channels)
     try:
@@ -64,21 +62,17 @@ def load(request: DataRequest) -> ImageData:
 
 
 def _directory(root: Path) -> Iterator[Place]:
-    """All that is not hidden. Links are followed, except those to folders inside a class."""
+    """All files that are not hidden. Links are followed, except those to folders inside a class."""
     stack: list[Place] = [(split,) for split in SPLITS if (root / split).is_dir()]
     while stack:
-        place = stack.pop()
-        with os.scandir(root.joinpath(*place)) as found:
+        folder = stack.pop()
+        with os.scandir(root.joinpath(*folder)) as found:
             for entry in found:
-                inner = (*place, entry.name)
-                if entry.name.startswith("."):
-                    continue
-                if not entry.is_dir(follow_symlinks=len(inner) == 2):
-                    yield inner
-                    continue
-                stack.append(inner)
-                if len(inner) == 2:
-                    yield (*inner, "")
+                place = (*folder, entry.name)
+                if entry.is_dir(follow_symlinks=len(place) == 2) and not entry.name.startswith("."):
+                    stack.append(place)
+                elif not entry.name.startswith("."):
+                    yield place
 
 
 def _fingerprint(root: Path, places: Iterable[Place]) -> list:
@@ -97,27 +91,22 @@ def _contents(root: Path, places: Iterable[Place]) -> Iterator[tuple[Place, byte
 
 def _archive(path: Path) -> Iterator[tuple[Place, bytes | None]]:
     """What the archive holds in its splits, which may be under one folder."""
-
-    def split_at(name: str) -> int | None:
-        parts = name.strip("/").split("/")
-        hidden = any(part.startswith(".") for part in parts)
-        return None if hidden else next((i for i, part in enumerate(parts[:2]) if part in SPLITS), None)
-
-    def place(name: str) -> Place:
-        return tuple(name.lstrip("/").split("/")[split_at(name) :])
-
     roots = set()
-    wanted = lambda name: split_at(name) is not None and _is_image(place(name))
-    for name, content in tar_entries(path, wanted, ENCODED_BYTES):
-        if ".." in name.split("/"):
-            raise UserError(f"{name!r} in the archive {path} leads out of it; make the archive again without it.")
-        if (at := split_at(name)) is None:
-            continue
-        roots.add(name.lstrip("/").split("/")[0] if at else ".")
-        if len(roots) > 1:
-            raise UserError(f"The archive {path} has splits in {' and in '.join(sorted(roots))}; keep one of them.")
-        if not name.endswith("/") or len(place(name)) == 3:  # of the folders only those of classes
-            yield place(name), content
+    for name, content in tar_entries(path, lambda name: _is_image(_place(name)), ENCODED_BYTES):
+        place = _place(name)
+        if place and not name.endswith("/"):
+            roots.add(name.removesuffix("/".join(place)) or "./")
+            yield place, content
+    if len(roots) > 1:
+        raise UserError(f"The archive {path} has splits in {' and in '.join(sorted(roots))}; keep one of them.")
+
+
+def _place(name: str) -> Place:
+    """The place of a member of an archive; () of one that is hidden or in no split."""
+    parts = name.strip("/").split("/")
+    at = 0 if parts[0] in SPLITS else 1
+    hidden = any(part.startswith(".") for part in parts)
+    return tuple(parts[at:]) if parts[at : at + 1] and parts[at] in SPLITS and not hidden else ()
 
 
 def _is_image(place: Place) -> bool:
@@ -129,19 +118,18 @@ def _decode(name: str, path: Path, entries: Iterable[tuple[Place, bytes | None]]
     splits: dict[str, dict[str, dict]] = {}  # split -> class -> file name -> pixels
     ignored: dict[str, list[Place]] = {}  # split -> files
     for place, encoded in entries:
-        split, label, *file = place
-        if encoded is not None:
-            classes = splits.setdefault(split, {})
-            classes.setdefault(label, {})[file[0]] = decoder(encoded, f"{path}/{'/'.join(place)}")
-        elif file == [""]:
-            splits.setdefault(split, {}).setdefault(label, {})
-        else:
+        split, *folders, file = place
+        if folders:
+            files = splits.setdefault(split, {}).setdefault(folders[0], {})
+        if encoded is None:
             ignored.setdefault(split, []).append(place)
+        else:
+            files[file] = decoder(encoded, f"{path}/{'/'.join(place)}")
     test_name = next((split for split in TEST_NAMES if split in splits), None)
     if test_name is None:
         raise UserError(f"{path} has no split test (or val, valid); it must hold {LAYOUT}.")
     test = splits[test_name]
-    train = splits.get("train", dict.fromkeys(test, {}))
+    train = splits.get("train", {label: {} for label in test})
     note = _note(path, ignored.get("train", []) + ignored.get(test_name, []))
     if odd := sorted(train.keys() ^ test.keys()):
         where = "train" if odd[0] in train else test_name

@@ -112,8 +112,8 @@ def _download(official: Official, root: Path, request: DataRequest) -> list[Path
     )
 
 
-def _unreachable(url: str) -> str | None:
-    """Why `url` does not answer within `CONNECT_SECONDS`, or None. Respects the proxy settings, as the download does."""
+def _unreachable(url: str) -> str:
+    """Why `url` does not answer within `CONNECT_SECONDS`, or "". Proxy settings count, as for the download."""
     outcome = ["no answer"]
 
     def ask():

@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image, ImageOps
 
-from ispf_jax.errors import ArgumentError, UserError
+from ispf_jax.errors import UserError
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".ppm", ".pgm", ".pbm")
@@ -26,14 +26,9 @@ class Decoder:
       size: side in pixels; 0: the first image decides.
       resize: bring other sizes to `size` (bilinear, aspect ratio not kept) instead of refusing them.
       channels: 1 or 3 to convert; 0: as every image is (grey gives 1, all else 3).
-
-    Raises:
-      ArgumentError: `resize` is asked for without a size.
     """
 
     def __init__(self, size: int, resize: bool, channels: int):
-        if resize and not size:
-            raise ArgumentError("resize", "=True needs image_size; set image_size to the side in pixels.")
         self.size, self.resize, self.channels = size, resize, channels
         self._left = _DECODED_BYTES
 

@@ -105,6 +105,8 @@ def _entries(path, stream, wanted, limit, most):
         except tarfile.EOFHeaderError:
             break
         name = posixpath.normpath(member.name)
+        if ".." in name.split("/"):
+            raise UserError(f"{name!r} in the archive {path} leads out of it; make the archive again without it.")
         if not (member.isfile() or member.isdir()) or member.issparse() or member.size < 0:
             what = "a link" if member.issym() or member.islnk() else "neither a plain file nor a directory"
             advice = "make the archive with tar --dereference --hard-dereference, which stores what links lead to"
