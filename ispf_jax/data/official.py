@@ -97,8 +97,10 @@ def _download(official: Official, root: Path, request: DataRequest) -> list[Path
         try:
             import tensorflow_datasets as tfds
 
-            folder = root / "downloads"
-            manager = tfds.download.DownloadManager(download_dir=folder, force_checksums_validation=True)
+            folder, known = root / "downloads", tfds.builder_cls(official.builder).url_infos
+            manager = tfds.download.DownloadManager(
+                download_dir=folder, url_infos=known, force_checksums_validation=True
+            )
             for found, file in zip(manager.download(urls), official.files):  # verified, under a name of the manager's
                 os.replace(found, folder / file)
             return _archives(official, folder)
