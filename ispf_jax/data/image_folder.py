@@ -114,7 +114,7 @@ def _is_image(place: Place) -> bool:
     return len(place) == 3 and place[2].lower().endswith(SUFFIXES)
 
 
-def _decode(name: str, path: Path, entries: Iterable[tuple[Place, bytes | None]], decoder: Decoder) -> ImageData:
+def _decode(name: str, path: Path, entries: Iterator[tuple[Place, bytes | None]], decoder: Decoder) -> ImageData:
     splits: dict[str, dict[str, dict]] = {}  # split -> class -> file name -> pixels
     ignored: dict[str, list[Place]] = {}  # split -> files
     for place, encoded in entries:
@@ -123,8 +123,13 @@ def _decode(name: str, path: Path, entries: Iterable[tuple[Place, bytes | None]]
             files = splits.setdefault(split, {}).setdefault(folders[0], {})
         if encoded is None:
             ignored.setdefault(split, []).append(place)
-        else:
+            continue
+        try:
             files[file] = decoder(encoded, f"{path}/{'/'.join(place)}")
+        except UserError:
+            for _ in entries:  # at its end, an archive says whether the archive itself is damaged
+                pass
+            raise
     test_name = next((split for split in TEST_NAMES if split in splits), None)
     if test_name is None:
         raise UserError(f"{path} has no split test (or val, valid); it must hold {LAYOUT}.")

@@ -42,13 +42,14 @@ def read_bounded(path, limit: int) -> bytes:
       UserError: see `regular_file`.
     """
     path = regular_file(path, limit)
+    size = path.stat().st_size
     try:
         with path.open("rb") as file:
-            content = file.read(min(limit, path.stat().st_size) + 1)
+            content = file.read(size + 1)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from error
-    if len(content) > limit:
-        raise UserError(f"{path} has more than {limit:,} bytes, which is the most that is read.")
+    if len(content) > size:
+        raise UserError(f"{path} holds more than the {size:,} bytes that it should; it changes, or is no real file.")
     return content
 
 
