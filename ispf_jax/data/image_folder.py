@@ -10,9 +10,9 @@ import numpy as np
 
 from ispf_jax.data import cache
 from ispf_jax.data.dataset import DataRequest, ImageData
-from ispf_jax.data.pixels import ENCODED_BYTES, OTHER_SUFFIXES, SUFFIXES, Decoder
+from ispf_jax.data.pixels import ENCODED_BYTES, SUFFIXES, Decoder
 from ispf_jax.errors import ArgumentError, UserError
-from ispf_jax.runtime.guard import read_bounded, tar_entries
+from ispf_jax.runtime.guard import read_bounded, reading, tar_entries
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 LAYOUT = "train/<class>/<image> and test/<class>/<image>"
@@ -29,8 +29,8 @@ def load(request: DataRequest) -> ImageData:
 
     Splits: `train`, which may be left out, and `test` or else `val` or `valid`; in an archive one folder may lie above
     them. Classes are the folder names, sorted, and must be the same in both splits. Images are PNG, JPEG, BMP, WebP or
-    PPM; images of other formats are refused. Other files, and those in folders inside a class, are ignored, and the
-    note counts them; hidden ones are not counted. Examples are in the order of (class, file name), so an archive gives
+    PPM. Other files, and those in folders inside a class, are ignored, and the note counts them by their kind; hidden
+    ones are not counted. Examples are in the order of (class, file name), so an archive gives
     the same arrays as the directory it was made from. Sizes and channels: see `pixels.Decoder`; where grey and colour
     images are mixed, grey ones get three equal channels. The decoded arrays are cached.
 
@@ -48,14 +48,13 @@ def load(request: DataRequest) -> ImageData:
             mark, entries = cache.fingerprint(path), _archive(path)
         else:
             what = "is not a directory or a tar archive" if path.exists() else "does not exist"
-            raise ArgumentError(
-                "path", f" {path} {what}; it must be a directory or one of *{', *'.join(ARCHIVES)} with {LAYOUT}."
-            )
+            text = f"={request.path!r} {what}; it must be a directory or *{', *'.join(ARCHIVES)} with {LAYOUT}."
+            raise ArgumentError("path", text)
         key = [mark, request.image_size, request.resize, request.channels]
         name = path.name.split(".")[0] or "images"
         data = cache.cached(request.cache_dir, f"folder-{name}", key, lambda: _decode(name, path, entries, decoder))
     except OSError as error:
-        raise ArgumentError("path", f" {path} cannot be read ({error}); check its permissions.") from error
+        raise ArgumentError("path", f"={request.path!r} cannot be read ({error}); check its permissions.") from error
     if data.note:
         log.warning("%s: %s.", path, data.note)
     return data
@@ -115,63 +114,48 @@ def _is_image(place: Place) -> bool:
 
 
 def _decode(name: str, path: Path, entries: Iterator[tuple[Place, bytes | None]], decoder: Decoder) -> ImageData:
-    splits: dict[str, dict[str, dict]] = {}  # split -> class -> file name -> pixels
-    ignored: dict[str, list[Place]] = {}  # split -> files
+    images: dict[str, dict[Place, np.ndarray]] = {}  # split -> (class, file)
+    ignored = []
     for place, encoded in entries:
-        split, *folders, file = place
-        if folders:
-            files = splits.setdefault(split, {}).setdefault(folders[0], {})
+        files = images.setdefault(place[0], {})
         if encoded is None:
-            ignored.setdefault(split, []).append(place)
+            ignored.append(place)
             continue
         try:
-            files[file] = decoder(encoded, f"{path}/{'/'.join(place)}")
+            files[place[1:]] = decoder(encoded, f"{path}/{'/'.join(place)}")
         except UserError:
             for _ in entries:  # at its end, an archive says whether the archive itself is damaged
                 pass
             raise
-    test_name = next((split for split in TEST_NAMES if split in splits), None)
-    if test_name is None:
-        raise UserError(f"{path} has no split test (or val, valid); it must hold {LAYOUT}.")
-    test = splits[test_name]
-    train = splits.get("train", {label: {} for label in test})
-    note = _note(path, ignored.get("train", []) + ignored.get(test_name, []))
-    if odd := sorted(train.keys() ^ test.keys()):
-        where = "train" if odd[0] in train else test_name
-        raise UserError(f"The class {odd[0]!r} of {path} is only in {where}; both splits must hold the same classes.")
-    for split in filter(splits.__contains__, ("train", test_name)):
-        if empty := [label for label, files in splits[split].items() if not files]:
-            advice = "add images or remove the class from both splits"
-            raise UserError(f"The class folder {path}/{split}/{min(empty)} holds no image; {advice}.")
-    if len(test) < 2:
-        raise UserError(f"{path} has {len(test)} class; at least 2 are needed.")
-    images = (image for classes in (train, test) for files in classes.values() for image in files.values())
-    shape = (decoder.size, decoder.size, max(image.shape[2] for image in images))
-    try:
-        return ImageData(_stack(train, shape), _stack(test, shape), sorted(test), name, note)
-    except ArgumentError as error:
-        raise UserError(f"The classes of {path}: {error} Rename the folder in both splits.") from error
+    test_name = next((split for split in TEST_NAMES if split in images), "")
+    used = [split for split in ("train", test_name) if split in images]
+    ignored = [place for place in ignored if place[0] in used]
+    names = sorted({label for split in used for label, _ in images[split]} | {p[1] for p in ignored if len(p) > 2})
+    if not test_name or len(names) < 2:
+        raise UserError(f"{path} has no split test (or val, valid) with 2 or more classes; it must hold {LAYOUT}.")
+    for split in used:
+        if missing := sorted({*names} - {label for label, _ in images[split]}):
+            raise UserError(f"{path}/{split}/{missing[0]} holds no image; both splits must hold images of all classes.")
+    channels = max(image.shape[2] for split in used for image in images[split].values())
+
+    def stacked(split):
+        files = sorted(images.get(split, {}).items())
+        pixels = np.empty((len(files), decoder.size, decoder.size, channels), np.uint8)
+        for i, (_, image) in enumerate(files):
+            pixels[i] = image  # grey among colour gets three equal channels
+        return pixels, np.searchsorted(names, [label for (label, _), _ in files])
+
+    with reading(f"The class folders of {path}"):
+        return ImageData(stacked("train"), stacked(test_name), names, name, _note(ignored))
 
 
-def _note(path: Path, ignored: list[Place]) -> str:
+def _note(ignored: list[Place]) -> str:
     """How many files are ignored, by their kind and with an example of each; "" if none."""
     kinds: dict[str, list[str]] = {}
     for place in ignored:
         kind = PurePath(place[-1]).suffix.lower() or "without a suffix"
         kind = {2: "in no class folder", 3: kind}.get(len(place), "in folders inside a class")
         kinds.setdefault(kind, []).append("/".join(place))
-    parts = {kind: f"{len(files)} {kind} (such as {min(files)})" for kind, files in sorted(kinds.items())}
-    if others := [part for kind, part in parts.items() if kind in OTHER_SUFFIXES]:
-        text = f"{path} holds images in formats that are not read: {', '.join(others)}; convert or remove them."
-        raise UserError(text.encode(errors="backslashreplace").decode())
-    note = f"ignored files: {', '.join(parts.values())}" if parts else ""
+    parts = [f"{len(files)} {kind} (such as {min(files)})" for kind, files in sorted(kinds.items())]
+    note = f"ignored files: {', '.join(parts)}" if parts else ""
     return note.encode(errors="backslashreplace").decode()
-
-
-def _stack(classes: dict[str, dict], shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Images sorted by class and file name, and labels; grey among colour gets three equal channels."""
-    files = [(label, image) for label, name in enumerate(sorted(classes)) for _, image in sorted(classes[name].items())]
-    images = np.empty((len(files), *shape), np.uint8)
-    for i, (_, image) in enumerate(files):
-        images[i] = image
-    return images, np.array([label for label, _ in files], np.int32)

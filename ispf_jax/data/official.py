@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ispf_jax.data import cache, prepared
-from ispf_jax.data.archives import read_archives
+from ispf_jax.data import archives, cache, prepared
+from ispf_jax.data.archives import OFFICIAL, Official
 from ispf_jax.data.dataset import ArrayDataset, DataRequest, ImageData
 from ispf_jax.data.pixels import conform
 from ispf_jax.errors import ArgumentError, UserError
@@ -24,94 +24,73 @@ CONNECT_SECONDS = 5.0
 log = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True)
-class Official:
-    """A data set: its title, images in the complete splits, name in tensorflow-datasets, site and archives there."""
-
-    title: str
-    counts: tuple[int, int]
-    builder: str
-    site: str
-    files: tuple[str, ...]
-
-
-_SVHN, _CIFAR = "http://ufldl.stanford.edu/housenumbers/", "https://www.cs.toronto.edu/~kriz/"
-OFFICIAL = {
-    # Without the 531,131 easier "extra" images (1.3 GB), which the method does not use.
-    "svhn": Official("SVHN", (73257, 26032), "svhn_cropped", _SVHN, ("train_32x32.mat", "test_32x32.mat")),
-    "cifar10": Official("CIFAR-10", (50000, 10000), "cifar10", _CIFAR, ("cifar-10-binary.tar.gz",)),
-    "cifar100": Official("CIFAR-100", (50000, 10000), "cifar100", _CIFAR, ("cifar-100-binary.tar.gz",)),
-}
-
-
 def load(request: DataRequest) -> ImageData:
     """The data set `request.name`, 32x32 pixels in colour unless size (with `resize`) or channels say otherwise.
 
     A note says so if it is not the complete official data set.
 
     Raises:
-      ArgumentError: `image_size` is another without `resize`, or `manual_dir` is not a directory.
+      ArgumentError: `image_size` is another without `resize`, or `manual_dir` does not hold the archives.
       UserError: the data are damaged or, within seconds offline, missing; it names the files and where to put them.
     """
     official = OFFICIAL[request.name]
     if request.image_size not in (0, 32) and not request.resize:
         text = f"={request.image_size} must be 0 or 32, the size of {official.title}, or set resize=True."
         raise ArgumentError("image_size", text)
-    manual = Path(request.manual_dir).expanduser()
-    if request.manual_dir and not manual.is_dir():
-        text = f" {manual} is not a directory; set it to the one that holds {' and '.join(official.files)}."
-        raise ArgumentError("manual_dir", text)
     root = Path(request.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
-    folder = prepared.find(official.builder, root)
-    archives = _archives(official, manual) if request.manual_dir else []
-    if request.manual_dir and not archives:
-        log.warning("manual_dir %s does not hold %s.", manual, " and ".join(official.files))
+    manual = _archives(official, request.manual_dir) if request.manual_dir else []
+    if request.manual_dir and not manual:
+        raise ArgumentError("manual_dir", f"={request.manual_dir!r} does not hold {' and '.join(official.files)}.")
+    folder = prepared.find(official, root)
 
     def obtain():
-        found = archives or _archives(official, root / "downloads")
         if folder:
             log.info("Reading %s.", folder)
-            data = prepared.read(request.name, official.builder, folder, official.counts)
+            data = prepared.read(official, folder)
         else:
-            data = read_archives(request.name, found or _download(official, root, request), official.counts)
+            files = manual or _archives(official, root / "downloads") or _download(official, root, request.download)
+            data = archives.read(official, files)
         return dataclasses.replace(data, train=_sorted(data.train), test=_sorted(data.test))
 
-    marks = [*archives, folder / "dataset_info.json"] if folder else archives
+    marks = [*manual, folder / "dataset_info.json"] if folder else manual
     key = [str(root.absolute()), [cache.fingerprint(file) for file in marks]]
     data = cache.cached(request.cache_dir, request.name, key, obtain)
+    note, found = "", (len(data.train), len(data.test))
+    if found != official.counts:
+        note = "{} + {} images, not the complete {} ({} + {})".format(*found, official.title, *official.counts)
+        log.warning("%s.", note)
     train, test = ((conform(s.images, request.image_size, request.channels), s.labels) for s in (data.train, data.test))
-    return ImageData(train, test, data.class_names, data.name, _note(official, len(data.train), len(data.test)))
+    return ImageData(train, test, data.class_names, request.name, note)
 
 
-def _archives(official: Official, folder: Path) -> list[Path]:
+def _archives(official: Official, folder: str | Path) -> list[Path]:
     """All official archives, or [] if not all of them are in `folder`."""
-    files = [folder / file for file in official.files]
+    files = [Path(folder).expanduser() / file for file in official.files]
     return files if all(file.exists() for file in files) else []
 
 
-def _download(official: Official, root: Path, request: DataRequest) -> list[Path]:
+def _download(official: Official, root: Path, allowed: bool) -> list[Path]:
     """Tests the connection first: by itself, tensorflow-datasets repeats a hopeless request for minutes."""
-    urls = [official.site + file for file in official.files]
-    problem = "download is off" if not request.download else _unreachable(urls[0])
-    if not problem:
-        try:
+    urls, folder = [official.site + file for file in official.files], root / "downloads"
+    problem = _unreachable(urls[0]) if allowed else "download is off"
+    try:
+        if not problem:
             import tensorflow_datasets as tfds
 
-            folder, known = root / "downloads", tfds.builder_cls(official.builder).url_infos
+            known = tfds.builder_cls(official.builder).url_infos  # official sizes and SHA-256
             manager = tfds.download.DownloadManager(
                 download_dir=folder, url_infos=known, force_checksums_validation=True
             )
-            for found, file in zip(manager.download(urls), official.files):  # verified, under a name of the manager's
+            for found, file in zip(manager.download(urls), official.files):
                 os.replace(found, folder / file)
-            return _archives(official, folder)
-        except Exception as error:  # network, disk, checksum: all end the same way
-            message = " ".join(str(error).split())[:200]
-            problem = f"the download failed ({type(error).__name__}: {message})"
-    raise UserError(
-        f"{official.title} is neither in {root} nor in manual_dir ({request.manual_dir or 'not set'}), and {problem}: "
-        f"put {' and '.join(official.files)} (from {', '.join(urls)}) into {request.manual_dir or 'a directory'} "
-        "and set manual_dir to it."
-    )
+    except Exception as error:  # network, disk, checksum: all end the same way
+        problem = f"the download failed ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+    if problem:
+        raise UserError(
+            f"{official.title} is not in {root}, and {problem}: put {' and '.join(official.files)} "
+            f"(from {', '.join(urls)}) into a directory and set manual_dir to it."
+        )
+    return _archives(official, folder)
 
 
 def _unreachable(url: str) -> str:
@@ -140,11 +119,3 @@ def _sorted(split: ArrayDataset) -> ArrayDataset:
         for image, label in zip(split.images, split.labels)
     ]
     return split.take(np.array(sorted(range(len(hashes)), key=hashes.__getitem__), dtype=int))
-
-
-def _note(official: Official, *found: int) -> str:
-    if found == official.counts:
-        return ""
-    note = "{} + {} images, not the complete {} ({} + {})".format(*found, official.title, *official.counts)
-    log.warning("%s.", note)
-    return note

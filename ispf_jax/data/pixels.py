@@ -6,10 +6,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ispf_jax.errors import UserError
+from ispf_jax.runtime.guard import reading
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".ppm", ".pgm", ".pbm")
-OTHER_SUFFIXES = (".tif", ".tiff", ".gif", ".avif", ".heic", ".jp2", ".tga")
 GREY_MODES = ("1", "L", "LA")
 ENCODED_BYTES = 256 << 20  # the largest file that is read
 _PIXELS = 1 << 26  # the largest image that is decoded
@@ -38,16 +38,12 @@ class Decoder:
         Raises:
           UserError: the image is damaged, too large, does not fit or is partly transparent.
         """
-        try:
+        with reading(f"The image {file}"):
             image = Image.open(io.BytesIO(encoded), formats=FORMATS)
             self._check(image, file)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             see_through = image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255
-        except UserError:
-            raise
-        except Exception as error:  # Pillow raises many kinds
-            raise UserError(f"The image {file} cannot be decoded ({error}); replace or remove it.") from error
         if see_through:  # the colours below are arbitrary: a shape may be in the transparency alone
             raise UserError(
                 f"The image {file} is partly transparent, so what it shows depends on the background; "

@@ -4,6 +4,7 @@ A prepared directory names Python modules, which the library imports. So only re
 with one image and one label that they must be, from files whose names are known.
 """
 
+import contextlib
 import json
 import re
 import struct
@@ -12,62 +13,51 @@ from pathlib import Path
 
 import numpy as np
 
+from ispf_jax.data.archives import Official
 from ispf_jax.data.dataset import ImageData
 from ispf_jax.data.pixels import Decoder
 from ispf_jax.errors import UserError
-from ispf_jax.runtime.guard import read_bounded, regular_file
+from ispf_jax.runtime.guard import read_bounded, reading, regular_file
 
 FORMATS = ("array_record", "tfrecord")
 _RECORD = 64 << 10  # bytes of an example of 32x32 pixels, at most
 _SLACK, _SHARDS = 1 << 20, 1000
 
 
-def find(builder: str, root: Path) -> Path | None:
-    """The directory of the newest version 3 of `builder` under `root`; one in another file format is passed over."""
-    folders = [f for f in (root / builder).glob("3.*.*") if re.fullmatch(r"3\.\d{1,9}\.\d{1,9}", f.name, re.ASCII)]
-    for folder in sorted(folders, key=lambda f: [*map(int, f.name.split("."))], reverse=True):
-        try:
-            if _file_format(_info(folder)) in FORMATS:
+def find(official: Official, root: Path) -> Path | None:
+    """The directory of the newest version 3 under `root`; one in another file format is passed over."""
+    folders = (root / official.builder).glob("3.*.*")
+    known = [folder for folder in folders if re.fullmatch(r"3\.\d{1,9}\.\d{1,9}", folder.name, re.ASCII)]
+    for folder in sorted(known, key=lambda folder: [*map(int, folder.name.split("."))], reverse=True):
+        with contextlib.suppress(UserError):
+            if _info(folder)["fileFormat"] in FORMATS:
                 return folder
-        except (UserError, ValueError, RecursionError):
-            continue
     return None
 
 
-def read(name: str, builder: str, folder: Path, counts: tuple[int, int]) -> ImageData:
-    """The splits "train" and "test" of a prepared data set, of at most `counts` images.
+def read(official: Official, folder: Path) -> ImageData:
+    """The splits "train" and "test" of a prepared data set, of at most the official numbers of images.
 
     Raises:
       UserError: files are missing or damaged; the message names the directory.
     """
-    try:
-        info = _info(folder)
-        plans = [_shards(info, builder, s, folder, most) for s, most in zip(("train", "test"), counts)]
-        train, test = [_split(shards, _file_format(info)) for shards in plans]
-        classes, file = (100 if name == "cifar100" else 10), folder / "label.labels.txt"
-        names = [str(i) for i in range(classes)]
+    with reading(f"The prepared data set {folder}"):
+        info, file = _info(folder), folder / "label.labels.txt"
+        plans = [_shards(info, official, folder, i) for i in range(2)]
+        names = [str(i) for i in range(official.classes)]
         if file.exists():
             names = read_bounded(_inside(file), _SLACK).decode().split()
-        if len(names) != classes:
+        if len(names) != official.classes:
             raise ValueError(f"{file.name} holds {len(names)} names")
-        return ImageData(train, test, names, name)
-    except Exception as error:  # the readers raise RuntimeError, protobuf's errors, KeyError and others
-        message = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"The prepared data set {folder} cannot be read ({type(error).__name__}: {message}); "
-            "remove this directory, or prepare it again."
-        ) from error
+        train, test = (_split(shards, info["fileFormat"]) for shards in plans)
+        return ImageData(train, test, names)
 
 
 def _info(folder: Path) -> dict:
-    info = json.loads(read_bounded(_inside(folder / "dataset_info.json"), 16 * _SLACK))
-    if not isinstance(info, dict):
-        raise ValueError("dataset_info.json holds no object")
-    return info
-
-
-def _file_format(info: dict) -> str:
-    return info.get("fileFormat") or "tfrecord"
+    file = folder / "dataset_info.json"
+    with reading(file):
+        info = dict(json.loads(read_bounded(_inside(file), 16 * _SLACK)))
+        return info | {"fileFormat": info.get("fileFormat") or "tfrecord"}
 
 
 def _inside(file: Path) -> Path:
@@ -76,13 +66,14 @@ def _inside(file: Path) -> Path:
     return file
 
 
-def _shards(info: dict, builder: str, split: str, folder: Path, most: int) -> list[tuple[Path, int]]:
+def _shards(info: dict, official: Official, folder: Path, number: int) -> list[tuple[Path, int]]:
     """(file, number of examples) of every shard of a split; all of them are checked before the first is opened."""
+    split, most = ("train", "test")[number], official.counts[number]
     (found,) = [part for part in info["splits"] if part["name"] == split]
     lengths = [int(length) for length in found["shardLengths"]]
     if not 0 < len(lengths) <= _SHARDS or min(lengths) < 0 or not 0 < sum(lengths) <= most:
         raise ValueError(f"split {split} has {sum(lengths)} examples in {len(lengths)} shards")
-    name = f"{builder}-{split}.{_file_format(info)}"
+    name = f"{official.builder}-{split}.{info['fileFormat']}"
     files = [folder / f"{name}-{i:05d}-of-{len(lengths):05d}" for i in range(len(lengths))]
     return [(regular_file(_inside(file), n * _RECORD + _SLACK), n) for file, n in zip(files, lengths)]
 

@@ -7,6 +7,7 @@ import posixpath
 import stat
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ispf_jax.errors import UserError
@@ -43,14 +44,23 @@ def read_bounded(path, limit: int) -> bytes:
     """
     path = regular_file(path, limit)
     size = path.stat().st_size
-    try:
-        with path.open("rb") as file:
-            content = file.read(size + 1)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
+    with reading(path), path.open("rb") as file:
+        content = file.read(size + 1)
     if len(content) > size:
         raise UserError(f"{path} holds more than the {size:,} bytes that it should; it changes, or is no real file.")
     return content
+
+
+@contextmanager
+def reading(what) -> Iterator[None]:
+    """Whatever a reader raises within the block becomes a UserError about `what`; UserErrors that name a file pass."""
+    try:
+        yield
+    except Exception as error:
+        if type(error) is UserError:  # an ArgumentError names an argument that the user does not know
+            raise
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise UserError(f"{what} is damaged or not what it should be ({reason}); replace or remove it.") from error
 
 
 def tar_entries(path: Path, wanted: Callable[[str], bool], limit: int) -> Iterator[tuple[str, bytes | None]]:
@@ -67,18 +77,13 @@ def tar_entries(path: Path, wanted: Callable[[str], bool], limit: int) -> Iterat
       UserError: the archive is damaged or cut; it holds a link or anything else than files and directories; or it
         declares more than a million members, or more than 4 GiB and 100 times the size of the archive.
     """
-    try:
+    most = max(4 << 30, 100 * regular_file(path, 1 << 62).stat().st_size)
+    with reading(path):
         with path.open("rb") as file:
             start = file.read(5)
-        most = max(4 << 30, 100 * regular_file(path, 1 << 62).stat().st_size)
         opener = next((opener for magic, opener in _COMPRESSIONS.items() if start.startswith(magic)), open)
         with opener(path, "rb") as stream:
             yield from _entries(path, stream, wanted, limit, most)
-    except UserError:
-        raise
-    except Exception as error:  # tarfile and the decompressors raise many kinds
-        reason = f"{error}" or type(error).__name__
-        raise UserError(f"The archive {path} is damaged or truncated ({reason}); copy or download it again.") from error
 
 
 class _Headers:

@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from ispf_jax import data
-from ispf_jax.data import official
+from ispf_jax.data import archives
 
 CIFAR10_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 CIFAR100_NAMES = [f"fine_{i:02d}" for i in range(100)]
@@ -60,7 +60,7 @@ def cifar(folder: Path, name="cifar10"):
         rows = x.transpose(0, 3, 1, 2).reshape(count, -1)
         members[f"{name}/{batch}.bin"] = np.concatenate([marks.astype(np.uint8), rows], 1).tobytes()
     members[f"{name}/{'fine_label_names' if fine else 'batches.meta'}.txt"] = "\n".join(classes).encode() + b"\n\n"
-    tar_of(folder / official.OFFICIAL[name].files[0], members)
+    tar_of(folder / archives.OFFICIAL[name].files[0], members)
     return np.concatenate(images[:-1]), np.concatenate(labels[:-1]), images[-1], labels[-1]
 
 
@@ -74,8 +74,8 @@ def register(monkeypatch, name, folder: Path, base: str):
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download.checksums import UrlInfo
 
-    at = dataclasses.replace(official.OFFICIAL[name], site=base)
-    monkeypatch.setitem(official.OFFICIAL, name, at)
+    at = dataclasses.replace(archives.OFFICIAL[name], site=base)
+    monkeypatch.setitem(archives.OFFICIAL, name, at)
     contents = {base + file: (folder / file).read_bytes() for file in at.files}
     infos = {
         url: UrlInfo(len(content), hashlib.sha256(content).hexdigest(), url.rsplit("/")[-1])
@@ -93,7 +93,7 @@ def prepared(root, name="svhn", version="3.1.0", file_format="tfrecord", shards=
     from array_record.python.array_record_module import ArrayRecordWriter
     from tensorflow_datasets.proto import tf_example_pb2
 
-    builder, classes = official.OFFICIAL[name].builder, 100 if name == "cifar100" else 10
+    builder, classes = archives.OFFICIAL[name].builder, 100 if name == "cifar100" else 10
     names = {"svhn": None, "cifar10": CIFAR10_NAMES, "cifar100": CIFAR100_NAMES}[name]
     folder = root / builder / version
     folder.mkdir(parents=True)
