@@ -74,16 +74,16 @@ class Program:
 
     Args:
       function: from `jax.jit` or `jax.pmap`.
+      options: of the compiler.
       arrange: turns the arguments of a call into those of `function`.
     """
 
-    def __init__(self, function, key, arrange: Callable = lambda args: args):
-        self._function, self._key, self._arrange = function, key, arrange
+    def __init__(self, function, key, options: dict, arrange: Callable = lambda args: args):
+        self._function, self._key, self._options, self._arrange = function, key, options, arrange
         self._compiled = None
 
     def prepare(self, *args) -> float:
-        """Compile for arguments like these, if that has not been done; returns the seconds it took (0 if it had
-        been)."""
+        """Compile for arguments like these, if that has not been done; returns the seconds it took."""
         if self._compiled is not None:
             return 0.0
         args = self._arrange(args)
@@ -92,7 +92,7 @@ class Program:
         key = (self._key, ops.describe(), structure, shapes)
         began = time.perf_counter()
         if key not in _EXECUTABLES:
-            _EXECUTABLES[key] = self._function.lower(*args).compile(ops.compiler_options())
+            _EXECUTABLES[key] = self._function.lower(*args).compile(ops.compiler_options() | self._options)
         self._compiled = _EXECUTABLES[key]
         return time.perf_counter() - began
 
@@ -116,9 +116,14 @@ class _CrewProgram:
 
 @dataclass(frozen=True)
 class Devices:
-    """The devices one run is spread over, those of other processes included."""
+    """The devices one run is spread over, those of other processes included.
+
+    Attributes:
+      deterministic: compile for the same bits from run to run on GPUs too, which is slower; CPUs always give them.
+    """
 
     devices: tuple
+    deterministic: bool = False
 
     @property
     def count(self) -> int:
@@ -176,7 +181,9 @@ class Devices:
         """
         key = (fn, setup, self, donate)
         if self.axis is None:
-            return Program(jax.jit(partial(fn, setup, axis=None), donate_argnums=tuple(range(donate))), key)
+            return Program(
+                jax.jit(partial(fn, setup, axis=None), donate_argnums=tuple(range(donate))), key, self._options
+            )
 
         def body(_, donated, kept):
             return fn(setup, *donated, *kept, axis=self.axis)
@@ -187,7 +194,13 @@ class Devices:
         mapped = jax.pmap(
             body, axis_name=self.axis, in_axes=(0, None, None), out_axes=None, devices=self.devices, donate_argnums=1
         )
-        return _CrewProgram(mapped, arrange) if self.crew else Program(mapped, key, arrange)
+        return _CrewProgram(mapped, arrange) if self.crew else Program(mapped, key, self._options, arrange)
+
+    @property
+    def _options(self):
+        """XLA's options for these devices."""
+        gpu = self.devices[0].platform in ("gpu", "cuda", "rocm")
+        return {"xla_gpu_deterministic_ops": True} if self.deterministic and gpu else {}
 
     def check_batch(self, batch_size: int):
         """Raise an ArgumentError unless a global batch splits evenly over the devices."""
@@ -202,7 +215,7 @@ class Devices:
         return f"{self.count} x {self.devices[0].device_kind}"
 
 
-def choose(devices: "Devices | int | None" = None) -> Devices:
+def choose(devices: "Devices | int | None" = None, deterministic: bool = False) -> Devices:
     """The devices for one run: those given, so many of this machine (of each, if several processes share runs), or all.
 
     Raises:
@@ -212,7 +225,9 @@ def choose(devices: "Devices | int | None" = None) -> Devices:
         return devices
     mine = local_devices(devices or 0)
     if jax.process_count() == 1:
-        return Devices(mine)
+        return Devices(mine, deterministic)
+    if deterministic and mine[0].platform != "cpu":
+        raise ArgumentError("deterministic", "=True is not possible where several processes share a run on GPUs.")
     by_process: dict[int, list] = {}
     for device in jax.devices():
         by_process.setdefault(device.process_index, []).append(device)

@@ -143,9 +143,7 @@ def test_damage_in_the_last_checkpoint_costs_only_the_epochs_after_the_one_befor
 
 def test_numbers_that_are_not_finite_stop_the_run_and_keep_the_last_good_state(tmp_path):
     task, state, _ = toy(fail_with=4)
-    with pytest.raises(
-        UserError, match=r"toy: loss became nan in epoch 5; .* is kept; lower the learning rate"
-    ):
+    with pytest.raises(UserError, match=r"toy: loss became nan in epoch 5; .* is kept; lower the learning rate"):
         train(task, state, tmp_path)
     with Store(tmp_path / "checkpoints") as store:
         assert store.variables("last", {"w": jnp.zeros(3)})[1]["epoch"] == 4
