@@ -1,13 +1,7 @@
-"""The only place that knows about devices and processes: one device with `jit`, several, also of several processes,
-with `pmap`.
+"""The only place that knows devices and processes, and the only one that compiles steps.
 
-Step functions are written once, against an optional axis name. On one device the axis is None and every helper below is
-the identity; on several, each device holds its share of the batch and the helpers make sums, counts and noise global,
-so that a run gives the same numbers to rounding on any number of devices.
-
-The one spelling of a gradient that is right with and without an axis (`value_and_global_grad`): every device
-differentiates its own share of a loss that is normalised by *global* counts, and the gradients are summed. Terms that
-every device computes in full from global statistics enter as a share of 1/n (`replicated_share`).
+One device runs a program of `jit`, several, also of several processes, one of `pmap`; a step is written once, against
+an optional axis name (`collectives.py`).
 """
 
 import pickle
@@ -20,7 +14,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.experimental import multihost_utils
 
 from ispf_jax import ops
@@ -28,39 +21,6 @@ from ispf_jax.errors import ArgumentError, UserError
 
 AXIS = "devices"
 _PATIENCE = 7 * 24 * 3600  # seconds that processes wait at the end for the first one, which audits and reports
-
-
-def psum(tree, axis):
-    """Sum over the devices of `axis`; the identity when `axis` is None."""
-    return tree if axis is None else lax.psum(tree, axis)
-
-
-def replicated_share(value, axis):
-    """One device's share of a scalar that all devices compute alike."""
-    return value if axis is None else value / lax.axis_size(axis)
-
-
-def local_slice(x, axis):
-    """This device's rows of an array [global_batch, ...] that all devices hold."""
-    if axis is None:
-        return x
-    size = x.shape[0] // lax.axis_size(axis)
-    return lax.dynamic_slice_in_dim(x, lax.axis_index(axis) * size, size)
-
-
-def value_and_global_grad(loss_share, params, axis):
-    """Loss, auxiliary outputs and gradient of a loss that is the sum of the devices' shares.
-
-    Args:
-      loss_share: params -> (this device's share of the loss, aux); shares are normalised by global counts.
-      params: replicated pytree.
-    Returns:
-      ((loss, aux), gradient): loss and gradient are global; aux is left as the device computed it.
-    """
-    if axis is not None:
-        params = jax.tree.map(lambda p: lax.pcast(p, axis, to="varying"), params)
-    (loss, aux), grads = jax.value_and_grad(loss_share, has_aux=True)(params)
-    return (psum(loss, axis), aux), psum(grads, axis)
 
 
 _EXECUTABLES: dict = {}
@@ -268,9 +228,9 @@ def join(coordinator: str = "", processes: int = 0, process: int = -1):
         else:
             jax.distributed.initialize(shutdown_timeout_seconds=_PATIENCE)
     except (ValueError, RuntimeError) as error:
-        raise UserError(
-            f"cannot join the other processes ({str(error).splitlines()[0]}); give --coordinator=HOST:PORT --processes=N --process=I to each."
-        ) from error
+        said = str(error).splitlines()[0]
+        text = "give --coordinator=HOST:PORT --processes=N --process=I to each"
+        raise UserError(f"cannot join the other processes ({said}); {text}.") from error
 
 
 def _packed(make):

@@ -6,16 +6,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from ispf_jax.devices import (
-    AXIS,
-    Devices,
-    choose,
-    local_devices,
-    local_slice,
-    psum,
-    replicated_share,
-    value_and_global_grad,
-)
+from ispf_jax.collectives import local_slice, psum, replicated_share, value_and_global_grad
+from ispf_jax.devices import AXIS, Devices, choose, local_devices
 from ispf_jax.errors import ArgumentError, UserError
 
 COUNTS = [1, 2, 8]

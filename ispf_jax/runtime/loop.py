@@ -186,6 +186,5 @@ def _check_weights(task, saved, epoch):
 
 
 def _diverged(task, what, epoch):
-    return UserError(
-        f"{task.title}: {what} in epoch {epoch}; the last good checkpoint is kept; lower the learning rate (lr) and start again elsewhere."
-    )
+    advice = "lower the learning rate (lr) and start again elsewhere"
+    return UserError(f"{task.title}: {what} in epoch {epoch}; the last good checkpoint is kept; {advice}.")

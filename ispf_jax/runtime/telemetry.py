@@ -37,11 +37,14 @@ class _Lines(tqdm.std.tqdm):
 
 
 _FORMAT = (
-    "{desc} | {n_fmt}/{total_fmt}{unit} {percentage:.0f}% | {rate_noinv_fmt} | {elapsed} elapsed, {remaining} left{postfix}"
+    "{desc} | {n_fmt}/{total_fmt}{unit} {percentage:.0f}% | {rate_noinv_fmt} | "
+    "{elapsed} elapsed, {remaining} left{postfix}"
 )
 
 
-def progress(title: str, total: int, done: int = 0, *, show: bool | str = True, every: float = 10.0, unit: str = " steps"):
+def progress(
+    title: str, total: int, done: int = 0, *, show: bool | str = True, every: float = 10.0, unit: str = " steps"
+):
     """A tqdm progress of one stage with rate, time left and the last scalars (`set_postfix`); use as a context manager.
 
     Args:
