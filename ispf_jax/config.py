@@ -187,7 +187,8 @@ def default_config(variant: str = "") -> ConfigDict:
         group, _, name = path.rpartition(".")
         if group and group not in c:
             c[group] = ConfigDict()
-        (c[group] if group else c)[name] = field.default
+        place: Any = c[group] if group else c
+        place[name] = field.default
     c.parts = ConfigDict()  # sub-experiments {name: {keys that differ}}, each in its own directory; see `sweep`
     return vary(c, variant)
 
