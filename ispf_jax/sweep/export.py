@@ -3,10 +3,9 @@
 import json
 from pathlib import Path
 
+from ispf_jax.classifier import Classifier
 from ispf_jax.config import Experiment
-from ispf_jax.files import FORMATS, encode, own_naming
-from ispf_jax.runtime.atomic import atomic_write_bytes
-from ispf_jax.sweep.given import naming_of
+from ispf_jax.files import FORMATS, save
 from ispf_jax.sweep.jobs import Job
 from ispf_jax.sweep.worker import Worker
 
@@ -31,8 +30,9 @@ def export(worker: Worker, jobs: list[Job]) -> list[Path]:
             path = directory / f"weights.{format_}"
             if format_ and _older(path, directory / "checkpoints"):
                 variables, _ = worker.load(directory, "last" if job.kind == "unlearn" else "best")
-                naming = naming_of(origins[job.seed]) or own_naming(worker.e.model.name)
-                written.append(atomic_write_bytes(path, encode(format_, naming, variables, _about(worker, job))))
+                classifier = _classifier(worker, variables, origins[job.seed])
+                forgotten = [classifier.class_names[c] for c in job.forget]
+                written.append(save(classifier, path, header={"job": str(job), "forgotten": json.dumps(forgotten)}))
     return written
 
 
@@ -44,19 +44,12 @@ def _origin(worker, seed):
     )
 
 
-def _about(worker: Worker, job: Job) -> dict[str, str]:
-    """What a reader of the weights needs to use them, as a header of text."""
-    e, data = worker.e, worker.data
-    return {
-        "model": e.model.name,
-        "width": f"{e.model.width:g}",
-        "class_names": json.dumps(data.class_names),
-        "mean": json.dumps(e.data.mean),
-        "std": json.dumps(e.data.std),
-        "image_shape": json.dumps(data.image_shape),
-        "job": str(job),
-        "forgotten": json.dumps([data.class_names[c] for c in job.forget]),
-    }
+def _classifier(worker: Worker, variables, original: dict) -> Classifier:
+    """With names for its tensors like the file's that the original came from."""
+    data, e = worker.data, worker.e.data
+    settings = {"image_shape": data.image_shape, "mean": e.mean, "std": e.std, "class_names": data.class_names}
+    origin = {"naming": original["naming"]} if original.get("naming") else {}
+    return Classifier(worker.classifier, variables, **settings, origin=origin)
 
 
 def _older(path: Path, checkpoints: Path) -> bool:

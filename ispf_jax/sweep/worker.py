@@ -15,7 +15,7 @@ from ispf_jax.devices import Devices
 from ispf_jax.errors import UserError
 from ispf_jax.evaluate import agreement
 from ispf_jax.evaluate.accuracy import Evaluator, accuracies
-from ispf_jax.files import Given
+from ispf_jax.classifier import Classifier
 from ispf_jax.forget import named
 from ispf_jax.models import build_classifier, init_variables
 from ispf_jax.ops import convolutions
@@ -233,7 +233,7 @@ class Worker:
         )
         return jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
 
-    def given(self) -> Given:
+    def given(self) -> Classifier:
         """The classifier of `config.model.checkpoint`."""
         return check_classifier(self.e.model, self.data.num_classes, self.data.image_shape)
 
