@@ -46,11 +46,11 @@ def fit(network: str, tensors: Mapping[str, np.ndarray], image_shape=(32, 32, 3)
     for place, (key, shape) in kernels.items():
         if len(shape) != len(full[place].shape):
             raise Unlike(f"{key} has {len(shape)} dimensions and should have {len(full[place].shape)}")
-    sizes = [shape for _, shape in kernels.values()]
+    first, head = next(iter(kernels.values()))[1], kernels["params/classifier/kernel"][1]
     filters = {place: shape[0] for place, (_, shape) in kernels.items() if len(shape) == 4}
     width = _width([(n, full[place].shape[-1]) for place, n in filters.items()])
-    channels = sizes[0][1] if len(sizes[0]) == 4 else image_shape[2]
-    return Fit(network, naming, sizes[-1][0], channels, filters, width)
+    channels = first[1] if len(first) == 4 else image_shape[2]
+    return Fit(network, naming, head[0], channels, filters, width)
 
 
 def find(tensors: Mapping[str, np.ndarray]) -> Fit:

@@ -1,8 +1,8 @@
 """How files name the tensors of a network, and how PyTorch's layouts differ from those of Flax.
 
 PyTorch has filters as [out, in, h, w] and linear layers as [out, in]; here they are [h, w, in, out] and [in, out]. A
-linear layer behind a flattened image counts channels first there, and last here. The bias of `convX` before a batch norm
-`bnX`, which some programs have, is taken into the running mean, where it does the same; written back, it is zero.
+linear layer behind a flattened image counts channels first there, and last here. The bias of `convX` before a batch
+norm `bnX`, which some programs have, is taken into the running mean, where it does the same; written back, it is zero.
 
 Here variables are flat: {"params/conv1/kernel": array or shape}.
 """
@@ -78,7 +78,7 @@ def find_naming(network: str, tensors: Collection[str], flat: Mapping) -> Naming
     """
     keys = tuple(tensors)
     nearest = Unlike(f"it has {shown(keys)}", math.inf)
-    for modules in _conventions(network, flat):
+    for modules in CONVENTIONS.get(network, ()):
         anchor = f"{next(iter(modules))}.weight"
         prefixes = {key.removesuffix(anchor) for key in keys if key.endswith(anchor)}
         for prefix in sorted(prefixes, key=len)[:3]:
@@ -96,9 +96,15 @@ def find_naming(network: str, tensors: Collection[str], flat: Mapping) -> Naming
 
 
 def own_naming(network: str, flat: Mapping) -> Naming:
-    """The naming for a network that did not come from a file."""
-    naming = Naming(_conventions(network, flat)[0], "", ())
-    return Naming(naming.modules, "", tuple(naming.places(flat)))
+    """The naming for a network that did not come from a file.
+
+    Raises:
+      Unlike: `CONVENTIONS` has none.
+    """
+    if network not in CONVENTIONS:
+        raise Unlike(f"CONVENTIONS has no names for the modules of {network}")
+    modules = CONVENTIONS[network][0]
+    return Naming(modules, "", tuple(Naming(modules, "", ()).places(flat)))
 
 
 def to_flax(naming: Naming, tensors: Mapping[str, np.ndarray], flat: Mapping) -> dict[str, np.ndarray]:
@@ -143,12 +149,6 @@ def to_torch(naming: Naming, flat: Mapping[str, np.ndarray]) -> dict[str, np.nda
             value = value.reshape(len(value), -1, channels).swapaxes(1, 2).reshape(value.shape)
         tensors[key] = np.ascontiguousarray(value)
     return tensors
-
-
-def _conventions(network, flat):
-    """The namings of a network; of one that is not in the table the names of its own modules."""
-    modules = {place.split("/", 1)[1].rpartition("/")[0]: None for place in flat}
-    return CONVENTIONS.get(network) or ({path.replace("/", "."): path for path in modules},)
 
 
 def _flattened(places, flat):

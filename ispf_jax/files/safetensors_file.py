@@ -31,11 +31,13 @@ def read(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     end = 8 + int.from_bytes(content[:8], "little")
     if end > MAX_INDEX:
         raise Unreadable("has a header that is too long")
+    entries, header = dict(safetensors.deserialize(content)), json.loads(content[8:end])
     tensors = {
-        name: np.frombuffer(entry["data"], _DTYPES[entry["dtype"]]).reshape(entry["shape"])
-        for name, entry in safetensors.deserialize(content)
+        name: np.frombuffer(entries[name]["data"], _DTYPES[entries[name]["dtype"]]).reshape(entries[name]["shape"])
+        for name in header  # in this order, which `entries` has lost
+        if name in entries
     }
-    return tensors, json.loads(content[8:end]).get("__metadata__", {})
+    return tensors, header.get("__metadata__", {})
 
 
 def write(tensors: Mapping[str, np.ndarray], header: Mapping[str, str]) -> bytes:

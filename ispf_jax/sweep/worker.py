@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ispf_jax.classifier import Classifier
 from ispf_jax.config import BASES, Experiment
 from ispf_jax.data import ImageData
 from ispf_jax.devices import Devices
 from ispf_jax.errors import UserError
 from ispf_jax.evaluate import agreement
 from ispf_jax.evaluate.accuracy import Evaluator, accuracies
-from ispf_jax.classifier import Classifier
 from ispf_jax.forget import named
 from ispf_jax.models import build_classifier, init_variables
 from ispf_jax.ops import convolutions
