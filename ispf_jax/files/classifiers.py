@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -54,8 +55,9 @@ def load(
     _compare(path, given, said)
     settings = {"mean": 0.5, "std": 0.5} | said | given
     shape = tuple(settings.get("image_shape", ()))
-    if len(shape) != 3 or min(shape) < 1:
-        raise ArgumentError("image_shape", f"={shape} must be (height, width, channels), which {path} does not say.")
+    if len(shape) != 3 or min(shape) < 1 or math.prod(shape) > 1 << 24:
+        text = f"={shape} must be (height, width, channels) of at most 2**24 numbers; {path} does not say it."
+        raise ArgumentError("image_shape", text)
     found = _fit(path, settings.pop("network", None), weights.tensors, shape)
     if classes not in (None, found.classes):
         raise ArgumentError("classes", f"={classes} must be {found.classes}, as many as {path} has, in the same order.")
@@ -64,14 +66,10 @@ def load(
     if found.width is None:
         raise ArgumentError("path", f"={str(path)!r} holds {found.network} with filters that no width makes.")
     width = settings.pop("width", found.width)
-    if not 0 < width < 1000:
-        raise ArgumentError("width", f"={width:g} must be greater than 0; {found.width:g} fits {path}.")
-    module = build_classifier(found.network, found.classes, width, dtype)
-    flat = shapes(module, shape)
-    for place, filters in found.filters.items():
-        if filters != flat[place].shape[-1]:
-            made = f"makes {flat[place].shape[-1]} filters in {place.split('/', 1)[1].removesuffix('/kernel')}"
-            raise ArgumentError("width", f"={width:g} {made}, but {path} has {filters}; {found.width:g} fits.")
+    module, fitting = (build_classifier(found.network, found.classes, w, dtype) for w in (width, found.width))
+    flat = shapes(fitting, shape)
+    if not 0 < width < 2 * found.width or shapes(module, shape) != flat:
+        raise ArgumentError("width", f"={width:g} does not make the filters of {path}; {found.width:g} does.")
     try:
         variables = unflatten_dict(to_flax(found.naming, weights.tensors, flat), sep="/")
     except Unlike as error:

@@ -2,14 +2,14 @@
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ispf_jax.errors import ArgumentError
 from ispf_jax.files.classifiers import load, settings_in
 from ispf_jax.files.detect import read_weights
-from ispf_jax.files.fit import find
+from ispf_jax.files.fit import Fit, find
 from ispf_jax.files.naming import Unlike
 
 
@@ -20,44 +20,40 @@ class Description:
     Attributes:
       format: key of `FORMATS`.
       tensors, weights: how many tensors, how many numbers in them.
-      network: key of `models.CLASSIFIERS`; None if it is none of them.
-      problem: why it cannot be loaded; None if it can.
-      width, classes, channels: of the network.
       settings: arguments of `load` that the file itself holds, such as mean and std.
+      found: network, width, classes and channels; None if it is no network that is known here.
+      problem: why it cannot be loaded; "" if it can.
     """
 
     path: str
     format: str
     tensors: int
     weights: int
-    network: str | None = None
-    problem: str | None = None
-    width: float | None = None
-    classes: int | None = None
-    channels: int | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any]
+    found: Fit | None
+    problem: str
 
     @property
     def command(self) -> str:
         """The command line that makes the network unlearn a class."""
-        keys = {"model.checkpoint": self.path, "model.name": self.network, "model.width": f"{self.width:.9g}"}
-        keys |= {"data.classes": self.classes, "data.channels": self.channels}
-        keys |= {"data.image_size": self.settings["image_shape"][0]} if "image_shape" in self.settings else {}
-        keys |= {f"data.{k}": ",".join(map(str, self.settings[k])) for k in ("mean", "std") if k in self.settings}
+        found, said = self.found, self.settings
+        keys = {"model.checkpoint": self.path, "model.name": found.network, "model.width": f"{found.width:.9g}"}
+        keys |= {"data.classes": found.classes, "data.channels": found.channels}
+        keys |= {"data.image_size": said["image_shape"][0]} if "image_shape" in said else {}
+        keys |= {f"data.{name}": ",".join(map(str, said[name])) for name in ("mean", "std") if name in said}
         words = [shlex.quote(f"--config.{key}={value}") for key, value in keys.items()]
         return " ".join(["ispf --config=own_ispf.py", *words, "--config.forget=<class>"])
 
     def __str__(self) -> str:
         lines = [f"{self.path}: {self.format}, {self.tensors} tensors, {self.weights:,} numbers"]
-        if self.network:
-            sizes = f"{self.classes} classes, images of {self.channels} channel(s)"
-            width = "no width makes its filters" if self.width is None else f"width {self.width:.9g}"
-            lines += [f"network: {self.network}, {width}, {sizes}"]
+        if self.found:
+            f = self.found
+            lines += [f"{f.network}: width {f.width}, {f.classes} classes, images of {f.channels} channel(s)"]
         lines += [f"{name}: {value}" for name, value in self.settings.items() if name not in ("network", "width")]
         if self.problem:
             return "\n".join([*lines, f"It cannot be loaded: {self.problem}"])
-        unsaid = " and ".join(name for name in ("mean", "std") if name not in self.settings)
-        lines += [f"{unsaid}: not in the file; give those of the training (config.data.{unsaid})"] if unsaid else []
+        unsaid = [name for name in ("mean", "std") if name not in self.settings]
+        lines += [f"The file does not say {name}: add --config.data.{name}=... as in training" for name in unsaid]
         return "\n".join([*lines, "To unlearn a class:", f"  {self.command}"])
 
 
@@ -67,18 +63,12 @@ def inspect(path: str | Path) -> Description:
     Raises:
       ArgumentError: (path) it cannot be read at all.
     """
-    weights = read_weights(path)
-    tensors, settings = weights.tensors, settings_in(weights.header)
-    known = (str(path), weights.format, len(tensors), sum(tensor.size for tensor in tensors.values()))
+    weights, found, problem = read_weights(path), None, ""
+    settings = settings_in(weights.header)
     try:
-        found = find(tensors)
-    except Unlike as error:
-        return Description(*known, problem=str(error), settings=settings)
-    sizes = {"network": found.network, "classes": found.classes, "channels": found.channels}
-    try:
-        classifier = load(
-            path, network=found.network, image_shape=settings.get("image_shape", (32, 32, found.channels))
-        )
-    except ArgumentError as error:
-        return Description(*known, problem=str(error), width=found.width, settings=settings, **sizes)
-    return Description(*known, width=getattr(classifier.module, "width", 1.0), settings=settings, **sizes)
+        found = find(weights.tensors)
+        load(path, network=found.network, image_shape=settings.get("image_shape", (32, 32, found.channels)))
+    except (Unlike, ArgumentError) as error:
+        problem = str(error)
+    numbers = sum(tensor.size for tensor in weights.tensors.values())
+    return Description(str(path), weights.format, len(weights.tensors), numbers, settings, found, problem)

@@ -17,15 +17,13 @@ class Fit:
     """A network found in tensors.
 
     Attributes:
-      filters: {variable of a convolution: number of filters in the file}.
-      width: the shortest factor on the filters of width 1 that yields these; None if there is none.
+      width: the shortest factor on the filters of width 1 that yields the file's; None if there is none.
     """
 
     network: str
     naming: Naming
     classes: int
     channels: int
-    filters: dict[str, int]
     width: float | None
 
 
@@ -46,11 +44,9 @@ def fit(network: str, tensors: Mapping[str, np.ndarray], image_shape=(32, 32, 3)
     for place, (key, shape) in kernels.items():
         if len(shape) != len(full[place].shape):
             raise Unlike(f"{key} has {len(shape)} dimensions and should have {len(full[place].shape)}")
-    first, head = next(iter(kernels.values()))[1], kernels["params/classifier/kernel"][1]
-    filters = {place: shape[0] for place, (_, shape) in kernels.items() if len(shape) == 4}
-    width = _width([(n, full[place].shape[-1]) for place, n in filters.items()])
-    channels = first[1] if len(first) == 4 else image_shape[2]
-    return Fit(network, naming, head[0], channels, filters, width)
+    first, classes = next(iter(kernels.values()))[1], kernels.pop("params/classifier/kernel")[1][0]
+    width = _width([(shape[0], full[place].shape[-1]) for place, (_, shape) in kernels.items()])
+    return Fit(network, naming, classes, first[1] if len(first) == 4 else image_shape[2], width)
 
 
 def find(tensors: Mapping[str, np.ndarray]) -> Fit:
@@ -71,12 +67,11 @@ def find(tensors: Mapping[str, np.ndarray]) -> Fit:
 
 def _width(pairs):
     """The width with the fewest digits that makes, for every pair, so many filters of the full ones, by rounding."""
-    if not pairs:
-        return 1.0
-    exact = {n / full for n, full in pairs}
+    scaled = [(n, full) for n, full in pairs if n != full]  # other layers have a fixed size, or the width is 1
+    exact = {n / full for n, full in scaled} or {1.0}
     if len(exact) == 1:
         return exact.pop()
-    low = max((n - 0.5) / full if n > 1 else 0 for n, full in pairs)  # a layer has at least one
-    high = min((n + 0.5) / full for n, full in pairs)
+    low = max((n - 0.5) / full if n > 1 else 0 for n, full in scaled)  # a layer has at least one
+    high = min((n + 0.5) / full for n, full in scaled)
     candidates = (float(f"{(low + high) / 2:.{digits}g}") for digits in range(1, 7))
     return next((width for width in candidates if low < width < high), None)

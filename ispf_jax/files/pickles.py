@@ -12,7 +12,7 @@ from typing import Any
 
 from ispf_jax.files.guard import MAX_INDEX, Unreadable
 
-_MAX_OPCODES = 1_000_000
+_MAX_OPCODES = 300_000
 
 
 @dataclass(frozen=True, eq=False)

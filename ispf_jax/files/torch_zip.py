@@ -44,11 +44,11 @@ def read(content: bytes) -> tuple[Any, dict[str, str]]:
         raise Unreadable("is a zip archive of too many files")
     archive = zipfile.ZipFile(io.BytesIO(content))
     names, entries = archive.namelist(), archive.infolist()
+    if len(set(names)) < len(names):
+        raise Unreadable("is a zip archive with two files of the same name")
     pickles = [name for name in names if name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise Unreadable("is a zip archive without the data.pkl that torch.save writes")
-    if len(set(names)) < len(names):
-        raise Unreadable("is a zip archive with two files of the same name")
     if any(e.compress_type for e in entries) or sum(e.file_size for e in entries) > len(content):
         raise Unreadable("is a zip archive whose files are compressed or overlap, which torch.save never writes")
     root = pickles[0].removesuffix("data.pkl")

@@ -66,7 +66,7 @@ def test_logits_are_pytorchs(network):
 @pytest.mark.parametrize("suffix", ["pt", "pth", "safetensors"])
 @pytest.mark.parametrize("network", FILES)
 def test_written_like_the_file_it_came_from(network, suffix, tmp_path):
-    """The same names, tensors and logits; the same bits when it is written again; nothing else is left in the folder."""
+    """The same names, tensors and logits; the same bits when it is written again, and no other file."""
     classifier = given(network)
     path = classifier.save(tmp_path / f"net.{suffix}")
     again = files.load(path, image_shape=SHAPE)
@@ -140,7 +140,7 @@ def test_the_header_is_all_that_is_wanted(tmp_path, caplog):
         other = files.load(path, image_shape=(8, 8, 3), mean=0.5, class_names="abcde")
     assert (other.mean, other.std, other.class_names) == ((0.5,), classifier.std, tuple("abcde"))
     assert other.image_shape == (8, 8, 3) and "mean=0.5 is used, but the header" in caplog.text
-    with pytest.raises(ArgumentError, match="class_names=.*another order"):
+    with pytest.raises(ArgumentError, match=r"class_names=.*another order"):
         files.load(path, class_names=names[::-1])
 
 
@@ -152,7 +152,7 @@ def test_width_and_classes_are_found(network, width, tmp_path):
     path = classifier.save(tmp_path / "net.pt")
     found = files.load(path, image_shape=SHAPE)
     assert_same(found, classifier)
-    with pytest.raises(ArgumentError, match=f"width=1 makes .*; {found.module.width:g} fits"):
+    with pytest.raises(ArgumentError, match=f"width=1 does not make .*; {found.module.width:g} does"):
         files.load(path, image_shape=SHAPE, width=1.0)
     assert_same(files.load(path, image_shape=SHAPE, width=width), classifier)
 
@@ -168,7 +168,7 @@ REFUSED = {
     "other classes": ({"classes": 7}, NET, "classes=7 must be 5"),
     "other channels": ({"image_shape": (16, 16, 1)}, NET, "image_shape=.* must have 3 channel"),
     "no shape": ({"image_shape": None}, NET, r"image_shape=\(\) must be \(height"),
-    "no width": ({"width": 0.0}, NET, "width=0 must be greater than 0; 0.0625 fits"),
+    "no width": ({"width": 0.0}, NET, "width=0 does not make .*; 0.0625 does"),
     "a missing tensor": (
         {},
         {k: v for k, v in NET.items() if "layer2.0.bn1.running_v" not in k},
@@ -200,7 +200,7 @@ def test_refused(what, tmp_path):
 
 
 def test_one_of_several_networks_in_a_file(monkeypatch):
-    """The one that is named like the network; of several such the one with a usual name; two without one are refused."""
+    """The one that is named like the network; of several the one with a usual name; two without one are refused."""
 
     def read(saved):
         monkeypatch.setattr(torch_zip, "read", lambda content: (saved, {}))
@@ -266,7 +266,7 @@ def test_what_a_file_is_in_words(tmp_path):
     text = str(files.inspect(FIXTURES / "resnet18.pt"))
     for part in (
         "pt, 122 tensors, 45,077 numbers",
-        "resnet18, width 0.0625, 5 classes",
+        "resnet18: width 0.0625, 5 classes",
         "mean and std: not in the file",
     ):
         assert part in text
@@ -278,9 +278,9 @@ def test_what_a_file_is_in_words(tmp_path):
     assert "--config.data.image_size=16 --config.data.mean=0.5 --config.data.std=0.5" in with_header.command
     less = {name: value for name, value in NET.items() if "fc.bias" not in name}
     unknown = files.inspect(write(tmp_path / "net.pt", less))
-    assert unknown.network is None and "the nearest network is resnet18: there is no module.fc.bias" in str(unknown)
+    assert unknown.found is None and "the nearest network is resnet18: there is no module.fc.bias" in str(unknown)
     other = files.inspect(write(tmp_path / "net.pt", changed(module__conv1__weight=ONES)))
-    assert other.network == "resnet18" and "4x3x7x7 and should be 4x3x3x3" in str(other)
+    assert other.found.network == "resnet18" and "4x3x7x7 and should be 4x3x3x3" in str(other)
 
 
 @pytest.mark.parametrize(
