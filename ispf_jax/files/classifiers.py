@@ -14,7 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ispf_jax.classifier import Classifier
 from ispf_jax.errors import ArgumentError
 from ispf_jax.files.detect import FORMATS, read_weights
-from ispf_jax.files.fit import Fit, find, fit, shapes
+from ispf_jax.files.fit import Fit, find, fit, is_known, shapes
 from ispf_jax.files.naming import Naming, Unlike, own_naming, to_flax, to_torch
 from ispf_jax.models import CLASSIFIERS, build_classifier
 from ispf_jax.runtime.atomic import atomic_write_bytes
@@ -50,7 +50,7 @@ def load(
     """
     given = {"network": network, "image_shape": image_shape, "width": width, "mean": mean, "std": std}
     given = {name: v for name, v in (given | {"class_names": class_names}).items() if v is not None}
-    weights = read_weights(path, lambda tensors: _is_named_like(network, tensors))
+    weights = read_weights(path, lambda tensors: is_known(tensors, network))
     said = settings_in(weights.header)
     _compare(path, given, said)
     settings = {"mean": 0.5, "std": 0.5} | said | given
@@ -151,13 +151,6 @@ def _fit(path, network, tensors, image_shape) -> Fit:
             raise ArgumentError(
                 "path", f"={str(path)!r} holds no network that is known here: {error}; {advice}"
             ) from error
-        other = next((name for name in CLASSIFIERS if _is_named_like(name, tensors)), None)
+        other = next((name for name in CLASSIFIERS if is_known(tensors, name)), None)
         advice = f"it looks like {other}: give that." if other else advice
         raise ArgumentError("network", f"={network!r} is not what {path} holds: {error}; {advice}") from error
-
-
-def _is_named_like(network, tensors):
-    try:
-        return bool(fit(network, tensors) if network else find(tensors))
-    except (Unlike, KeyError):
-        return False

@@ -9,7 +9,7 @@ from typing import Any
 from ispf_jax.errors import ArgumentError
 from ispf_jax.files.classifiers import load, settings_in
 from ispf_jax.files.detect import read_weights
-from ispf_jax.files.fit import Fit, find
+from ispf_jax.files.fit import Fit, find, is_known
 from ispf_jax.files.naming import Unlike
 
 
@@ -35,7 +35,9 @@ class Description:
 
     @property
     def command(self) -> str:
-        """The command line that makes the network unlearn a class."""
+        """The command line that makes the network unlearn a class; "" if it cannot be loaded."""
+        if not self.found or self.problem:
+            return ""
         found, said = self.found, self.settings
         keys = {"model.checkpoint": self.path, "model.name": found.network, "model.width": f"{found.width:.9g}"}
         keys |= {"data.classes": found.classes, "data.channels": found.channels}
@@ -63,7 +65,7 @@ def inspect(path: str | Path) -> Description:
     Raises:
       ArgumentError: (path) it cannot be read at all.
     """
-    weights, found, problem = read_weights(path), None, ""
+    weights, found, problem = read_weights(path, is_known), None, ""
     settings = settings_in(weights.header)
     try:
         found = find(weights.tensors)

@@ -65,6 +65,14 @@ def find(tensors: Mapping[str, np.ndarray]) -> Fit:
     raise nearest
 
 
+def is_known(tensors: Mapping[str, np.ndarray], network: str | None = None) -> bool:
+    """Whether tensors have the names of a network, or of any of `CLASSIFIERS`."""
+    try:
+        return bool(fit(network, tensors) if network in CLASSIFIERS else find(tensors))
+    except Unlike:
+        return False
+
+
 def _width(pairs):
     """The width with the fewest digits that makes, for every pair, so many filters of the full ones, by rounding."""
     scaled = [(n, full) for n, full in pairs if n != full]  # other layers have a fixed size, or the width is 1

@@ -16,10 +16,10 @@ def wanted(e: Experiment) -> bool:
 
 
 def export(worker: Worker, jobs: list[Job]) -> list[Path]:
-    """Write `weights.<format>` for every job whose network has none yet, or an older one; returns the files that were written.
+    """Writes `weights.<format>` for every job whose network has none yet, or an older one; returns the new files.
 
-    Students are those of the last epoch, originals and retrained models those of the selected one. Where the original came from a file, the
-    names of tensors are that file's, and so is the format of "auto".
+    Students are those of the last epoch, originals and retrained models those of the selected one. Where the original
+    came from a file, the names of tensors are that file's, and so is the format of "auto".
     """
     written, origins = [], {}
     for job in jobs:
@@ -53,6 +53,6 @@ def _classifier(worker: Worker, variables, original: dict) -> Classifier:
 
 
 def _older(path: Path, checkpoints: Path) -> bool:
-    """Whether there is a checkpoint, and no file that was written after it; checkpoints that were removed are nobody's mistake."""
+    """Whether there is a checkpoint, and no file that was written after it; checkpoints may have been removed."""
     steps = [step.stat().st_mtime for step in checkpoints.glob("*") if step.name.isdigit()]
     return bool(steps) and not (path.exists() and path.stat().st_mtime >= max(steps))

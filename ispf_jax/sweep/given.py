@@ -31,7 +31,7 @@ def given_original(
 ) -> Saved:
     """The original of a trial, from its checkpoint or else from its file.
 
-    All training images count as those it was trained on, which membership inference needs to know: a file does not tell.
+    A file does not say which images it was trained on, which membership inference needs: all training images count.
 
     Args:
       template: variables of its shapes.
