@@ -1,9 +1,8 @@
-"""Finished networks as files for other programs, beside their checkpoints."""
+"""Finished networks as files for other programs, next to their checkpoints."""
 
 import json
 from pathlib import Path
 
-from ispf_jax.classifier import Classifier
 from ispf_jax.config import Experiment
 from ispf_jax.files import FORMATS, save
 from ispf_jax.sweep.jobs import Job
@@ -21,35 +20,25 @@ def export(worker: Worker, jobs: list[Job]) -> list[Path]:
     Students are those of the last epoch, originals and retrained models those of the selected one. Where the original
     came from a file, the names of tensors are that file's, and so is the format of "auto".
     """
-    written, origins = [], {}
+    written, originals = [], {}
     for job in jobs:
         directory = worker.workdir / job.place
-        if job.seed not in origins:
-            origins[job.seed] = _origin(worker, job.seed)
-        for format_ in (origins[job.seed].get("format") if f == "auto" else f for f in worker.e.export):
+        if job.seed not in originals:
+            originals[job.seed] = _noted(worker, worker.workdir / Job("original", job.seed).place)
+        origin = originals[job.seed]
+        for format_ in (origin.get("format") if f == "auto" else f for f in worker.e.export):
             path = directory / f"weights.{format_}"
             if format_ and _older(path, directory / "checkpoints"):
-                variables, _ = worker.load(directory, "last" if job.kind == "unlearn" else "best")
-                classifier = _classifier(worker, variables, origins[job.seed])
+                classifier = worker.read(directory, "last" if job.kind == "unlearn" else "best").replace(origin=origin)
                 forgotten = [classifier.class_names[c] for c in job.forget]
                 written.append(save(classifier, path, header={"job": str(job), "forgotten": json.dumps(forgotten)}))
     return written
 
 
-def _origin(worker, seed):
-    """What was noted about the original of a trial."""
-    place = worker.original_directory(seed)
-    return (
-        worker.load(place, "best")[1] if any(step.name.isdigit() for step in (place / "checkpoints").glob("*")) else {}
-    )
-
-
-def _classifier(worker: Worker, variables, original: dict) -> Classifier:
-    """With names for its tensors like the file's that the original came from."""
-    data, e = worker.data, worker.e.data
-    settings = {"image_shape": data.image_shape, "mean": e.mean, "std": e.std, "class_names": data.class_names}
-    origin = {"naming": original["naming"]} if original.get("naming") else {}
-    return Classifier(worker.classifier, variables, **settings, origin=origin)
+def _noted(worker, directory):
+    """What was noted about an original, if its checkpoints are still there."""
+    kept = any(step.name.isdigit() for step in (directory / "checkpoints").glob("*"))
+    return worker.read(directory, "best").origin["meta"] if kept else {}
 
 
 def _older(path: Path, checkpoints: Path) -> bool:

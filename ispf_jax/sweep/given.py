@@ -1,6 +1,5 @@
 """The original that was trained elsewhere: read from its file once, and kept like one that was trained here."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from ispf_jax.config import ModelConfig
 from ispf_jax.errors import ArgumentError, UserError
 from ispf_jax.runtime.atomic import atomic_write_text
 from ispf_jax.runtime.store import Saved, Store
-from ispf_jax.training import keep_split
+from ispf_jax.training import Split, trained
 
 _KEYS = {"path": "model.checkpoint", "network": "model.name", "width": "model.width", "image_shape": "data.channels"}
 
@@ -26,36 +25,25 @@ def check_classifier(model: ModelConfig, classes: int, image_shape: tuple[int, i
         raise ArgumentError(f"config.{key}", error.text) from error
 
 
-def given_original(
-    directory: Path, read: Callable[[], Classifier], template: dict, epochs: int, train_images: int
-) -> Saved:
+def given_original(worker, directory: Path) -> Classifier:
     """The original of a trial, from its checkpoint or else from its file.
 
     A file does not say which images it was trained on, which membership inference needs: all training images count.
-
-    Args:
-      template: variables of its shapes.
-      epochs: what others take for the end of its training.
     """
+    e, data, template = worker.e, worker.data, worker.network.zeros()
     with Store(directory / "checkpoints") as store:
-        nothing = {"epoch": np.int32(epochs)}  # is carried on
+        nothing = {"epoch": np.int32(e.train.epochs)}  # is carried on
         found = store.restore(Saved(nothing, template, template, {}))
         if found is None:
-            given = read()
-            _same_file(directory.parent / "file.txt", given.origin["digest"])
-            keep_split(directory, np.ones(train_images, bool), np.zeros(train_images, bool))
-            meta = {
-                "epoch": epochs,
-                "seconds": 0.0,
-                "best_epoch": 0,
-                "best_score": None,
-                "file": given.origin["digest"],
-                "format": given.origin["format"],
-                "naming": given.origin["naming"],
-            }
+            given = check_classifier(e.model, data.num_classes, data.image_shape)
+            digest = given.origin["digest"]
+            _same_file(directory.parent / "file.txt", digest)
+            Split(np.ones(len(data.train), bool), np.zeros(len(data.train), bool)).save(directory)
+            noted = {"file": digest, "format": given.origin["format"], "naming": given.origin["naming"]}
+            meta = {"epoch": e.train.epochs, "seconds": 0.0, "best_epoch": 0, "best_score": None, **noted}
             found = Saved(nothing, given.variables, given.variables, meta)
-            store.save(epochs, found)
-    return found
+            store.save(e.train.epochs, found)
+    return trained(worker.network, found, Split.load(directory), data.class_names)
 
 
 def _same_file(note: Path, digest: str):
@@ -64,6 +52,6 @@ def _same_file(note: Path, digest: str):
         atomic_write_text(note, digest + "\n")
     elif note.read_text().strip() != digest:
         raise UserError(
-            "config.model.checkpoint names a file whose content has changed since the first trial of this work directory; put the old file back, "
-            f"or use another --workdir (its digest is in {note})."
+            "config.model.checkpoint names a file whose content has changed since the first trial of this work directory; "
+            f"put the old file back, or use another --workdir (its digest is in {note})."
         )
