@@ -1,4 +1,4 @@
-"""A classifier that comes as a file: what is made of it is what is made of the same one trained here, with images or with none."""
+"""A classifier that comes as a file: the same is made of it as of the same one trained here, with images or with none."""
 
 import json
 import shutil

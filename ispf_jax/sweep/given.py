@@ -52,6 +52,6 @@ def _same_file(note: Path, digest: str):
         atomic_write_text(note, digest + "\n")
     elif note.read_text().strip() != digest:
         raise UserError(
-            "config.model.checkpoint names a file whose content has changed since the first trial of this work directory; "
+            "config.model.checkpoint names a file that has changed since the first trial of this work directory; "
             f"put the old file back, or use another --workdir (its digest is in {note})."
         )
