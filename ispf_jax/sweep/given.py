@@ -6,7 +6,6 @@ import numpy as np
 
 from ispf_jax import files
 from ispf_jax.classifier import Classifier
-from ispf_jax.config import ModelConfig
 from ispf_jax.errors import ArgumentError, UserError
 from ispf_jax.runtime.atomic import atomic_write_text
 from ispf_jax.runtime.store import Saved, Store
@@ -15,7 +14,7 @@ from ispf_jax.training import Split, trained
 _KEYS = {"path": "model.checkpoint", "network": "model.name", "width": "model.width", "image_shape": "data.channels"}
 
 
-def check_classifier(model: ModelConfig, classes: int, image_shape: tuple[int, int, int]) -> Classifier:
+def check_classifier(model, classes: int, image_shape: tuple[int, int, int]) -> Classifier:
     """The classifier of `config.model.checkpoint`; UserError if it is not the one that the other keys describe."""
     settings = {"network": model.name, "width": model.width, "dtype": model.dtype}
     try:
