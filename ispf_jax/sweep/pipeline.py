@@ -31,11 +31,10 @@ from ispf_jax.runtime.lock import locked
 from ispf_jax.runtime.telemetry import format_duration
 from ispf_jax.state import split_seed
 from ispf_jax.sweep import board as sweep
-from ispf_jax.sweep.estimate import costs, device_seconds
 from ispf_jax.sweep.export import export, wanted
 from ispf_jax.sweep.given import check_classifier
 from ispf_jax.sweep.jobs import Job, finished, jobs
-from ispf_jax.sweep.plan import plan, table
+from ispf_jax.sweep.plan import expected_seconds, plan, table
 from ispf_jax.sweep.worker import Worker
 
 TELL_SECONDS = 900  # a CPU run expected to take longer is announced
@@ -60,7 +59,7 @@ def run(config, workdir: str) -> str:
     if first.dry_run:
         return _print("\n\n".join(_plan(name, e, Path(workdir) / name) for name, e in experiments.items()))
     began, tables, failed, total = time.perf_counter(), [], {}, 0
-    with locked(workdir, shared=first.spread == "jobs") if jax.process_index() == 0 else nullcontext():
+    with locked(workdir) if jax.process_index() == 0 else nullcontext():
         for name, e in experiments.items():
             run_ = Run(e, ensure_writable(Path(workdir) / name))
             failures, count = run_.work()
@@ -124,10 +123,9 @@ class Run:
         together, audits = todo, []
         if crew.crew:  # audits are many small pieces with files of their own: the first process does them alone
             together, audits = ([job for job in todo if (job.kind == "audit") == alone] for alone in (False, True))
-        board = self.workdir / ".board" if self.e.spread == "jobs" else None
-        failed = sweep.work(sweep.Board(together, board, self._finished), [self.worker(d) for d in self.devices])
+        failed = sweep.work(together, sweep.Local([self.worker(d) for d in self.devices]))
         if audits and crew.leads:
-            failed |= sweep.work(sweep.Board(audits), [self.worker(Devices(crew.local))])
+            failed |= sweep.work(audits, sweep.Local([self.worker(Devices(crew.local))]))
         return failed, len(todo)
 
     def export(self):
@@ -152,8 +150,7 @@ class Run:
             print(names, file=sys.stderr, flush=True)
         if self.devices[0].devices[0].platform != "cpu":
             return
-        cost = costs(self.e, self.data)
-        seconds = device_seconds(sum(map(cost.flops, todo)))
+        seconds = expected_seconds(self.e, self.data, todo, self.workdir, self.forget_sets)
         if seconds > TELL_SECONDS:
             print(
                 f"On this CPU the whole configuration will take about {seconds / 3600:.1f} hours. Small ones are "
@@ -258,7 +255,7 @@ def _prepare_jax(e: Experiment):
 def _plan(name, e, workdir):
     """What a start would do, after all that it would check."""
     run = Run(e, workdir)
-    told = table(plan(run.jobs, workdir, run.forget_sets, costs(e, run.data)), len(run.devices))
+    told = table(plan(e, run.data, run.jobs, workdir, run.forget_sets), len(run.devices))
     return "\n".join(filter(None, (name, _names(run.forget_sets, run.data), told)))
 
 
