@@ -34,7 +34,7 @@ def nodes():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
-        patch.setenv("JAX_PLATFORMS", "cpu")
+        patch.setenv("RAY_memory_monitor_refresh_ms", "0")  # others may use the machine's memory up
         small = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
         nodes = Nodes(initialize_head=True, head_node_args=small | {"include_dashboard": False})
         nodes.add_node(**small)
@@ -110,7 +110,7 @@ def same_as(alone, workdir):
 def test_a_job_whose_process_is_killed_is_tried_again_and_all_have_the_bits_of_a_run_alone(
     nodes, alone, tmp_path, caplog
 ):
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "ispf_jax")
     assert over_ray(config(tmp_path.parent), tmp_path) == {}
     same_as(alone, tmp_path)
     started = [line.split("|") for line in (tmp_path / "started").read_text().splitlines()]
