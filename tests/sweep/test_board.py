@@ -226,7 +226,7 @@ def test_parts_have_directories_of_their_own_and_one_table(tmp_path):
 
 def test_jobs_spread_over_eight_devices_give_the_bits_of_one(tmp_path):
     """Two originals and two students at a time, and one after the other."""
-    common = dict(seeds="0,1", stages="original,unlearn,report")
+    common = {"seeds": "0,1", "stages": "original,unlearn,report"}
     pipeline.run(tiny(**common), str(tmp_path / "one"))
     pipeline.run(tiny(**common, spread="jobs", devices=8), str(tmp_path / "eight"))
     one, eight = ({key(r): value(r) for r in results(tmp_path / name)} for name in ("one", "eight"))

@@ -18,7 +18,7 @@ from ispf_jax.runtime.telemetry import read_metrics
 from ispf_jax.sweep import pipeline
 from ispf_jax.sweep.board import work
 from ispf_jax.sweep.cluster import Cluster, connected
-from tests.sweep.test_board import A, AUDIT, B, GKT, ISPF, OTHER, RETRAIN, Recorder, weights
+from tests.sweep.test_board import AUDIT, GKT, ISPF, OTHER, RETRAIN, A, B, Recorder, weights
 from tests.sweep.test_pipeline import lone_worker, tiny
 
 ray = pytest.importorskip("ray", reason="needs the extra ray")
