@@ -13,6 +13,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Protocol
 
+from ispf_jax.devices import Devices
 from ispf_jax.errors import StorageError, UserError
 from ispf_jax.runtime import interruption
 from ispf_jax.runtime.atomic import atomic_write_text, ensure_writable
@@ -29,20 +30,17 @@ class Worker(Protocol):
     """Does jobs on a set of devices, with all that they have in common.
 
     Attributes:
-      workdir: where results and the traceback of a failure are written.
-      leads: whether this process writes; False in the other processes of a run that is spread over several.
+      workdir: where results, and the traceback of a failure, are written.
     """
 
     workdir: Path
-
-    @property
-    def leads(self) -> bool: ...
+    devices: Devices
 
     def do(self, job: Job) -> None: ...
 
     def must_stop(self) -> bool: ...
 
-    def batch_of(self, job: Job) -> str: ...
+    def memory_keys(self, job: Job) -> str: ...
 
 
 class Executor(Protocol):
@@ -83,13 +81,13 @@ def attempt(worker: Worker, job: Job) -> Exception | None:
         return error
     except Exception as error:
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-            return UserError(f"out of memory with {worker.batch_of(job)}; set it to half, or use a smaller network.")
-        return unforeseen(error, job, worker.workdir if worker.leads else None)
+            return UserError(f"out of memory with {worker.memory_keys(job)}; set it to half, or use a smaller network.")
+        return unforeseen(error, job, worker.workdir if worker.devices.leads else None)
     return None
 
 
 def unforeseen(error: Exception, job: Job, workdir: Path | None) -> Exception:
-    """An `Unforeseen` for an error, with its traceback in the job's directory; a StorageError if that cannot be written."""
+    """An `Unforeseen`, with the traceback in the job's directory, or a StorageError if that cannot be written."""
     line = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0][:300]}"
     if workdir is None:
         return Unforeseen(line)

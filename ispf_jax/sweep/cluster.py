@@ -53,20 +53,18 @@ class Cluster:
       make_worker: makes the worker of a process, on all devices that the process sees; picklable, such as a
         `functools.partial` of a function of a module.
       workdir: absolute, on a file system that all machines share.
-      gpus: GPUs per job; None: one if the cluster has any.
-      cpus: processor cores that a job counts for; None: one beside a GPU, else two if a machine has them.
+      gpus: GPUs per job; -1: one if the cluster has any.
+      cpus: processor cores that a job counts for; 0: one next to a GPU, else two if a machine has them.
     """
 
     slots = math.inf
 
-    def __init__(
-        self, make_worker: Callable[[], Worker], workdir: Path, gpus: float | None = None, cpus: float | None = None
-    ):
+    def __init__(self, make_worker: Callable[[], Worker], workdir: Path, gpus: int = -1, cpus: int = 0):
         import ray
 
         self._ray, self._workdir = ray, workdir
         self._payload = ray.cloudpickle.dumps(make_worker)
-        self._needs = {"GPU": bool(ray.cluster_resources().get("GPU")) if gpus is None else gpus}
+        self._needs = {"GPU": int("GPU" in ray.cluster_resources()) if gpus < 0 else gpus}
         most = max(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"])
         self._needs["CPU"] = cpus or (1 if self._needs["GPU"] else min(2, most))
         self._task = ray.remote(num_gpus=self._needs["GPU"], num_cpus=self._needs["CPU"], max_retries=0)(_attempt)

@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ispf_jax import ops
 from ispf_jax.config import Experiment
 from ispf_jax.data import ImageData
+from ispf_jax.forget import ForgetSet
 from ispf_jax.models import Generator, build_classifier, init_variables
-from ispf_jax.ops import only_xla
 from ispf_jax.runtime.telemetry import format_duration, read_metrics
-from ispf_jax.sweep.jobs import ForgetSets, Job, finished
+from ispf_jax.sweep.jobs import Job, finished
 
 EFFICIENCY = 0.6
 """Share of the rate of matrix products that whole training steps reach, roughly: on two cores of a CPU 0.5 to 0.8."""
@@ -37,36 +38,41 @@ class Planned:
     measured: bool
 
 
-def plan(e: Experiment, data: ImageData, jobs: Sequence[Job], workdir: Path, sets: ForgetSets) -> list[Planned]:
+def plan(
+    e: Experiment, data: ImageData, jobs: Sequence[Job], workdir: Path, sets: tuple[ForgetSet, ...]
+) -> list[Planned]:
     """State, steps and remaining time of jobs, by the pace of their kind in this directory, else by operations."""
-    class_counts = np.bincount(data.train.labels, minlength=data.num_classes)
-    classifier = build_classifier(e.model.name, data.num_classes, e.model.width, "float32")
-    generator = Generator(tuple(data.image_shape[:2]), data.image_shape[2], e.generator.width)
-    flops = forward_flops(classifier, data.image_shape), forward_flops(generator, (e.generator.latent_dim,))
-    rate = EFFICIENCY * matmul_rate()
-    found, paces = {}, {}
-    for job in jobs:
-        steps, *passes = passes_of(e, job, class_counts)
-        seconds = np.dot(flops, passes) / rate
+    costs, planned = _costs(e, data, jobs), []
+    epochs, done, paces = {}, {}, {}
+    for job, (_, seconds) in costs.items():
         log = workdir / job.place / "metrics.jsonl"
         records = read_metrics(log) if log.exists() else []
-        epoch, spent = (records[-1]["epoch"], records[-1]["seconds"]) if records else (0, 0.0)
-        epochs = e.distill.warmup_epochs + e.distill.epochs if job.kind == "unlearn" else e.train.epochs
-        if epoch and seconds:
-            paces.setdefault(job.kind, []).append(spent * epochs / epoch / seconds)
-        found[job] = steps, seconds, epoch, epochs
-    planned = []
-    for job, (steps, seconds, epoch, epochs) in found.items():
-        done = finished(job, workdir, sets) or (job.kind == "shadow" and epoch == epochs)
-        state = "finished" if done else f"at epoch {epoch} of {epochs}" if epoch else "to do"
-        left = 0.0 if done else seconds * np.mean(paces.get(job.kind, 1.0)) * (1 - epoch / epochs)
+        done[job], spent = (records[-1]["epoch"], records[-1]["seconds"]) if records else (0, 0.0)
+        epochs[job] = e.distill.warmup_epochs + e.distill.epochs if job.kind == "unlearn" else e.train.epochs
+        if done[job] and seconds:
+            paces.setdefault(job.kind, []).append(spent * epochs[job] / done[job] / seconds)
+    for job, (steps, seconds) in costs.items():
+        over = finished(job, workdir, sets) or (job.kind == "shadow" and done[job] == epochs[job])
+        state = "finished" if over else f"at epoch {done[job]} of {epochs[job]}" if done[job] else "to do"
+        left = 0.0 if over else seconds * np.mean(paces.get(job.kind, 1.0)) * (1 - done[job] / epochs[job])
         planned.append(Planned(job, state, steps, left, job.kind in paces))
     return planned
 
 
-def expected_seconds(e: Experiment, data: ImageData, jobs: Sequence[Job], workdir: Path, sets: ForgetSets) -> float:
-    """About how long the jobs will take, one after the other, on the default device."""
-    return sum(p.seconds for p in plan(e, data, jobs, workdir, sets))
+def expected_seconds(e: Experiment, data: ImageData, jobs: Sequence[Job]) -> float:
+    """About how long jobs take, one after the other, on the default device; by operations, before anything has run."""
+    return sum(seconds for _, seconds in _costs(e, data, jobs).values())
+
+
+def _costs(e, data, jobs) -> dict[Job, tuple[int, float]]:
+    """Steps, and seconds by operations, of every job."""
+    class_counts = np.bincount(data.train.labels, minlength=data.num_classes)
+    classifier = build_classifier(e.model.name, data.num_classes, e.model.width, "float32")
+    generator = Generator(tuple(data.image_shape[:2]), data.image_shape[2], e.distill.generator_width)
+    flops = forward_flops(classifier, data.image_shape), forward_flops(generator, (e.distill.latent_dim,))
+    rate = EFFICIENCY * matmul_rate()
+    found = {job: passes_of(e, job, class_counts) for job in jobs}
+    return {job: (steps, float(np.dot(flops, passes)) / rate) for job, (steps, *passes) in found.items()}
 
 
 def table(planned: Sequence[Planned], at_once: int = 1) -> str:
@@ -104,7 +110,7 @@ def matmul_rate(size: int = 1024, repeats: int = 8) -> float:
 def passes_of(e: Experiment, job: Job, class_counts: np.ndarray) -> tuple[int, float, float]:
     """(training steps, forward passes of a classifier, of the generator) of a job over single images.
 
-    A backward pass counts as two. The steps of unlearning are the student's; the passes of an audit are those of relearning.
+    A backward pass counts as two. The steps of unlearning are the student's, the passes of an audit those of relearning.
 
     Args:
       class_counts: training images per class, [C].
@@ -118,18 +124,18 @@ def passes_of(e: Experiment, job: Job, class_counts: np.ndarray) -> tuple[int, f
     if job.kind == "original" and e.model.checkpoint:
         return 0, 0, 0
     seen = class_counts.sum() - class_counts[list(job.forget)].sum() * (job.kind == "retrain")
-    seen *= (1 - e.data.val_fraction) / (2 if job.kind == "shadow" else 1)
+    seen *= (1 - e.train.val_fraction) / (2 if job.kind == "shadow" else 1)
     if job.kind == "audit":
         relearned = a.relearn_steps * a.relearn_batch if a.relearn_steps else 10 * seen
         curves = (4 + len(e.base) * len(e.methods)) * (3 + len(a.shots)) * ("relearn" in a.metrics)
         return 0, 3 * curves * relearned, 0
-    validation = e.data.val_fraction / (1 - e.data.val_fraction)
+    validation = e.train.val_fraction / (1 - e.train.val_fraction)
     return e.train.epochs * -(-int(seen) // e.train.batch_size), e.train.epochs * seen * (3 + validation), 0
 
 
 def forward_flops(module, example_shape: tuple[int, ...]) -> float:
     """Floating-point operations of one forward pass over one input, counted by XLA."""
     variables = jax.eval_shape(partial(init_variables, module, example_shape=(1, *example_shape)), jax.random.key(0))
-    with only_xla():
+    with ops.convolutions("xla"):  # XLA cannot count the operations of others
         lowered = jax.jit(module.apply).lower(variables, jax.ShapeDtypeStruct((1, *example_shape), jnp.float32))
     return float(lowered.cost_analysis()["flops"])
