@@ -1,240 +1,258 @@
-"""The audit of one trial and forget set: what every model still knows of the forgotten classes, beside its references.
+"""The audit of one forget set: what every model still knows of the forgotten classes, compared with its references.
 
-Original and retrained model come first: they are the two ends of the scale on which every residual measurement is placed. Each
-model's measurements are kept in a file of their own, so an interrupted audit goes on with the next model. Beside them stands what they
-were made from: the settings and the hashes of the model, of the references it was compared with and of the shadow models; where one is
-another now, or unknown, the model is measured again. (Data and network of a work directory never change.)
+Original and retrained model come first: they are the two ends of the scale on which every residual measurement is placed.
 """
 
 import dataclasses
-import json
-import sys
+import logging
 import time
-from dataclasses import dataclass
-from itertools import count
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
+from scipy.special import softmax
 
-from ispf_jax.config import AUDIT_METRICS, AuditConfig
-from ispf_jax.evaluate import measure
-from ispf_jax.evaluate.inputs import forget_mask as checked_mask
-from ispf_jax.evaluate.placement import placement
-from ispf_jax.evaluate.plane import plane
+from ispf_jax.classifier import Classifier
+from ispf_jax.data.dataset import ImageData
+from ispf_jax.errors import ArgumentError
+from ispf_jax.evaluate import baseline, embedding, metrics, parts
+from ispf_jax.evaluate.attacks import Attackers
+from ispf_jax.evaluate.context import Context, Subject
+from ispf_jax.evaluate.features import PENULTIMATE
+from ispf_jax.evaluate.measure import measure
+from ispf_jax.evaluate.result import AuditResult
+from ispf_jax.evaluate.settings import Audit
+from ispf_jax.evaluate.shadow_models import Fit, train_attackers
+from ispf_jax.forget import forget_ids
+from ispf_jax.methods import post_filter
 from ispf_jax.runtime import interruption
-from ispf_jax.runtime.atomic import atomic_write_json, from_plain, to_plain
+from ispf_jax.runtime.atomic import atomic_write_json
 from ispf_jax.runtime.provenance import weights_digest
-from ispf_jax.runtime.telemetry import format_duration
 
 FORMAT = 1
-PART_FORMAT = 3
-"""Of the files with one model's measurements; those of another format are measured again."""
-EPS = {"%": 2.0, "F1 x 100": 2.0, "ratio": 0.05, "nats": 0.02, "": 0.02}
-"""Difference of original and retrained, by unit, below which a metric cannot tell them apart and nothing is placed."""
-PLACED = (
-    "mia2",
-    "relearn/",
-    "probe",
-    "knn/",
-    "prototype/",
-    "cka_",
-    "kl_retrain",
-    "tv_retrain",
-    "l2_original",
-    "lira/",
-    "mia1_",
-)
+REFERENCES = ("original", "masked_head", "retrained_head", "retrain")
 
-
-@dataclass(frozen=True)
-class Subject:
-    """A model to be measured.
-
-    Attributes:
-      member: the training images it was selected on, bool [M] (the original's for a student).
-      synthetic: images of a student's generator, uint8 [N, H, W, C'].
-    """
-
-    name: str
-    variables: dict
-    member: np.ndarray
-    synthetic: np.ndarray | None = None
+_log = logging.getLogger(__name__)
 
 
 def audit(
-    directory: Path,
-    context: measure.Context,
-    subjects: list[Subject],
-    attackers: measure.Attackers,
-    embeddings: list[dict],
-    header: dict,
-) -> dict:
-    """Measure all subjects and leave `audit.json` in `directory`; returns its content.
+    models: Mapping[str, Any],
+    data: ImageData,
+    *,
+    forget: Sequence[int | str],
+    original: Classifier,
+    retrained: Classifier | None = None,
+    seed: int = 0,
+    directory: str | Path | None = None,
+    fit: Fit | None = None,
+    **settings,
+) -> AuditResult:
+    """Measure what models still know of the classes they were made to forget, compared with the original and with retraining.
+
+    Two ways of merely hiding a class are measured as well: "masked_head" and, if a model has a generator, "retrained_head".
 
     Args:
-      subjects: "original" must be among them; "retrain" gives the other end of the scale and the gold of the anamnesis index.
-      embeddings: two-dimensional pictures of real and synthetic features, passed through.
-      header: what identifies the audit (forget set, seed, data, architecture), passed through.
+      models: what unlearning returned, by name: classifiers, or objects with a classifier as attribute `classifier` and a method
+        `sample(count, seed)` for synthetic images, uint8 [N, H, W, C]. All have the original's network.
+      data: training and test images of all classes.
+      forget: ids or names of the forgotten classes.
+      original: the model before unlearning. Its `origin` may say how it was trained: on which images ("train_split", bool [M];
+        default: all), with which augmentation ("augment"; default: none).
+      retrained: a model that was trained without the forgotten classes, likewise.
+      seed: of all random choices of images.
+      directory: where every model's measurements are kept, so that an interrupted audit can go on; None: nowhere.
+      fit: trains a shadow model, see `shadow_models.Fit`. Without it the metrics "mia2" and "lira" are left out.
+      settings: fields of `settings.Audit`, such as `metrics=("accuracy", "relearn")`, or all of them as `config`; `batch_size`,
+        images per forward pass.
+
     Raises:
-      interruption.Interrupted: a signal asked to stop; the model measured when it came is saved.
+      ArgumentError: an argument does not fit the others.
+      UserError: there are too few images, or a model's predictions are NaN or infinite.
+      runtime.interruption.Interrupted: a signal asked to stop; with a directory the models measured so far are saved.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    _set_aside(directory, context.config)
-    settings = to_plain(dataclasses.asdict(context.config))
-    inputs = {
-        "references": {name: weights_digest(v) for name, v in context.references.items()},
-        "shadows": list(attackers.shadows),
-    }
-    order = {"original": 0, "retrain": 1}
-    parts = {}
-    for subject in sorted(subjects, key=lambda s: order.get(s.name, 2)):
-        path = directory / f"{subject.name.replace('/', '_')}.json"
-        made_from = {
-            "format": PART_FORMAT,
-            "settings": settings,
-            "weights": weights_digest(subject.variables),
-            "inputs": inputs,
-        }
-        part = _kept(path, made_from)
-        if part is None:
-            began = time.perf_counter()
-            part = measure.model(context, subject, attackers, parts) | made_from
-            atomic_write_json(path, part)
-            print(
-                f"audit {header['forget']} seed {header['seed']}: {subject.name} in "
-                f"{format_duration(time.perf_counter() - began)}",
-                file=sys.stderr,
-                flush=True,
-            )
-        parts[subject.name] = part
-        if interruption.requested():
-            raise interruption.Interrupted(
-                f"audit {header['forget']} seed {header['seed']}: saved after {subject.name}"
-            )
-
-    names = [s.name for s in subjects]
-    content = {"format": FORMAT, **header, "settings": settings, "models": names, "measurements": []}
-    for name in names:
-        content["measurements"] += [_placed(m, parts) for m in parts[name]["measurements"]]
-    content |= {
-        "curves": [curve for name in names for curve in parts[name]["curves"]],
-        "confusion": {name: parts[name]["confusion"] for name in names},
-        "mean_prediction": {name: parts[name]["mean_prediction"] for name in names},
-        "weights": {name: parts[name]["weights"] for name in names},
-        "embedding": embeddings,
-        "representation": [{"title": name} | part for name in names if (part := parts[name]["representation"])],
-        "not_run": _not_run(context.config, names),
-    }
-    atomic_write_json(directory / "audit.json", content)
-    return content
+    batch_size = min(settings.pop("batch_size", 500), max(1, len(data.test)))
+    directory, config = Path(directory) if directory else None, _checked(settings, fit)
+    _check_models(models, data, original, retrained)
+    forget_mask = np.isin(np.arange(data.num_classes), forget_ids(forget, data.class_names))
+    if directory:
+        config = parts.prepare(directory, config)
+    context = Context(
+        original.network,
+        data,
+        _train_split(original, data),
+        forget_mask,
+        {"original": original.variables} | ({"retrain": retrained.variables} if retrained else {}),
+        config,
+        seed,
+        original.origin.get("augment", "none"),
+        batch_size,
+    )
+    subjects, pictures = _subjects(context, models, retrained)
+    attackers = train_attackers(context, fit) if fit else Attackers()
+    measured = _measured(context, subjects, attackers, directory)
+    arch = original.origin.get("arch", type(original.module).__name__.lower())
+    content = _content(context, arch, [s.name for s in subjects], measured, pictures)
+    if directory:
+        atomic_write_json(directory / "audit.json", content)
+    return AuditResult(content)
 
 
-def widened(config: AuditConfig, directory: Path) -> AuditConfig:
-    """The settings, with the metrics of an earlier start too if nothing else differs: a start adds to an audit and takes nothing away."""
-    earlier = _earlier(directory)
-    wider = dataclasses.replace(config, metrics=tuple(dict.fromkeys((*earlier.get("metrics", ()), *config.metrics))))
-    return wider if _same_but_for_metrics(earlier, wider) else config
+def _checked(settings, fit) -> Audit:
+    """The settings; without `fit` less the metrics that need shadow models."""
+    config = dataclasses.replace(settings.get("config", Audit()), **{k: v for k, v in settings.items() if k != "config"})
+    unknown = [name for name in config.metrics if name not in metrics.FAMILIES]
+    needy = [name for name in settings.get("metrics", ()) if name in metrics.NEED_SHADOWS]
+    if unknown or isinstance(config.metrics, str):
+        raise ArgumentError("metrics", f"={config.metrics!r} must be a tuple of {', '.join(metrics.FAMILIES)}.")
+    if needy and not fit:
+        raise ArgumentError("metrics", f": {' and '.join(needy)} must have `fit`, a function that trains shadow models.")
+    without = () if fit else metrics.NEED_SHADOWS
+    return dataclasses.replace(config, metrics=tuple(name for name in config.metrics if name not in without))
 
 
-def _set_aside(directory, config):
-    """Move what was measured with other settings into a directory of its own, which no report reads."""
-    earlier = _earlier(directory)
-    if not earlier or _same_but_for_metrics(earlier, config):
-        return
-    aside = next(folder for i in count(1) if not (folder := directory / f"earlier{i}").exists())
-    aside.mkdir()
-    for path in directory.glob("*.json"):
-        path.rename(aside / path.name)
-    print(
-        f"{directory} was audited with other settings; these measurements are in {aside} now",
-        file=sys.stderr,
-        flush=True,
+def _check_models(models, data, original, retrained):
+    if (original.num_classes, original.image_shape) != (data.num_classes, data.image_shape):
+        found = f"{data.num_classes} classes and images of {data.image_shape}"
+        raise ArgumentError("original", f" is a {original!r}; the data have {found}.")
+    if taken := [name for name in models if name in REFERENCES]:
+        raise ArgumentError("models", f": {', '.join(taken)} must have other names: these are the references'.")
+    for name, model in {**models, "retrained": retrained or original}.items():
+        if getattr(model, "classifier", model).network != original.network:
+            raise ArgumentError("models", f": {name} must have the same network and normalisation as the original.")
+
+
+def _train_split(classifier, data) -> np.ndarray:
+    """Bool [M], the training images that a classifier was trained on."""
+    member = np.asarray(classifier.origin.get("train_split", np.ones(len(data.train), bool))).astype(bool)
+    if member.shape != (len(data.train),):
+        raise ArgumentError("original", f" was trained on a split of {member.size} images, not of {len(data.train)}.")
+    return member
+
+
+def _subjects(context, models, retrained) -> tuple[list[Subject], list[dict]]:
+    """References, baselines and models in the order of the results; pictures of the models' synthetic images."""
+    config, member, mask, original = context.config, context.member, context.forget_mask, context.references["original"]
+    subjects, pictures = [Subject("original", original, member)], []
+    if np.count_nonzero(~mask) > 1:  # a single retained class has no masked head
+        subjects.append(Subject("masked_head", baseline.masked_head(original, mask), member))
+    students = []
+    for name, model in models.items():
+        student = Subject(name, getattr(model, "classifier", model).variables, member)
+        if hasattr(model, "sample") and config.synthetic_images:
+            student.synthetic = model.sample(config.synthetic_images, context.seed)
+            student.synthetic_pass = context.extract(original, student.synthetic)
+            if not any(s.synthetic is not None for s in students):
+                subjects.append(Subject("retrained_head", _retrained_head(context, student.synthetic_pass), member))
+            if config.embedding_images:
+                threshold = getattr(model, "threshold", 0.0) or 0.1 / mask.size
+                pictures.append(_picture(context, name, student.synthetic_pass, threshold))
+        students.append(student)
+    if retrained:
+        member = _train_split(retrained, context.data) & ~mask[context.data.train.labels]
+        subjects.append(Subject("retrain", retrained.variables, member))
+    return subjects + students, pictures
+
+
+def _retrained_head(context, synthetic_pass) -> dict:
+    """The original with a new head, fitted to PostFilter's target on synthetic images: no data, nothing but the head changed."""
+    target = post_filter(synthetic_pass.logits, context.forget_mask.astype(np.float32))
+    return baseline.retrained_head(
+        context.references["original"], synthetic_pass.layers[PENULTIMATE], np.asarray(target)
     )
 
 
-def _earlier(directory):
-    """The settings of what was measured before; empty if nothing was. The original is always the first."""
-    try:
-        return json.loads((directory / "original.json").read_text())["settings"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-
-
-def _same_but_for_metrics(earlier, config):
-    return earlier == to_plain(dataclasses.asdict(config)) | {"metrics": earlier.get("metrics")}
-
-
-def _placed(measurement, parts):
-    """The measurement with its place between retrained (0) and original (1), where the metric has one."""
-    metric, place = measurement["metric"], None
-    if metric.startswith(PLACED) and "retrain" in parts and measurement["value"] is not None:
-        ends = [_value(parts[name], metric) for name in ("original", "retrain")]
-        if None not in ends:
-            place = placement(measurement["value"], *ends, EPS[measurement["unit"]]).place
-    return measurement | {"place": place}
-
-
-def _value(part, metric):
-    return next((m["value"] for m in part["measurements"] if m["metric"] == metric), None)
-
-
-def _kept(path, made_from):
-    """The measurements of an earlier start, if they were made from the same; None otherwise."""
-    try:
-        part = from_plain(json.loads(path.read_text()))
-    except (OSError, ValueError):
-        return None
-    return part if all(part.get(name) == value for name, value in made_from.items()) else None
-
-
-def _not_run(config, names):
-    missing = [
-        {"metric": family, "why": f"not in config.audit.metrics={','.join(config.metrics)!r}"}
-        for family in AUDIT_METRICS
-        if family not in config.metrics
-    ]
-    if "masked_head" not in names:
-        missing.append(
-            {
-                "metric": "masked_head",
-                "why": "with a single retained class the mean of the retained logits is the logit of that class",
-            }
-        )
-    if "retrain" not in names:
-        missing.append(
-            {
-                "metric": "places, ain, distances to retraining",
-                "why": "there is no retrained model; add retrain to config.stages",
-            }
-        )
-    if "lira" in config.metrics and not config.lira_shadows:
-        missing.append({"metric": "lira", "why": "config.audit.lira_shadows=0; set it to 16 or more (even)"})
-    if "mia2" in config.metrics and not config.shadows:
-        missing.append({"metric": "mia2", "why": "config.audit.shadows=0; set it to 5"})
-    return missing
-
-
-def embedding(title, teacher_pass, real, real_labels, synthetic, forget, threshold, seed) -> dict:
-    """Figures 1 and 3 of the paper: a t-SNE picture of the teacher's features of real and of synthetic images.
+def _picture(context, title, synthetic_pass, threshold) -> dict:
+    """Figures 1 and 3 of the paper: a t-SNE picture of the original's features of real and of synthetic images.
 
     Args:
-      teacher_pass: images uint8 -> (logits, penultimate features).
-      threshold: PreFilter's, to tell kept from filtered samples.
+      threshold: PreFilter's, which separates kept from filtered images.
     """
-    mask = checked_mask(np.isin(np.arange(int(teacher_pass(real[:1])[0].shape[1])), forget))
-    (_, real_features), (logits, features) = teacher_pass(real), teacher_pass(synthetic)
-    probability = np.asarray(jax.nn.softmax(jnp.asarray(logits)))
-    of_forget, filtered = mask[logits.argmax(axis=1)], probability[:, mask].max(axis=1) >= threshold
-    kinds = np.where(mask[real_labels], "real forgotten", "real retained").tolist()
-    kinds += np.where(
-        of_forget, "synthetic forgotten", np.where(filtered, "synthetic filtered", "synthetic kept")
-    ).tolist()
-    points = plane(np.concatenate([real_features, features]), seed)
+    mask, count, labels = context.forget_mask, context.config.embedding_images, context.data.test.labels
+    rows = embedding.picture_rows(labels, mask, count, context.seed)
+    logits, real = synthetic_pass.logits[:count], context.reference_features["original"].layers[PENULTIMATE][rows]
+    filtered = softmax(logits, axis=1)[:, mask].max(axis=1) >= threshold
+    kinds = np.where(filtered, "synthetic filtered", "synthetic kept")
+    kinds = np.where(mask[logits.argmax(axis=1)], "synthetic forgotten", kinds)
+    points = embedding.embed(np.concatenate([real, synthetic_pass.layers[PENULTIMATE][:count]]), context.seed)
     return {
         "title": title,
         "method": "t-SNE of the original's penultimate features",
-        "points": np.round(points, 2).tolist(),
-        "kind": kinds,
+        "points": points.tolist(),
+        "kind": [*np.where(mask[labels[rows]], "real forgotten", "real retained").tolist(), *kinds.tolist()],
     }
+
+
+def _measured(context, subjects, attackers, directory) -> dict[str, dict]:
+    """Every model's measurements, by name: kept ones of an earlier start, or new ones."""
+    references = {name: weights_digest(v) for name, v in context.references.items()}
+    inputs = {"references": references, "shadows": list(attackers.shadows)}
+    title = f"audit {','.join(map(str, context.forget))} seed {context.seed}"
+    order, found = {"original": 0, "retrain": 1}, {}
+    for subject in sorted(subjects, key=lambda s: order.get(s.name, 2)):
+        made_from = {
+            "format": parts.FORMAT,
+            "settings": parts.plain(context.config),
+            "weights": weights_digest(subject.variables),
+            "inputs": inputs,
+        }
+        path = parts.path_of(directory, subject.name) if directory else None
+        part = parts.kept(path, made_from) if path else None
+        if part is None:
+            began = time.perf_counter()
+            part = measure(context, subject, attackers, found) | made_from
+            if path:
+                atomic_write_json(path, part)
+            _log.info("%s: %s in %.0f s", title, subject.name, time.perf_counter() - began)
+        found[subject.name] = part
+        if interruption.requested():
+            raise interruption.Interrupted(f"{title}: saved after {subject.name}")
+    return found
+
+
+def _content(context, arch, names, found, pictures) -> dict:
+    """What `audit.json` holds."""
+    data = context.data
+    measurements = [m | {"place": _place(m, found)} for name in names for m in found[name]["measurements"]]
+    return {
+        "format": FORMAT,
+        "forget": ",".join(map(str, context.forget)),
+        "forget_names": [data.class_names[c] for c in context.forget],
+        "seed": context.seed,
+        "dataset": data.name,
+        "arch": arch,
+        "class_names": list(data.class_names),
+        "settings": parts.plain(context.config),
+        "models": names,
+        "measurements": measurements,
+        "curves": [curve for name in names for curve in found[name]["curves"]],
+        **{key: {name: found[name][key] for name in names} for key in ("confusion", "mean_prediction", "weights")},
+        "embedding": pictures,
+        "representation": [{"title": name} | part for name in names if (part := found[name]["representation"])],
+        "not_run": _not_run(context.config, names),
+    }
+
+
+def _place(measurement, found):
+    """Where a value lies between retrained (0) and original (1); None if it has no place."""
+    ends = [
+        next((m["value"] for m in found[name]["measurements"] if m["metric"] == measurement["metric"]), None)
+        for name in ("original", "retrain")
+        if name in found
+    ]
+    return metrics.place(measurement["metric"], measurement["value"], *ends) if len(ends) == 2 else None
+
+
+def _not_run(config, names):
+    missing = {family: "not among the metrics asked for" for family in metrics.FAMILIES if family not in config.metrics}
+    if "masked_head" not in names:
+        missing["masked_head"] = (
+            "with a single retained class the mean of the retained logits is the logit of that class"
+        )
+    if "retrain" not in names:
+        missing["places, ain, distances to retraining"] = "there is no retrained model"
+    if "lira" in config.metrics and not config.lira_shadows:
+        missing["lira"] = "lira_shadows is 0; set it to 16 or more (even)"
+    if "mia2" in config.metrics and not config.shadows:
+        missing["mia2"] = "shadows is 0; set it to 5"
+    return [{"metric": metric, "why": why} for metric, why in missing.items()]

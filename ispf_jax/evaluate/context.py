@@ -1,19 +1,17 @@
-"""What every measurement of an audit is given, and the record it is written to."""
+"""What every measurement of an audit is given: the data, the references, and the model with what is found of it."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import flax.linen as nn
-import jax
+import jax.numpy as jnp
 import numpy as np
 
-from ispf_jax.config import AuditConfig
-from ispf_jax.data.dataset import ArrayDataset
-from ispf_jax.evaluate import duplicates, features, relearn, sampling
-from ispf_jax.evaluate.accuracy import Evaluator
-
-WEIGHTS, TEST, TRAINING, RETRAINED = "weights only", "test images", "training data", "retrained models"
-"""Access tiers: what somebody must hold to take a measurement."""
+from ispf_jax.classifier import Network
+from ispf_jax.data.dataset import ImageData
+from ispf_jax.evaluate import duplicates, features, metrics, sampling
+from ispf_jax.evaluate.features import PENULTIMATE
+from ispf_jax.evaluate.settings import Audit
+from ispf_jax.evaluate.statistics import wilson
 
 
 @dataclass(frozen=True)
@@ -21,106 +19,106 @@ class Context:
     """What all models of an audit are measured against.
 
     Attributes:
-      train, test: the data; `images` and `labels` are the training set on the device.
       member: bool [M], the original's training split.
       forget_mask: bool [C].
       references: variables of "original" and, if there is one, "retrain".
       seed: of every random choice of images.
+      augmentation: that the original was trained with.
+      batch_size: images per forward pass.
     """
 
-    classifier: nn.Module
-    evaluator: Evaluator
-    augmentation: str
-    train: ArrayDataset
-    test: ArrayDataset
-    images: jax.Array
-    test_images: jax.Array
+    network: Network
+    data: ImageData
     member: np.ndarray
     forget_mask: np.ndarray
     references: dict[str, dict]
-    config: AuditConfig
-    seed: int
+    config: Audit
+    seed: int = 0
+    augmentation: str = "none"
+    batch_size: int = 500
 
     @property
     def forget(self) -> tuple[int, ...]:
         return tuple(np.flatnonzero(self.forget_mask).tolist())
 
     @cached_property
+    def images(self):
+        """The training images on the device."""
+        return jnp.asarray(self.data.train.images)
+
+    @cached_property
+    def test_images(self):
+        """The test images on the device."""
+        return jnp.asarray(self.data.test.images)
+
+    @cached_property
     def layers(self) -> tuple[str, ...]:
         """The layers whose features are read: `config.layers` of them, evenly from the first third to the penultimate."""
-        names = features.layer_names(self.classifier, self.references["original"], self.train.images.shape[1:])[:-1]
+        names = features.layer_names(self.network)[:-1]
         places = np.linspace(0, len(names), self.config.layers + 1)[1:-1]
-        return (*(names[int(p) - 1] for p in places if int(p) >= 1), features.PENULTIMATE)
+        return (*(names[int(p) - 1] for p in places if int(p) >= 1), PENULTIMATE)
 
     @cached_property
     def probe_rows(self) -> np.ndarray:
         """Training images that probes and neighbours learn from: class-balanced, at most `config.train_images`."""
-        rows = np.flatnonzero(self.member)
+        rows, labels = np.flatnonzero(self.member), self.data.train.labels
         if len(rows) <= self.config.train_images:
             return rows
-        smallest = np.bincount(self.train.labels[rows], minlength=self.forget_mask.size).min()
+        smallest = np.bincount(labels[rows], minlength=self.forget_mask.size).min()
         per_class = max(1, min(self.config.train_images // self.forget_mask.size, smallest))
-        return np.flatnonzero(sampling.shots(self.train.labels, self.member, per_class, self.seed))
+        return np.flatnonzero(sampling.shots(labels, self.member, per_class, self.seed))
 
     @cached_property
     def reference_features(self) -> dict[str, features.Extracted]:
         """Features of the test images in the reference models."""
-        return {name: self.extract(variables, self.test.images) for name, variables in self.references.items()}
+        return {name: self.extract(variables, self.data.test.images) for name, variables in self.references.items()}
 
     @cached_property
     def real_copies(self) -> dict[str, duplicates.Duplicates]:
-        """`copies` of real training images, as many as synthetic ones are looked at, or all: what to read those beside."""
-        count = min(self.config.synthetic_images, len(self.train))
-        return self.copies(self.train.images[sampling.draw(np.arange(len(self.train)), count, self.seed)])
+        """`copies` of real training images, as many as synthetic ones are looked at, or all, to compare those with."""
+        available = len(self.data.train)
+        rows = sampling.draw(np.arange(available), min(self.config.synthetic_images, available), self.seed)
+        images = self.data.train.images[rows]
+        return copies(images, self.extract(self.references["original"], images))
 
-    def copies(self, images) -> dict[str, duplicates.Duplicates]:
-        """Duplicates among images uint8 [N, H, W, C'] by their pixels and by the original's penultimate features."""
-        penultimate = self.extract(self.references["original"], images, (features.PENULTIMATE,)).layers[
-            features.PENULTIMATE
-        ]
-        return {
-            "pixels": duplicates.duplicates(images.reshape(len(images), -1)),
-            "features": duplicates.duplicates(penultimate),
-        }
+    def extract(self, variables, images) -> features.Extracted:
+        return features.extract(self.network, variables, images, self.layers, self.batch_size)
 
-    def extract(self, variables, images, layers=None) -> features.Extracted:
-        e = self.evaluator
-        return features.extract(self.classifier, variables, images, e.mean, e.std, layers or self.layers, e.batch_size)
 
-    def logits(self, variables, images) -> np.ndarray:
-        return self.extract(variables, images, (features.PENULTIMATE,)).logits
-
-    def of_forget(self, labels) -> np.ndarray:
-        return self.forget_mask[labels]
-
-    def relearn_setup(self) -> relearn.RelearnSetup:
-        c = self.config
-        steps = c.relearn_steps or 10 * -(-int(self.member.sum()) // c.relearn_batch)
-        return relearn.RelearnSetup(
-            self.classifier, steps, self.augmentation, self.evaluator.mean, self.evaluator.std, c.relearn_batch
-        )
+def copies(images, of_original: features.Extracted) -> dict[str, duplicates.Duplicates]:
+    """Duplicates among images uint8 [N, H, W, C'] by their pixels and by the original's penultimate features."""
+    return {
+        "pixels": duplicates.duplicates(images.reshape(len(images), -1)),
+        "features": duplicates.duplicates(of_original.layers[PENULTIMATE]),
+    }
 
 
 @dataclass
-class Record:
-    """What was found of one model; a measurement is {"model", "metric", "value", "unit", "low", "high", "n", "tier", "note"}."""
+class Subject:
+    """A model to be measured, and what was found of it.
 
-    model: str
-    measurements: list = field(default_factory=list)
-    curves: list = field(default_factory=list)
+    Attributes:
+      member: the training images it was selected on, bool [M] (the original's for a student).
+      synthetic: images of a student's generator, uint8 [N, H, W, C'].
+      synthetic_pass: the original's logits and features of them.
+    """
 
-    def add(self, metric, value, unit, tier, n=None, low=None, high=None, note=""):
-        value = None if value is None else float(value)
-        self.measurements.append(
-            {
-                "model": self.model,
-                "metric": metric,
-                "value": value,
-                "unit": unit,
-                "low": low,
-                "high": high,
-                "n": n,
-                "tier": tier,
-                "note": note,
-            }
-        )
+    name: str
+    variables: dict
+    member: np.ndarray
+    synthetic: np.ndarray | None = None
+    synthetic_pass: features.Extracted | None = None
+    measurements: list[dict] = field(default_factory=list)
+    curves: list[dict] = field(default_factory=list)
+
+    def add(self, metric: str, value, n=None, interval=(None, None), note=""):
+        """Record a value."""
+        self.measurements.append(metrics.measured(self.name, metric, value, n, interval, note))
+
+    def add_share(self, metric: str, hits, n, note=""):
+        """Record hits of n test images in percent, with their interval."""
+        hits, n = int(hits), int(n)
+        if n:
+            self.add(metric, 100 * hits / n, n, wilson(hits / n, n), note)
+        else:
+            self.add(metric, None, 0, note="no test images")

@@ -9,22 +9,20 @@ from ispf_jax.evaluate import inputs
 from ispf_jax.evaluate.sampling import draw
 
 
-def plane(features, seed: int) -> np.ndarray:
+def embed(features, seed: int) -> np.ndarray:
     """t-SNE of features [N, F] as points [N, 2]; the same seed gives the same points on the same machine.
 
     The paper does not say how its pictures were made. Perplexity 30, or a quarter of N if that is less; started from the two
     principal components. Constant features have no picture: all points lie at 0.
     """
-    features = inputs.matrix("the features of a picture", features)
+    features = inputs.finite("the features of a picture", features, 1)
     if len(features) < 4:
         raise UserError(f"{len(features)} images are too few for a picture of features; 4 or more are needed.")
     if np.ptp(features, axis=0).max() == 0:
         return np.zeros((len(features), 2))
     method = TSNE(perplexity=min(30.0, len(features) / 4), init="pca", random_state=seed)
-    with threadpool_limits(
-        1
-    ):  # a thousand short parallel loops: threads that wait for a busy core cost more than they bring
-        return method.fit_transform(features.astype(np.float32))
+    with threadpool_limits(1):  # a thousand short parallel loops: waiting for a busy core costs more than threads save
+        return np.round(method.fit_transform(features.astype(np.float32)), 2)
 
 
 def picture_rows(labels, forget_mask, count: int, seed: int) -> np.ndarray:
