@@ -1,12 +1,13 @@
-"""The only place that knows about devices and processes: one device with `jit`, several, also of several processes, with `pmap`.
+"""The only place that knows about devices and processes: one device with `jit`, several, also of several processes,
+with `pmap`.
 
-Step functions are written once, against an optional axis name. On one device the axis is None and every helper below is the
-identity; on several, each device holds its share of the batch and the helpers make sums, counts and noise global, so that a
-run gives the same numbers to rounding on any number of devices.
+Step functions are written once, against an optional axis name. On one device the axis is None and every helper below is
+the identity; on several, each device holds its share of the batch and the helpers make sums, counts and noise global,
+so that a run gives the same numbers to rounding on any number of devices.
 
-The one spelling of a gradient that is right with and without an axis (`value_and_global_grad`): every device differentiates
-its own share of a loss that is normalised by *global* counts, and the gradients are summed. Terms that every device computes
-in full from global statistics enter as a share of 1/n (`replicated_share`).
+The one spelling of a gradient that is right with and without an axis (`value_and_global_grad`): every device
+differentiates its own share of a loss that is normalised by *global* counts, and the gradients are summed. Terms that
+every device computes in full from global statistics enter as a share of 1/n (`replicated_share`).
 """
 
 import pickle
@@ -22,8 +23,8 @@ import numpy as np
 from jax import lax
 from jax.experimental import multihost_utils
 
-from ispf_jax.errors import UserError
-from ispf_jax.ops import compiler_options, convolutions
+from ispf_jax import ops
+from ispf_jax.errors import ArgumentError, UserError
 
 AXIS = "devices"
 _PATIENCE = 7 * 24 * 3600  # seconds that processes wait at the end for the first one, which audits and reports
@@ -63,34 +64,54 @@ def value_and_global_grad(loss_share, params, axis):
 
 
 _EXECUTABLES: dict = {}
-"""What has been compiled in this process: by function, setup, devices and the shapes of the arguments."""
+"""What has been compiled in this process: by function, setup, devices, convolutions and the shapes of the arguments."""
 
 
 class Program:
     """A function compiled for the shapes of its first arguments; other shapes are an error, never a new compilation.
 
     Programs with the same `key` (hashable) share what has been compiled, so that a sweep compiles every step once.
+
+    Args:
+      function: from `jax.jit` or `jax.pmap`.
+      arrange: turns the arguments of a call into those of `function`.
     """
 
-    def __init__(self, function, key=None):
-        self._function, self._key = function, key
+    def __init__(self, function, key, arrange: Callable = lambda args: args):
+        self._function, self._key, self._arrange = function, key, arrange
         self._compiled = None
 
     def prepare(self, *args) -> float:
-        """Compile for arguments like these, if that has not been done; returns the seconds it took (0 if it had been)."""
+        """Compile for arguments like these, if that has not been done; returns the seconds it took (0 if it had
+        been)."""
         if self._compiled is not None:
             return 0.0
+        args = self._arrange(args)
         leaves, structure = jax.tree.flatten(args)
-        key = (self._key or self, structure, *((np.shape(leaf), jnp.asarray(leaf).dtype) for leaf in leaves))
+        shapes = tuple((np.shape(leaf), jnp.asarray(leaf).dtype) for leaf in leaves)
+        key = (self._key, ops.describe(), structure, shapes)
         began = time.perf_counter()
         if key not in _EXECUTABLES:
-            _EXECUTABLES[key] = self._function.lower(*args).compile(compiler_options())
+            _EXECUTABLES[key] = self._function.lower(*args).compile(ops.compiler_options())
         self._compiled = _EXECUTABLES[key]
         return time.perf_counter() - began
 
     def __call__(self, *args):
         self.prepare(*args)
-        return self._compiled(*args)
+        return self._compiled(*self._arrange(args))
+
+
+class _CrewProgram:
+    """A program of `pmap` over several processes, which only its first call can compile."""
+
+    def __init__(self, function, arrange):
+        self._function, self._arrange = function, arrange
+
+    def prepare(self, *args) -> float:
+        return 0.0
+
+    def __call__(self, *args):
+        return self._function(*self._arrange(args))
 
 
 @dataclass(frozen=True)
@@ -136,7 +157,8 @@ class Devices:
         return bool(np.any(multihost_utils.process_allgather(np.array(flag)))) if self.crew else flag
 
     def replicate(self, tree):
-        """Arrays of a pytree on every local device, so that programs and evaluators can use them without further copies."""
+        """Arrays of a pytree on every local device, so that programs and evaluators can use them without further
+        copies."""
         if len(self.local) == 1:
             return jax.device_put(tree, self.local[0])
         mesh = jax.sharding.Mesh(np.array(self.local), (AXIS,))
@@ -145,75 +167,73 @@ class Devices:
     def compile(self, fn, setup, donate: int = 0):
         """A program for `fn(setup, *args, axis=...)`: `jit` on one device, `pmap` over several.
 
-        Every argument is replicated; what a device does with its own share follows from `axis`. Outputs must be the same on
-        all devices. Programs of the same function with equal setups share what is compiled.
+        Every argument is replicated; what a device does with its own share follows from `axis`. Outputs must be the
+        same on all devices. Programs of the same function with equal setups share what is compiled.
 
         Args:
           setup: hashable; what is compiled in.
           donate: number of leading arguments whose buffers the program may reuse for its outputs.
         """
-        key = (fn, setup, self, donate, convolutions())
+        key = (fn, setup, self, donate)
         if self.axis is None:
             return Program(jax.jit(partial(fn, setup, axis=None), donate_argnums=tuple(range(donate))), key)
 
         def body(_, donated, kept):
             return fn(setup, *donated, *kept, axis=self.axis)
 
-        # pmap wants one mapped argument, even where nothing but the axis index tells devices apart.
-        spread = jax.pmap(
+        def arrange(args):  # pmap wants one mapped argument, even where only the axis index differs between devices
+            return np.arange(len(self.local)), args[:donate], args[donate:]
+
+        mapped = jax.pmap(
             body, axis_name=self.axis, in_axes=(0, None, None), out_axes=None, devices=self.devices, donate_argnums=1
         )
-        return _Spread(spread if self.crew else Program(spread, key), len(self.local), donate)
+        return _CrewProgram(mapped, arrange) if self.crew else Program(mapped, key, arrange)
 
-    def check_batch(self, key: str, batch_size: int):
-        """Raise a UserError unless a global batch splits evenly over the devices."""
+    def check_batch(self, batch_size: int):
+        """Raise an ArgumentError unless a global batch splits evenly over the devices."""
         if batch_size % self.count:
-            raise UserError(
-                f"{key}={batch_size} does not divide evenly over {self.count} devices; use a multiple of {self.count}, "
-                f"set --config.devices to a divisor of {batch_size}, or give every device jobs of its own with --config.spread=jobs."
+            raise ArgumentError(
+                "batch_size",
+                f"={batch_size} does not divide evenly over {self.count} devices; use a multiple of {self.count}, or "
+                "fewer devices.",
             )
 
-
-class _Spread:
-    """A program of `pmap`, called like one of `jit`. In a crew it is compiled by its first call: pmap cannot do that earlier there."""
-
-    def __init__(self, program, count, donate):
-        self._program, self._count, self._donate = program, count, donate
-
-    def _arguments(self, args):
-        return np.arange(self._count), args[: self._donate], args[self._donate :]
-
-    def prepare(self, *args) -> float:
-        return self._program.prepare(*self._arguments(args)) if isinstance(self._program, Program) else 0.0
-
-    def __call__(self, *args):
-        return self._program(*self._arguments(args))
+    def __str__(self) -> str:
+        return f"{self.count} x {self.devices[0].device_kind}"
 
 
-def chosen_devices(count: int, spread: str) -> tuple[Devices, ...]:
-    """What works on the jobs of this process: one `Devices` with all devices ("batch"), or one per local device ("jobs").
+def choose(devices: "Devices | int | None" = None) -> Devices:
+    """The devices for one run: those given, so many of this machine (of each, if several processes share runs), or all.
 
-    Args:
-      count: how many local devices to use, 0 for all.
     Raises:
-      UserError: there are not that many, or not the same number in every process.
+      ArgumentError: there are not that many, or not the same number in every process.
     """
-    found = jax.local_devices()
-    if not 0 <= count <= len(found):
-        raise UserError(
-            f"config.devices={count}, but this machine has {len(found)} ({found[0].platform}); use 0 for all."
-        )
-    mine = found[: count or len(found)]
-    if spread == "jobs":
-        return tuple(Devices((device,)) for device in mine)
+    if isinstance(devices, Devices):
+        return devices
+    mine = local_devices(devices or 0)
     if jax.process_count() == 1:
-        return (Devices(tuple(mine)),)
-    by_process = {}
+        return Devices(mine)
+    by_process: dict[int, list] = {}
     for device in jax.devices():
         by_process.setdefault(device.process_index, []).append(device)
-    if len({len(devices) for devices in by_process.values()}) > 1:
-        raise UserError("the processes have different numbers of devices; set --config.devices to the smallest.")
-    return (Devices(tuple(d for devices in by_process.values() for d in devices[: len(mine)])),)
+    if len({len(found) for found in by_process.values()}) > 1:
+        raise ArgumentError("devices", " must be at most the smallest number of devices that any of the processes has.")
+    return Devices(tuple(d for found in by_process.values() for d in found[: len(mine)]))
+
+
+def local_devices(count: int = 0) -> tuple:
+    """The first `count` devices of this process, 0 for all; raises ArgumentError if there are not that many."""
+    found = jax.local_devices()
+    if not isinstance(count, int) or not 0 <= count <= len(found):
+        raise ArgumentError(
+            "devices", f"={count!r}, but this machine has {len(found)} ({found[0].platform}); 0 is all."
+        )
+    return tuple(found[: count or len(found)])
+
+
+def first_process() -> bool:
+    """Whether this is the only process, or the first of several that share runs: the one that writes and reports."""
+    return jax.process_index() == 0
 
 
 def join(coordinator: str = "", processes: int = 0, process: int = -1):

@@ -23,7 +23,8 @@ class NetState:
 
 @flax.struct.dataclass
 class DistillState:
-    """Everything an unlearning run needs to go on bit for bit: both networks, the key of the run and the epochs completed."""
+    """Everything an unlearning run needs to go on bit for bit: both networks, the key of the run and the epochs
+    completed."""
 
     student: NetState
     generator: NetState
@@ -56,5 +57,6 @@ def random_stream(seed: int, name: str) -> jax.Array:
 
 
 def split_seed(seed: int, stream: str) -> int:
-    """The seed of the validation split of the supervised run that has this random stream: from the first of its four keys."""
+    """The seed of the validation split of the supervised run that has this random stream: from the first of its four
+    keys."""
     return int(jax.random.bits(jax.random.split(random_stream(seed, stream), 4)[0], dtype=jnp.uint32))

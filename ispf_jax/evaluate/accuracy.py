@@ -27,28 +27,29 @@ def confusion(
     chosen = np.arange(len(labels)) if member is None else np.flatnonzero(member)
     if not len(chosen):
         return np.zeros((network.num_classes, network.num_classes), np.int64)
+    batch_size = min(batch_size, len(labels))
     # As many rows for every subset of about that size: subsets share one program.
     rows = np.full(_padded(len(chosen), len(labels), batch_size), -1, np.int32)
     rows[: len(chosen)] = chosen
     hidden = jnp.zeros(network.num_classes) if hidden is None else hidden
     kind, key = augmented
     key = jax.random.key(0) if key is None else key
-    return np.asarray(_confusion((network, batch_size, kind), variables, images, labels, rows, hidden, key)).astype(int)
+    counts = _confusion(network, kind, variables, images, labels, rows.reshape(-1, batch_size), hidden, key)
+    return np.asarray(counts).astype(np.int64)
 
 
-@partial(jax.jit, static_argnums=0)
-def _confusion(static, variables, images, labels, rows, hidden, key):
-    (network, batch_size, kind), classes = static, static[0].num_classes
+@partial(jax.jit, static_argnums=(0, 1))
+def _confusion(network, augmentation, variables, images, labels, rows, hidden, key):
+    classes = network.num_classes
 
     def body(total, batch):
         rows, key = batch
-        logits, _ = network.module.apply(variables, network.normalise(augment(kind, key, images[rows])))
+        logits, _ = network.module.apply(variables, network.normalise(augment(augmentation, key, images[rows])))
         predicted = jnp.argmax(jnp.where(hidden > 0, -jnp.inf, logits), axis=-1)
         counts = jnp.zeros((classes, classes), jnp.int32).at[labels[rows], predicted].add((rows >= 0).astype(jnp.int32))
         return total + counts, None
 
-    batches = rows.reshape(-1, batch_size)
-    total, _ = lax.scan(body, jnp.zeros((classes, classes), jnp.int32), (batches, jax.random.split(key, len(batches))))
+    total, _ = lax.scan(body, jnp.zeros((classes, classes), jnp.int32), (rows, jax.random.split(key, len(rows))))
     return total
 
 
@@ -60,7 +61,8 @@ def _padded(chosen, available, batch):
 
 @dataclass(frozen=True)
 class Accuracies:
-    """Top-1 accuracies in percent, predicted over all classes: on images of forgotten classes, of retained ones, of all."""
+    """Top-1 accuracies in percent, predicted over all classes: on images of forgotten classes, of retained ones, of
+    all."""
 
     forget: float
     retain: float

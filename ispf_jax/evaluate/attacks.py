@@ -37,7 +37,9 @@ def confidence_attacks(context: Context, subject: Subject, test_logits):
         context.forget_mask,
         context.seed,
     )
-    logits = [context.extract(subject.variables, train.images[rows]).logits for rows in (samples.members, samples.targets)]
+    logits = [
+        context.extract(subject.variables, train.images[rows]).logits for rows in (samples.members, samples.targets)
+    ]
     target_labels = train.labels[samples.targets]
     pairs = [
         (logits[0], train.labels[samples.members]),
@@ -60,7 +62,8 @@ def confidence_attacks(context: Context, subject: Subject, test_logits):
 
 
 def shadow_attack(context: Context, subject: Subject, test_logits, attacker: dict):
-    """MIA-II: in = the original's training images of all classes (a retrained model's own and the forgotten ones), out = test images."""
+    """MIA-II: in = the original's training images of all classes (a retrained model's own and the forgotten ones), out
+    = test images."""
     train, test = context.data.train, context.data.test
     rows = np.flatnonzero(subject.member | (context.member & context.forget_mask[train.labels]))
     inside, outside = sampling.same_class_counts(train.labels[rows], test.labels, context.seed)
@@ -74,8 +77,8 @@ def shadow_attack(context: Context, subject: Subject, test_logits, attacker: dic
 def lira_attack(context: Context, subject: Subject, attackers: Attackers):
     """LiRA on forgotten training images: those the original was trained on against those it was only selected on.
 
-    Of the shadow models, too, those that were trained on an image are "in" and all others "out", whether they validated on it or
-    were never given it. Images with too few models on a side are left out; which these are is chance.
+    Of the shadow models, too, those that were trained on an image are "in" and all others "out", whether they validated
+    on it or were never given it. Images with too few models on a side are left out; which these are is chance.
     """
     train, shadows = context.data.train, len(attackers.lira_member)
     forgotten = context.forget_mask[train.labels]

@@ -1,12 +1,13 @@
 """The audit of one forget set: what every model still knows of the forgotten classes, compared with its references.
 
-Original and retrained model come first: they are the two ends of the scale on which every residual measurement is placed.
+Original and retrained model come first: they are the two ends of the scale on which every residual measurement is
+placed.
 """
 
 import dataclasses
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from ispf_jax.evaluate.measure import measure
 from ispf_jax.evaluate.result import AuditResult
 from ispf_jax.evaluate.settings import Audit
 from ispf_jax.evaluate.shadow_models import Fit, train_attackers
-from ispf_jax.forget import forget_ids
-from ispf_jax.methods import post_filter
+from ispf_jax.filters import post_filter
+from ispf_jax.forget import forget_set, joined
+from ispf_jax.models import CLASSIFIERS
 from ispf_jax.runtime import interruption
 from ispf_jax.runtime.atomic import atomic_write_json
 from ispf_jax.runtime.provenance import weights_digest
@@ -39,8 +41,8 @@ _log = logging.getLogger(__name__)
 def audit(
     models: Mapping[str, Any],
     data: ImageData,
+    forget: int | str | Iterable[int | str],
     *,
-    forget: Sequence[int | str],
     original: Classifier,
     retrained: Classifier | None = None,
     seed: int = 0,
@@ -48,33 +50,35 @@ def audit(
     fit: Fit | None = None,
     **settings,
 ) -> AuditResult:
-    """Measure what models still know of the classes they were made to forget, compared with the original and with retraining.
+    """Measure what models still know of the classes they were made to forget, compared with the original and with
+    retraining.
 
-    Two ways of merely hiding a class are measured as well: "masked_head" and, if a model has a generator, "retrained_head".
+    Two ways of merely hiding a class are measured as well: "masked_head" and, if a model has a generator,
+    "retrained_head".
 
     Args:
-      models: what unlearning returned, by name: classifiers, or objects with a classifier as attribute `classifier` and a method
-        `sample(count, seed)` for synthetic images, uint8 [N, H, W, C]. All have the original's network.
+      models: what unlearning returned, by name: classifiers, or objects with a classifier as attribute `classifier` and
+        a method `sample(count, seed)` for synthetic images, uint8 [N, H, W, C]. All have the original's network.
       data: training and test images of all classes.
       forget: ids or names of the forgotten classes.
-      original: the model before unlearning. Its `origin` may say how it was trained: on which images ("train_split", bool [M];
-        default: all), with which augmentation ("augment"; default: none).
+      original: the model before unlearning. Where its `origin["split"]` says which images it was trained on
+        (`training.Split`), attacks use these only; otherwise all.
       retrained: a model that was trained without the forgotten classes, likewise.
       seed: of all random choices of images.
       directory: where every model's measurements are kept, so that an interrupted audit can go on; None: nowhere.
       fit: trains a shadow model, see `shadow_models.Fit`. Without it the metrics "mia2" and "lira" are left out.
-      settings: fields of `settings.Audit`, such as `metrics=("accuracy", "relearn")`, or all of them as `config`; `batch_size`,
-        images per forward pass.
+      settings: fields of `settings.Audit`, such as `metrics=("accuracy", "relearn")`, or all of them as `config`. Also
+        `augmentation`, used where a model is trained again ("none"), and `batch_size`, images per forward pass (500).
 
     Raises:
       ArgumentError: an argument does not fit the others.
       UserError: there are too few images, or a model's predictions are NaN or infinite.
       runtime.interruption.Interrupted: a signal asked to stop; with a directory the models measured so far are saved.
     """
-    batch_size = min(settings.pop("batch_size", 500), max(1, len(data.test)))
+    batch_size, augmentation = settings.pop("batch_size", 500), settings.pop("augmentation", "none")
     directory, config = Path(directory) if directory else None, _checked(settings, fit)
     _check_models(models, data, original, retrained)
-    forget_mask = np.isin(np.arange(data.num_classes), forget_ids(forget, data.class_names))
+    forget_mask = np.isin(np.arange(data.num_classes), forget_set(forget, data.class_names))
     if directory:
         config = parts.prepare(directory, config)
     context = Context(
@@ -85,14 +89,13 @@ def audit(
         {"original": original.variables} | ({"retrain": retrained.variables} if retrained else {}),
         config,
         seed,
-        original.origin.get("augment", "none"),
-        batch_size,
+        augmentation,
+        min(batch_size, max(1, len(data.test))),
     )
     subjects, pictures = _subjects(context, models, retrained)
     attackers = train_attackers(context, fit) if fit else Attackers()
     measured = _measured(context, subjects, attackers, directory)
-    arch = original.origin.get("arch", type(original.module).__name__.lower())
-    content = _content(context, arch, [s.name for s in subjects], measured, pictures)
+    content = _content(context, [s.name for s in subjects], measured, pictures)
     if directory:
         atomic_write_json(directory / "audit.json", content)
     return AuditResult(content)
@@ -100,15 +103,16 @@ def audit(
 
 def _checked(settings, fit) -> Audit:
     """The settings; without `fit` less the metrics that need shadow models."""
-    config = dataclasses.replace(settings.get("config", Audit()), **{k: v for k, v in settings.items() if k != "config"})
-    unknown = [name for name in config.metrics if name not in metrics.FAMILIES]
-    needy = [name for name in settings.get("metrics", ()) if name in metrics.NEED_SHADOWS]
-    if unknown or isinstance(config.metrics, str):
-        raise ArgumentError("metrics", f"={config.metrics!r} must be a tuple of {', '.join(metrics.FAMILIES)}.")
-    if needy and not fit:
-        raise ArgumentError("metrics", f": {' and '.join(needy)} must have `fit`, a function that trains shadow models.")
-    without = () if fit else metrics.NEED_SHADOWS
-    return dataclasses.replace(config, metrics=tuple(name for name in config.metrics if name not in without))
+    explicit = "metrics" in settings
+    config = dataclasses.replace(settings.pop("config", None) or Audit(), **settings)
+    needy = [name for name in config.metrics if name in metrics.NEED_SHADOWS]
+    if fit or not needy:
+        return config
+    if explicit:
+        raise ArgumentError(
+            "metrics", f": {' and '.join(needy)} must have `fit`, a function that trains shadow models."
+        )
+    return dataclasses.replace(config, metrics=tuple(name for name in config.metrics if name not in needy))
 
 
 def _check_models(models, data, original, retrained):
@@ -124,7 +128,8 @@ def _check_models(models, data, original, retrained):
 
 def _train_split(classifier, data) -> np.ndarray:
     """Bool [M], the training images that a classifier was trained on."""
-    member = np.asarray(classifier.origin.get("train_split", np.ones(len(data.train), bool))).astype(bool)
+    split = classifier.origin.get("split")
+    member = np.ones(len(data.train), bool) if split is None else np.asarray(split.train).astype(bool)
     if member.shape != (len(data.train),):
         raise ArgumentError("original", f" was trained on a split of {member.size} images, not of {len(data.train)}.")
     return member
@@ -155,7 +160,8 @@ def _subjects(context, models, retrained) -> tuple[list[Subject], list[dict]]:
 
 
 def _retrained_head(context, synthetic_pass) -> dict:
-    """The original with a new head, fitted to PostFilter's target on synthetic images: no data, nothing but the head changed."""
+    """The original with a new head, fitted to PostFilter's target on synthetic images: no data, nothing but the head
+    changed."""
     target = post_filter(synthetic_pass.logits, context.forget_mask.astype(np.float32))
     return baseline.retrained_head(
         context.references["original"], synthetic_pass.layers[PENULTIMATE], np.asarray(target)
@@ -187,7 +193,7 @@ def _measured(context, subjects, attackers, directory) -> dict[str, dict]:
     """Every model's measurements, by name: kept ones of an earlier start, or new ones."""
     references = {name: weights_digest(v) for name, v in context.references.items()}
     inputs = {"references": references, "shadows": list(attackers.shadows)}
-    title = f"audit {','.join(map(str, context.forget))} seed {context.seed}"
+    title = f"audit {joined(context.forget, ',')} seed {context.seed}"
     order, found = {"original": 0, "retrain": 1}, {}
     for subject in sorted(subjects, key=lambda s: order.get(s.name, 2)):
         made_from = {
@@ -210,13 +216,14 @@ def _measured(context, subjects, attackers, directory) -> dict[str, dict]:
     return found
 
 
-def _content(context, arch, names, found, pictures) -> dict:
+def _content(context, names, found, pictures) -> dict:
     """What `audit.json` holds."""
-    data = context.data
+    data, kind = context.data, type(context.network.module)
+    arch = next((name for name, classifier in CLASSIFIERS.items() if classifier is kind), kind.__name__)
     measurements = [m | {"place": _place(m, found)} for name in names for m in found[name]["measurements"]]
     return {
         "format": FORMAT,
-        "forget": ",".join(map(str, context.forget)),
+        "forget": joined(context.forget, ","),
         "forget_names": [data.class_names[c] for c in context.forget],
         "seed": context.seed,
         "dataset": data.name,

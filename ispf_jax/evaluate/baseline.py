@@ -1,4 +1,5 @@
-"""Cheap ways of hiding a class that every audit is compared with: they change the head alone and leave the features as they are."""
+"""Cheap ways of hiding a class that every audit is compared with: they change the head alone and leave the features as
+they are."""
 
 from functools import partial
 
@@ -14,10 +15,11 @@ from ispf_jax.losses import kl_divergence
 
 
 def masked_head(variables, forget_mask) -> dict:
-    """The original with its forgotten logits cut off: each becomes the mean of the retained logits, by the rows of the head alone.
+    """The original with its forgotten logits cut off: each becomes the mean of the retained logits, by the rows of the
+    head alone.
 
-    A mean is never above the maximum, so forgotten classes are no longer predicted (but for exact ties), retained ones exactly as
-    before. Unlike a bias of minus infinity it is an ordinary head, which can be relearned.
+    A mean is never above the maximum, so forgotten classes are no longer predicted (but for exact ties), retained ones
+    exactly as before. Unlike a bias of minus infinity it is an ordinary head, which can be relearned.
     """
     mask, head = np.asarray(forget_mask).astype(bool), variables["params"]["classifier"]
     if np.count_nonzero(~mask) < 2:
@@ -29,16 +31,17 @@ def masked_head(variables, forget_mask) -> dict:
 
 
 def retrained_head(variables, features, target_logits, steps: int = 200) -> dict:
-    """The original with a new linear head on its frozen features of synthetic images, trained on the method's target distribution.
+    """The original with a new linear head on its frozen features of synthetic images, trained on the method's target
+    distribution.
 
-    Minimises the mean KL(softmax(target) || softmax(W x + b)) over all images at once with L-BFGS from W = 0, b = 0, in one
-    compiled program. The problem is convex, so where it starts decides nothing; features are standardised for the optimiser and
-    the scaling is folded into the head.
+    Minimises the mean KL(softmax(target) || softmax(W x + b)) over all images at once with L-BFGS from W = 0, b = 0, in
+    one compiled program. The problem is convex, so where it starts decides nothing; features are standardised for the
+    optimiser and the scaling is folded into the head.
 
     Args:
       variables: of the original model.
-      features: its penultimate features of synthetic images, [N, F]; target_logits: [N, C], for instance the teacher's logits
-        after `methods.post_filter`.
+      features: its penultimate features of synthetic images, [N, F]; target_logits: [N, C], for instance the teacher's
+        logits after `methods.post_filter`.
     """
     features = inputs.finite("the features of the synthetic images", features, 1)
     targets = inputs.finite("the target logits", target_logits, 2)

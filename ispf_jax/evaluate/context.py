@@ -53,7 +53,8 @@ class Context:
 
     @cached_property
     def layers(self) -> tuple[str, ...]:
-        """The layers whose features are read: `config.layers` of them, evenly from the first third to the penultimate."""
+        """The layers whose features are read: `config.layers` of them, evenly from the first third to the
+        penultimate."""
         names = features.layer_names(self.network)[:-1]
         places = np.linspace(0, len(names), self.config.layers + 1)[1:-1]
         return (*(names[int(p) - 1] for p in places if int(p) >= 1), PENULTIMATE)

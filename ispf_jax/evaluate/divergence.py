@@ -13,7 +13,8 @@ EPS = 1e-12
 
 
 def kl(p, q) -> np.ndarray:
-    """KL(p || q) = sum_c p_c log((p_c + eps) / (q_c + eps)) over the last axis, nats, eps = 1e-12 (so at most about 27.6)."""
+    """KL(p || q) = sum_c p_c log((p_c + eps) / (q_c + eps)) over the last axis, nats, eps = 1e-12 (so at most about
+    27.6)."""
     return np.maximum(np.sum(p * np.log((p + EPS) / (q + EPS)), axis=-1), 0.0)
 
 
@@ -48,10 +49,11 @@ def relative_distance(params, reference_params) -> float | None:
 
 
 def barrier(loss: Callable, start, end, points: int = 11) -> float:
-    """Linear-interpolation barrier max_a [L((1 - a) w_0 + a w_1) - (1 - a) L(w_0) - a L(w_1)] on `points` equidistant a in 0..1.
+    """Linear-interpolation barrier max_a [L((1 - a) w_0 + a w_1) - (1 - a) L(w_0) - a L(w_1)] on `points` equidistant a
+    in 0..1.
 
-    0 or more, in the unit of the loss; 0: linearly connected, as a network is with its fine-tuned copies. Batch-norm statistics
-    are interpolated like the weights, not re-estimated: that needs no data, and can make barriers higher.
+    0 or more, in the unit of the loss; 0: linearly connected, as a network is with its fine-tuned copies. Batch-norm
+    statistics are interpolated like the weights, not re-estimated: that needs no data, and can make barriers higher.
 
     Args:
       loss: variables -> loss (a float), for instance the mean cross entropy on test images.

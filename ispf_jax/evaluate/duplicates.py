@@ -1,4 +1,5 @@
-"""How many of a generator's images are copies of one another: a collapsed generator teaches little, whatever its loss says."""
+"""How many of a generator's images are copies of one another: a collapsed generator teaches little, whatever its loss
+says."""
 
 from typing import NamedTuple
 
@@ -12,7 +13,8 @@ NEAR = 0.1
 
 
 class Duplicates(NamedTuple):
-    """Copies among n images: equal to another one in every value, or no further from one than `NEAR` times the typical distance."""
+    """Copies among n images: equal to another one in every value, or no further from one than `NEAR` times the typical
+    distance."""
 
     exact: int
     near: int
@@ -22,9 +24,9 @@ class Duplicates(NamedTuple):
 def duplicates(values, near: float = NEAR) -> Duplicates:
     """Count copies among the rows of values [N, F]: pixels, or features of a network.
 
-    The limit is relative, so the unit of the values and their number do not matter; unlike a fixed distance it also finds the
-    generator that varies everything a little. Compare with the same count on as many real images: nearest neighbours come closer
-    as N grows. UserError for fewer than two rows, NaN or infinite values.
+    The limit is relative, so the unit of the values and their number do not matter; unlike a fixed distance it also
+    finds the generator that varies everything a little. Compare with the same count on as many real images: nearest
+    neighbours come closer as N grows. UserError for fewer than two rows, NaN or infinite values.
     """
     values = inputs.finite("the images to compare", values, 1)
     if len(values) < 2:

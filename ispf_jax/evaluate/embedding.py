@@ -12,8 +12,8 @@ from ispf_jax.evaluate.sampling import draw
 def embed(features, seed: int) -> np.ndarray:
     """t-SNE of features [N, F] as points [N, 2]; the same seed gives the same points on the same machine.
 
-    The paper does not say how its pictures were made. Perplexity 30, or a quarter of N if that is less; started from the two
-    principal components. Constant features have no picture: all points lie at 0.
+    The paper does not say how its pictures were made. Perplexity 30, or a quarter of N if that is less; started from
+    the two principal components. Constant features have no picture: all points lie at 0.
     """
     features = inputs.finite("the features of a picture", features, 1)
     if len(features) < 4:

@@ -1,4 +1,5 @@
-"""What a network's layers hold: features of all depths in one compiled pass, and how alike two representations are (CKA)."""
+"""What a network's layers hold: features of all depths in one compiled pass, and how alike two representations are
+(CKA)."""
 
 from functools import cache, partial
 from typing import NamedTuple
@@ -42,10 +43,12 @@ def layer_names(network: Network) -> tuple[str, ...]:
 
 
 def extract(network: Network, variables, images, layers=None, batch_size: int = 500) -> Extracted:
-    """Logits and features of uint8 images [N, H, W, C] in eval mode, in batches of a fixed shape: compiles once per network.
+    """Logits and features of uint8 images [N, H, W, C] in eval mode, in batches of a fixed shape: compiles once per
+    network.
 
-    A layer's feature is its batch norm's output, rectified as the network goes on with it, averaged over positions. In the
-    AllCNN the last one thus is the penultimate feature; inside a residual block it is the branch before the addition.
+    A layer's feature is its batch norm's output, rectified as the network goes on with it, averaged over positions. In
+    the AllCNN the last one thus is the penultimate feature; inside a residual block it is the branch before the
+    addition.
 
     Args:
       layers: names from `layer_names`; None: all.
@@ -66,11 +69,12 @@ def extract(network: Network, variables, images, layers=None, batch_size: int = 
 
 
 def linear_cka(first, second) -> float | None:
-    """Linear centred kernel alignment of features [N, F] and [N, G] of the same images, 0..1 (Kornblith et al. 2019, Eq. 7).
+    """Linear centred kernel alignment of features [N, F] and [N, G] of the same images, 0..1 (Kornblith et al. 2019,
+    Eq. 7).
 
-    ||Y^T X||_F^2 / (||X^T X||_F ||Y^T Y||_F) with columns centred; 1 for representations that are equal up to rotation, scale
-    and shift. With few images it is biased upwards (unrelated features give about sqrt(F G) / N): compare values at the same N
-    only. None, undefined, if one representation is constant.
+    ||Y^T X||_F^2 / (||X^T X||_F ||Y^T Y||_F) with columns centred; 1 for representations that are equal up to rotation,
+    scale and shift. With few images it is biased upwards (unrelated features give about sqrt(F G) / N): compare values
+    at the same N only. None, undefined, if one representation is constant.
     """
     first = inputs.finite("the features of the first model", first, 1)
     second = inputs.finite("the features of the second model", second, 1)

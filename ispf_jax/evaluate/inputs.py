@@ -1,4 +1,5 @@
-"""What every measurement checks before it computes: an audit of a broken model must not print what looks like a number."""
+"""What every measurement checks before it computes: an audit of a broken model must not print what looks like a
+number."""
 
 import numpy as np
 

@@ -1,7 +1,8 @@
 """LiRA, the per-example likelihood-ratio attack (Carlini et al. 2022).
 
-Population attacks ask whether members look different on average; this one asks, for every single image, whether the model under
-attack behaves like models that have seen *this* image or like models that have not. Statistic: `signals.scaled_confidence`.
+Population attacks ask whether members look different on average; this one asks, for every single image, whether the
+model under attack behaves like models that have seen *this* image or like models that have not. Statistic:
+`signals.scaled_confidence`.
 """
 
 import numpy as np
@@ -18,9 +19,11 @@ FEWEST = 2
 
 
 def halves(num_images: int, shadows: int, seed: int) -> np.ndarray:
-    """Images that LiRA's shadow models are given: bool [shadows, num_images], every image to exactly half of the models.
+    """Images that LiRA's shadow models are given: bool [shadows, num_images], every image to exactly half of the
+    models.
 
-    Models come in pairs that share the images out between them, so what a model is given does not depend on how many there are.
+    Models come in pairs that share the images out between them, so what a model is given does not depend on how many
+    there are.
     """
     if shadows < 4 or shadows % 2:
         raise ArgumentError("lira_shadows", f"={shadows} must be 0 (no LiRA) or an even number, 4 or more.")
@@ -33,7 +36,8 @@ def halves(num_images: int, shadows: int, seed: int) -> np.ndarray:
 def fittable(member) -> np.ndarray:
     """Bool [N], images with shadow models enough, of member bool [K, N], on both sides.
 
-    A model trains on a part of what it is given and validates on the rest, so by chance an image may have been trained on by too few.
+    A model trains on a part of what it is given and validates on the rest, so by chance an image may have been trained
+    on by too few.
     """
     seen = np.sum(member, axis=0)
     return np.minimum(seen, len(member) - seen) >= FEWEST
@@ -43,10 +47,11 @@ def online_scores(target, shadows, member, pooled: bool = False) -> np.ndarray:
     """log N(t; in) - log N(t; out) per example in nats, [N]: higher means more like a model that has seen it.
 
     Args:
-      target: statistic of the model under attack, [N]; shadows: [K, N]; member: bool [K, N], which shadows were trained on the
+      target: statistic of the model under attack, [N]; shadows: [K, N]; member: bool [K, N], which shadows were trained
+        on the
         image: at least `FEWEST` of them, and not more than all but as many.
-      pooled: one standard deviation over all examples (each around its own mean) instead of one per example: better below about
-        64 shadows.
+      pooled: one standard deviation over all examples (each around its own mean) instead of one per example: better
+        below about 64 shadows.
     """
     target = inputs.finite("statistics of the attacked model", target)
     shadows, member = inputs.finite("the shadow statistics", shadows, 1), np.asarray(member).astype(bool)
@@ -59,8 +64,8 @@ def online_scores(target, shadows, member, pooled: bool = False) -> np.ndarray:
 def roc_summary(scores, truth) -> tuple[float, float, float]:
     """(area under the ROC curve in 0..1, true-positive rates in percent at 1 % and at 0.1 % false positives).
 
-    Examples of equal score are answered alike, so a constant score gives 0.5, 0 and 0. With fewer than 100 or 1000 negatives the
-    rates mean "without a single false positive".
+    Examples of equal score are answered alike, so a constant score gives 0.5, 0 and 0. With fewer than 100 or 1000
+    negatives the rates mean "without a single false positive".
 
     Args:
       scores: [N]; truth: bool [N].

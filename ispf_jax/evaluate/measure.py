@@ -25,8 +25,8 @@ HEADS_ONLY = ("masked_head", "retrained_head")
 def measure(context: Context, subject: Subject, attackers: Attackers, parts: dict) -> dict:
     """Measure one model; `parts` holds the finished parts of "original" and "retrain".
 
-    UserError if no test image is of a forgotten class, or if the model's predictions are NaN or infinite: the accuracy of such a
-    model would look like a number.
+    UserError if no test image is of a forgotten class, or if the model's predictions are NaN or infinite: the accuracy
+    of such a model would look like a number.
     """
     families = context.config.metrics
     forgotten = inputs.forgotten_rows("test images", context.data.test.labels, context.forget_mask)
@@ -123,7 +123,8 @@ def _features(context, subject, test):
 
 
 def _few_shot_probes(context, subject, train, labels, test):
-    """Linear probes on k images per class, mean over `PROBE_DRAWS` draws: where any features suffice for all data, these still tell."""
+    """Linear probes on k images per class, mean over `PROBE_DRAWS` draws: where any features suffice for all data,
+    these still tell."""
     test_labels, everything = context.data.test.labels, np.ones(len(labels), bool)
     forgotten = context.forget_mask[test_labels]
     for k in context.config.shots:

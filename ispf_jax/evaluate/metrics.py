@@ -1,4 +1,5 @@
-"""All that is known of each metric, once: what it asks, its unit, what it needs, where it is placed, how readers see it."""
+"""All that is known of each metric, once: what it asks, its unit, what it needs, where it is placed, how readers see
+it."""
 
 import re
 from dataclasses import dataclass
@@ -6,7 +7,8 @@ from functools import cache, partial
 from typing import Any
 
 FAMILIES = ("accuracy", "mia1", "mia2", "relearn", "features", "divergence", "lira")
-"""What `metrics=` of an audit may name; accuracies are always measured, duplicates wherever there are synthetic images."""
+"""What `metrics=` of an audit may name; accuracies are always measured, duplicates wherever there are synthetic
+images."""
 
 NEED_SHADOWS = ("mia2", "lira")
 
@@ -28,9 +30,10 @@ class Metric:
       unit: of its values; "" for a plain number.
       tier: what is needed to measure it, one of `TIERS`.
       placed: whether values are placed between retrained (0) and original (1).
-      kind: "accuracy"; "residue" (how much of the class can be had back from the finished features or weights); "layers" (the
-        same, read from an earlier layer); "closeness" (to retraining or to the original); "paper" (the paper's own); "attack";
-        "classes" (one number per class); "generator" (about synthetic images); "other" (unknown here).
+      kind: "accuracy"; "residue" (how much of the class can be had back from the finished features or weights);
+        "layers" (the same, read from an earlier layer); "closeness" (to retraining or to the original); "paper" (the
+        paper's own); "attack"; "classes" (one number per class); "generator" (about synthetic images); "other" (unknown
+        here).
       digits: shown after the point.
       verdict: whether it is one of the few that a summary shows.
     """
@@ -86,9 +89,7 @@ METRICS = {
     "relearn/retain": _relearn(
         "Relearn, retained", _AGAIN + "images of retained classes alone: does it come back by itself?", verdict=True
     ),
-    "cka_original": _cka(
-        "CKA to original", "similarity of features to the original's (linear CKA)", tier=TEST
-    ),
+    "cka_original": _cka("CKA to original", "similarity of features to the original's (linear CKA)", tier=TEST),
     "cka_retrain": _cka(
         "CKA to retrained", "similarity of features to the retrained model's (linear CKA)", tier=RETRAINED
     ),
@@ -105,7 +106,11 @@ METRICS = {
         "L2 to original", "distance of the weights to the original's, relative", unit="ratio", tier=WEIGHTS
     ),
     "barrier": _distance(
-        "Barrier to original", "rise of the loss on the straight line to the original", unit="nats", tier=TEST, placed=False
+        "Barrier to original",
+        "rise of the loss on the straight line to the original",
+        unit="nats",
+        tier=TEST,
+        placed=False,
     ),
     "relearn_steps": _paper(
         "Steps to relearn",
@@ -146,17 +151,18 @@ METRICS = {
     "lira/tpr#": _lira("LiRA TPR at {} %", "per-example attack, true positives at so many false positives", digits=2),
     "duplicates/exact": _copies("Exact duplicates", "synthetic images that equal another one in every pixel"),
     "duplicates/pixels": _copies(
-        "Near-duplicates, pixels",
-        "synthetic images with another one within a tenth of the median distance, in pixels",
+        "Near-duplicates, pixels", "synthetic images with another one within a tenth of the median distance, in pixels"
     ),
     "duplicates/features": _copies("Near-duplicates, features", "the same in the original's penultimate features"),
 }
-"""Metrics by name, "#" for a number, or by the part before the "/" where a layer or a kind follows; in the order of all tables."""
+"""Metrics by name, "#" for a number, or by the part before the "/" where a layer or a kind follows; in the order of all
+tables."""
 
 
 @cache
 def find(name: str) -> tuple[str, str, str]:
-    """(key of `METRICS` or "", number in the name, what follows the key) of a name such as "probe_shots5/penultimate"."""
+    """(key of `METRICS` or "", number in the name, what follows the key) of a name such as
+    "probe_shots5/penultimate"."""
     if name in METRICS:
         return name, "", ""
     for head, rest in ((name, ""), (name.partition("/")[0], name.partition("/")[2])):
@@ -176,7 +182,8 @@ class Measurement:
       value: None where the metric is not defined; the note says why.
       low, high: 95 % interval, None if there is none; n: examples it was counted on.
       tier: what the number needed, see `TIERS`.
-      place: (value - retrained) / (original - retrained): 0 like retrained, 1 like the original; None where these do not differ.
+      place: (value - retrained) / (original - retrained): 0 like retrained, 1 like the original; None where these do
+        not differ.
     """
 
     model: str
@@ -192,7 +199,8 @@ class Measurement:
 
 
 def place(name: str, value, original, retrained) -> float | None:
-    """(value - retrained) / (original - retrained): 0 like the retrained model, 1 like the original, or beyond one of them.
+    """(value - retrained) / (original - retrained): 0 like the retrained model, 1 like the original, or beyond one of
+    them.
 
     None if the metric is not placed, one of the three is None, or the ends differ by no more than `EPS`.
     """

@@ -1,8 +1,10 @@
 """MIA-I: the share of forgotten training images that an attacker takes for images the model never saw.
 
-The attacker is a support-vector machine on one number, the confidence in the true label. It is fitted to the model under attack
+The attacker is a support-vector machine on one number, the confidence in the true label. It is fitted to the model
+under attack
 itself: members are retained training images, non-members test images (the protocol of Fan et al. 2024, SalUn, and its
-descendants). It saturates: any model that gives the forgotten class no confidence gets 0 or 100, a masked output included.
+descendants). It saturates: any model that gives the forgotten class no confidence gets 0 or 100, a masked output
+included.
 """
 
 from typing import NamedTuple
@@ -13,13 +15,14 @@ from sklearn.svm import SVC
 from ispf_jax.errors import ArgumentError, UserError
 from ispf_jax.evaluate import inputs
 from ispf_jax.evaluate.sampling import draw
+from ispf_jax.evaluate.settings import MIA1_PROTOCOLS
 
-PROTOCOLS = ("salun", "unsc")
 BINS = 256
 
 
 class Samples(NamedTuple):
-    """Which images the attack uses: indices into the training images (members, targets) and the test images (non-members)."""
+    """Which images the attack uses: indices into the training images (members, targets) and the test images
+    (non-members)."""
 
     members: np.ndarray
     nonmembers: np.ndarray
@@ -31,19 +34,21 @@ def choose_samples(protocol, train_labels, member, original_member, test_labels,
 
     "salun": equally many (n) members and non-members, n = min(retained test images, retained training images); members
     are drawn from the retained training images, non-members from the *retained* test images.
-    "unsc": members are drawn from the retained training images, as many as there are test and validation images together (or all,
+    "unsc": members are drawn from the retained training images, as many as there are test and validation images
+      together (or all,
     if fewer); non-members are all test images, forgotten classes included.
     Both: the targets are all forgotten images of the original's training split.
 
     Args:
-      train_labels: int [M]; member: bool [M], the training split of the model under attack: the original's for a student, its own
-        for a retrained model; original_member: bool [M], the original's; test_labels: int [T]; forget_mask: [C]; seed: int.
+      train_labels: int [M]; member: bool [M], the training split of the model under attack: the original's for a
+        student, its own for a retrained model; original_member: bool [M], the original's; test_labels: int [T];
+        forget_mask: [C]; seed: int.
 
     Raises:
       UserError: unknown protocol, no targets, no members or no non-members.
     """
-    if protocol not in PROTOCOLS:
-        raise ArgumentError("mia1_protocol", f"={protocol!r} must be one of {', '.join(PROTOCOLS)}.")
+    if protocol not in MIA1_PROTOCOLS:
+        raise ArgumentError("mia1_protocol", f"={protocol!r} must be one of {', '.join(MIA1_PROTOCOLS)}.")
     forgotten, test_forgotten = (np.asarray(forget_mask).astype(bool)[labels] for labels in (train_labels, test_labels))
     inputs.same_length(train_labels=forgotten, member=member, original_member=original_member)
     retained, targets = np.flatnonzero(member & ~forgotten), np.flatnonzero(original_member & forgotten)
@@ -61,11 +66,12 @@ def choose_samples(protocol, train_labels, member, original_member, test_labels,
 
 
 def called_unseen(member, nonmember, target, exact_up_to: int = 2000) -> np.ndarray | None:
-    """Bool per target, whether SVC(C=3, RBF, gamma="auto" = 1) on confidences takes it for a non-member; MIA-I is their share.
+    """Bool per target, whether SVC(C=3, RBF, gamma="auto" = 1) on confidences takes it for a non-member; MIA-I is their
+    share.
 
-    The exact machine takes quadratic time and more. With more than `exact_up_to` training points the confidences are counted in
-    256 bins per side, and a machine with weighted points (bin centre, weight = count) is fitted: the same optimisation problem
-    for confidences that are off by at most 1/512.
+    The exact machine takes quadratic time and more. With more than `exact_up_to` training points the confidences are
+    counted in 256 bins per side, and a machine with weighted points (bin centre, weight = count) is fitted: the same
+    optimisation problem for confidences that are off by at most 1/512.
 
     Args:
       member, nonmember, target: confidences in the true label, [.] in 0..1.

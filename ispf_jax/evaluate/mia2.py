@@ -1,7 +1,9 @@
-"""MIA-II: a membership attack that is trained on shadow models (Shokri et al. 2017), scored by F1 on the model under attack.
+"""MIA-II: a membership attack that is trained on shadow models (Shokri et al. 2017), scored by F1 on the model under
+attack.
 
-The paper fixes only that there are several shadow models and that the score is F1; everything else here is our protocol, stated
-in each function. The value is not better when higher or lower: it is compared with the retrained model's.
+The paper fixes only that there are several shadow models and that the score is F1; everything else here is our
+protocol, stated in each function. The value is not better when higher or lower: it is compared with the retrained
+model's.
 """
 
 from functools import partial
@@ -33,12 +35,12 @@ def halves(num_images: int, shadows: int, seed: int) -> np.ndarray:
 def train_attacker(signals, member, seed: int, epochs: int = 50) -> dict:
     """Fit the attack network, sigmoid(W2 relu(W1 s + b1) + b2) with 64 hidden units, to signals of the shadow models.
 
-    Adam with binary cross entropy. A tenth of either side is held out; the parameters after the epoch with the lowest held-out
-    loss are kept, which is early stopping without a patience to choose. All epochs are one compiled program.
+    Adam with binary cross entropy. A tenth of either side is held out; the parameters after the epoch with the lowest
+    held-out loss are kept, which is early stopping without a patience to choose. All epochs are one compiled program.
 
     Args:
-      signals: [N, S], `signals.sorted_softmax` of every shadow model on all images; member: bool [N], whether the shadow was
-        trained on the image.
+      signals: [N, S], `signals.sorted_softmax` of every shadow model on all images; member: bool [N], whether the
+        shadow was trained on the image.
 
     Returns:
       Its parameters.

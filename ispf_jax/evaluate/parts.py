@@ -1,7 +1,7 @@
 """The files of an audit: one with each model's measurements, so that an interrupted audit goes on with the next model.
 
-With the measurements stands what they were made from: the settings and the hashes of the model, of the references it was compared
-with and of the shadow models. Where one of these has changed, or is unknown, the model is measured again.
+With the measurements stands what they were made from: the settings and the hashes of the model, of the references it
+was compared with and of the shadow models. Where one of these has changed, or is unknown, the model is measured again.
 """
 
 import dataclasses
@@ -27,7 +27,8 @@ def plain(config: Audit) -> dict:
 def prepare(directory: Path, config: Audit) -> Audit:
     """Make the directory; returns the settings, with the metrics of an earlier start too if nothing else differs.
 
-    Where more differs, the earlier measurements are moved into a directory `earlier1`, `earlier2`, ... which no report reads.
+    Where more differs, the earlier measurements are moved into a directory `earlier1`, `earlier2`, ... which no report
+    reads.
     """
     directory.mkdir(parents=True, exist_ok=True)
     earlier = _earlier(directory)

@@ -1,7 +1,9 @@
-"""How much of the forgotten class a simple reader finds in frozen features: linear probe, nearest neighbours, class means.
+"""How much of the forgotten class a simple reader finds in frozen features: linear probe, nearest neighbours, class
+means.
 
-Each reader learns from labelled training features of *all* classes and predicts the classes of test features. What a probe of the
-retrained model finds is no residue: the features of other classes describe the forgotten one too. The distance to it counts.
+Each reader learns from labelled training features of *all* classes and predicts the classes of test features. What a
+probe of the retrained model finds is no residue: the features of other classes describe the forgotten one too. The
+distance to it counts.
 """
 
 import warnings
@@ -22,8 +24,8 @@ NEIGHBOURS = 5
 def linear_probe(train, labels, test, max_iterations: int = 1000) -> tuple[np.ndarray, bool]:
     """(classes predicted for the test features, whether the fit had converged), by multinomial logistic regression.
 
-    Features are standardised by the training set (constant ones become 0). Minimises the sum of cross entropies + ||W||^2 / 2
-    (scikit-learn's `LogisticRegression`, L-BFGS).
+    Features are standardised by the training set (constant ones become 0). Minimises the sum of cross entropies +
+    ||W||^2 / 2 (scikit-learn's `LogisticRegression`, L-BFGS).
 
     Args:
       train: [N, F]; labels: int [N]; test: [T, F].
@@ -39,7 +41,8 @@ def linear_probe(train, labels, test, max_iterations: int = 1000) -> tuple[np.nd
 
 
 def nearest_neighbours(train, labels, test, k: int = NEIGHBOURS) -> np.ndarray:
-    """Majority of the `k` training features with the highest cosine similarity; ties go to the larger sum of similarities.
+    """Majority of the `k` training features with the highest cosine similarity; ties go to the larger sum of
+    similarities.
 
     A feature vector of zeros has similarity 0 to everything.
     """
@@ -55,10 +58,12 @@ def nearest_neighbours(train, labels, test, k: int = NEIGHBOURS) -> np.ndarray:
 
 
 def prototype_head(variables, train, labels, forget_mask) -> dict:
-    """Variables whose head has new rows for the forgotten classes, made from class means; retained rows stay as they are.
+    """Variables whose head has new rows for the forgotten classes, made from class means; retained rows stay as they
+    are.
 
-    With m the mean of all class means, the new row is (mean_f - m), scaled to the mean norm of the retained rows, and its bias
-    makes the logit at m the mean of the retained logits there: a class that has just been added, without any training.
+    With m the mean of all class means, the new row is (mean_f - m), scaled to the mean norm of the retained rows, and
+    its bias makes the logit at m the mean of the retained logits there: a class that has just been added, without any
+    training.
 
     Args:
       variables: {"params": {..., "classifier": {"kernel" [F, C], "bias" [C]}}, ...}.

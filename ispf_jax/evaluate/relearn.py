@@ -1,4 +1,5 @@
-"""Relearning: how fast a model gets the forgotten class back when it is trained on it again, and the anamnesis index (AIN).
+"""Relearning: how fast a model gets the forgotten class back when it is trained on it again, and the anamnesis index
+(AIN).
 
 Anamnesis index: Chundawat et al. 2023. The whole curve is measured, because one threshold crossing is a noisy number.
 """
@@ -46,12 +47,13 @@ class Subset(NamedTuple):
 
 
 def relearn_curve(setup: RelearnSetup, variables, train: Subset, test: Subset, seed: int) -> tuple[float, ...]:
-    """Train a copy of a model and measure its accuracy on test images before and after every step, in one compiled program.
+    """Train a copy of a model and measure its accuracy on test images before and after every step, in one compiled
+    program.
 
-    Cross entropy over all logits, batch norm in train mode, evaluation in eval mode. Training and test sets are masks over all
-    images, so all sets share one program per network and shape of the data. With fewer images than a batch, the batch has that
-    many (and the program that many rows, rounded up to a power of two: few shots are cheap). Order and augmentation follow from
-    the seed and the set alone: every model sees the same batches.
+    Cross entropy over all logits, batch norm in train mode, evaluation in eval mode. Training and test sets are masks
+    over all images, so all sets share one program per network and shape of the data. With fewer images than a batch,
+    the batch has that many (and the program that many rows, rounded up to a power of two: few shots are cheap). Order
+    and augmentation follow from the seed and the set alone: every model sees the same batches.
 
     Args:
       variables: {"params", "batch_stats"} of the model; not changed.
@@ -85,8 +87,8 @@ def anamnesis_index(student, gold, target: float) -> tuple[float | None, str]:
     Near 1 like retraining; far below 1, knowledge is left; above 1, harder to relearn.
 
     Returns:
-      (index, what the end of a curve made of it): "exact", "at least" (the student never gets there), "at most" (the retrained
-      model never does) or "undefined" (both: the index is None).
+      (index, what the end of a curve made of it): "exact", "at least" (the student never gets there), "at most" (the
+      retrained model never does) or "undefined" (both: the index is None).
     """
     inputs.same_length(curve_of_the_model=student, curve_of_the_retrained_model=gold)
     (s, s_reached), (g, g_reached) = steps_to_reach(student, target), steps_to_reach(gold, target)
@@ -100,9 +102,7 @@ def _curve(setup, batch, variables, train, test, key):
     """Accuracy before the first step and after every step, [1 + steps], percent."""
     network, size = setup.network, train.member.size
     members = jnp.sum(train.member)
-    training = SupervisedSetup(
-        network.module, optim.adam(0.9, 0.999), batch, setup.augmentation, network.mean, network.std
-    )
+    training = SupervisedSetup(network, optim.adam(0.9, 0.999), batch, setup.augmentation)
     steps_per_epoch = -(-members // batch)
     start = TrainState(new_net(variables, training.optimizer), key, jnp.int32(0))
     accuracy_of = _accuracy(network, test)

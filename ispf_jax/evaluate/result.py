@@ -14,8 +14,9 @@ class AuditResult:
     """What an audit found.
 
     Attributes:
-      content: everything, as `audit.json` has it: "measurements", relearning "curves", the "confusion" of the forgotten classes,
-        the "mean_prediction" on their test images, pictures of features, hashes of "weights", settings, and what was "not_run".
+      content: everything, as `audit.json` has it: "measurements", relearning "curves", the "confusion" of the forgotten
+        classes, the "mean_prediction" on their test images, pictures of features, hashes of "weights", settings, and
+        what was "not_run".
     """
 
     content: dict[str, Any]

@@ -29,7 +29,8 @@ def shots(labels, member, k: int, seed: int) -> np.ndarray:
 
 
 def same_class_counts(first, second, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices into two lists of labels with equally many examples of every class: as many as the smaller side has, at random.
+    """Indices into two lists of labels with equally many examples of every class: as many as the smaller side has, at
+    random.
 
     UserError if the two have no class in common.
     """

@@ -1,4 +1,5 @@
-"""What a membership attack looks at: functions of a model's logits, one value (or vector) per example. NumPy, float64."""
+"""What a membership attack looks at: functions of a model's logits, one value (or vector) per example. NumPy,
+float64."""
 
 import numpy as np
 from scipy.special import log_softmax, logsumexp, softmax, xlogy
@@ -25,7 +26,8 @@ def modified_entropy(logits, labels) -> np.ndarray:
 
     0 for a certain and right prediction, large for a certain and wrong one. The code that circulates in unlearning
     repositories sums over all classes or swaps the two probabilities; this one is the definition. Probabilities are
-    bounded below by the smallest normal float64 before the logarithm, so a certain wrong answer gives about 1400 at most.
+    bounded below by the smallest normal float64 before the logarithm, so a certain wrong answer gives about 1400 at
+    most.
     """
     logits, labels = inputs.labelled(logits, labels)
     p = softmax(logits, axis=-1)
@@ -43,7 +45,8 @@ def sorted_softmax(logits) -> np.ndarray:
 
 
 def scaled_confidence(logits, labels, bound: float = 50.0) -> np.ndarray:
-    """log(p_y / (1 - p_y)) = z_y - logsumexp_{i != y} z_i, [N]: LiRA's statistic, nearly normal (Carlini et al. 2022, Eq. 7).
+    """log(p_y / (1 - p_y)) = z_y - logsumexp_{i != y} z_i, [N]: LiRA's statistic, nearly normal (Carlini et al. 2022,
+    Eq. 7).
 
     Clipped to +-`bound`, so that a logit that was masked with a huge negative number does not swamp a Gaussian fit.
     """

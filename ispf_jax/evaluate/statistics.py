@@ -22,8 +22,8 @@ class Interval(NamedTuple):
 def wilson(share: float, n: int) -> Interval:
     """Wilson's score interval (1927) of a share 0..1 of `n` examples, which need not be a whole number of them.
 
-    Centre (p + z^2/2n) / (1 + z^2/n), half width z sqrt(p(1-p)/n + z^2/4n^2) / (1 + z^2/n). Unlike the normal approximation it
-    is not empty at 0 or 1. UserError for n = 0 or a share outside 0..1.
+    Centre (p + z^2/2n) / (1 + z^2/n), half width z sqrt(p(1-p)/n + z^2/4n^2) / (1 + z^2/n). Unlike the normal
+    approximation it is not empty at 0 or 1. UserError for n = 0 or a share outside 0..1.
     """
     if n <= 0 or not 0 <= share <= 1:
         raise UserError(f"A share of {share:g} of {n} examples has no interval.")
@@ -37,9 +37,9 @@ def wilson(share: float, n: int) -> Interval:
 def mean_share(percents, n: int) -> Interval:
     """Interval of the mean of `percents`: shares of the same `n` examples, one for each of some random draws.
 
-    Two chances decide the mean: which examples there are (Wilson's interval at the mean; several draws on the same examples do
-    not narrow it) and which draws were made (Student's t interval of their mean). Distances to the limits add in squares
-    (MOVER, Zou & Donner 2008). UserError for fewer than two draws.
+    Two chances decide the mean: which examples there are (Wilson's interval at the mean; several draws on the same
+    examples do not narrow it) and which draws were made (Student's t interval of their mean). Distances to the limits
+    add in squares (MOVER, Zou & Donner 2008). UserError for fewer than two draws.
     """
     percents = np.asarray(percents, np.float64)
     if percents.size < 2:

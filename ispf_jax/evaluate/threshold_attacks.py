@@ -1,7 +1,8 @@
 """Membership attacks that need no training: a threshold on one number per image, or whether the prediction is right.
 
-They ask what MIA-I asks of a support-vector machine (is the forgotten image taken for one that was never seen?), with the metrics
-of Song & Mittal (2021, "Systematic Evaluation of Privacy Risks of Machine Learning Models", Section 4) in place of the confidence.
+They ask what MIA-I asks of a support-vector machine (is the forgotten image taken for one that was never seen?), with
+the metrics of Song & Mittal (2021, "Systematic Evaluation of Privacy Risks of Machine Learning Models", Section 4) in
+place of the confidence.
 """
 
 import numpy as np
@@ -13,9 +14,9 @@ def threshold_attack(member, nonmember, target) -> float | None:
     """Percentage of the targets that the best threshold calls unseen; smaller values (entropies) mean seen.
 
     The threshold lies half-way between two neighbouring values of members and non-members, where (true positives + true
-    negatives) / 2 is largest (the smallest such place). One threshold serves all classes: a separate one for the forgotten class,
-    as Song & Mittal have for every class, would need images of it that the model is known to have seen or not, and whether it
-    still knows them is the question.
+    negatives) / 2 is largest (the smallest such place). One threshold serves all classes: a separate one for the
+    forgotten class, as Song & Mittal have for every class, would need images of it that the model is known to have seen
+    or not, and whether it still knows them is the question.
 
     Args:
       member, nonmember, target: one value per image, [.].

@@ -19,3 +19,21 @@ __all__ = [
     "only_xla",
     "upsampled_conv",
 ]
+
+from contextlib import contextmanager
+
+from ispf_jax.ops import conv as _conv
+
+
+@contextmanager
+def using(name):
+    old = _conv._chosen
+    choose_convolutions(name)
+    try:
+        yield
+    finally:
+        _conv._chosen = old
+
+
+def describe():
+    return convolutions()

@@ -35,10 +35,12 @@ def ensure_writable(directory: str | os.PathLike) -> Path:
 
 
 def atomic_write_bytes(path: str | os.PathLike, data: bytes) -> Path:
-    """Write `data` to `path` by way of a temporary file beside it, so that the old content stays until the new is complete.
+    """Write `data` to `path` by way of a temporary file beside it, so that the old content stays until the new is
+    complete.
 
     Raises:
-      StorageError: if the file cannot be written (no directory, no permission, disk full); the old content is untouched.
+      StorageError: if the file cannot be written (no directory, no permission, disk full); the old content is
+        untouched.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")

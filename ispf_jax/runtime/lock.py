@@ -1,4 +1,5 @@
-"""One run per work directory: two that write the same checkpoints would spoil both. Runs that share out jobs may share it."""
+"""One run per work directory: two that write the same checkpoints would spoil both. Runs that share out jobs may
+share it."""
 
 import fcntl
 import os

@@ -50,8 +50,8 @@ RESULT_FIELDS = (
     "generator_steps",
     "images_synthesised",
 )
-"""What every row holds, in the order of the columns. `forget` is "3" or "1,7", accuracies are in percent. Further fields may
-follow: `epoch` of the selected checkpoint, `access` (what the result used beyond the weights),
+"""What every row holds, in the order of the columns. `forget` is "3" or "1,7", accuracies are in percent. Further
+fields may follow: `epoch` of the selected checkpoint, `access` (what the result used beyond the weights),
 `computed` (on what devices, with whose convolutions), ..."""
 
 STAGES = ("original", "retrain", "unlearn")
@@ -126,7 +126,8 @@ def set_aside(path: Path, error: Exception) -> None:
 
 
 def write_results(workdir: str | os.PathLike, rows: Iterable[Row], provenance: dict[str, Any] | None = None) -> None:
-    """Write `results.json` (an object with `rows` and `provenance`) and `results.csv`, each atomically, in `row_order`."""
+    """Write `results.json` (an object with `rows` and `provenance`) and `results.csv`, each atomically, in
+    `row_order`."""
     rows = sorted(rows, key=row_order)
     extra = sorted({field for row in rows for field in row} - set(RESULT_FIELDS))
     fields = [*RESULT_FIELDS, *extra]

@@ -1,8 +1,8 @@
 """Checkpoints with Orbax behind a small store: what a stage needs to go on, and what others need of it.
 
-One directory per stage and job, one step per saved epoch, the last two kept. A step has four items: `state` (everything training
-carries), `last` and `best` (network variables alone, so that nobody needs the optimiser to use a network) and `meta` (JSON).
-Arrays are saved from and restored to the host, so a checkpoint does not know how many devices wrote it.
+One directory per stage and job, one step per saved epoch, the last two kept. A step has four items: `state` (everything
+training carries), `last` and `best` (network variables alone, so that nobody needs the optimiser to use a network) and
+`meta` (JSON). Arrays are saved from and restored to the host, so a checkpoint does not know how many devices wrote it.
 """
 
 import logging
