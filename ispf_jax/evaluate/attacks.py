@@ -27,44 +27,33 @@ class Attackers:
 
 def confidence_attacks(context: Context, subject: Subject, test_logits):
     """MIA-I, per forgotten class if there are several, and the threshold attacks on the same images."""
-    train, test, member = context.data.train, context.data.test, context.member
-    samples = mia1.choose_samples(
-        context.config.mia1_protocol,
-        train.labels,
-        subject.member,
-        member,
-        test.labels,
-        context.forget_mask,
-        context.seed,
+    train, test, split = context.train, context.test, (subject.member, context.member)
+    labels = train.labels, test.labels
+    chosen = mia1.choose_samples(context.config.mia1_protocol, *labels, *split, context.forget_mask, context.seed)
+    members, targets = (
+        (context.extract(subject.variables, train.images[rows]).logits, train.labels[rows])
+        for rows in (chosen.members, chosen.targets)
     )
-    logits = [
-        context.extract(subject.variables, train.images[rows]).logits for rows in (samples.members, samples.targets)
-    ]
-    target_labels = train.labels[samples.targets]
-    pairs = [
-        (logits[0], train.labels[samples.members]),
-        (test_logits[samples.nonmembers], test.labels[samples.nonmembers]),
-        (logits[1], target_labels),
-    ]
-    unseen = mia1.called_unseen(*(signals.confidence(*pair) for pair in pairs))
+    sides = members, (test_logits[chosen.nonmembers], test.labels[chosen.nonmembers]), targets
+    unseen, n = mia1.called_unseen(*(signals.confidence(*side) for side in sides)), len(chosen.targets)
     note = "saturates: 0 or 100 for any model that gives the class no confidence"
-    subject.add("mia1", None if unseen is None else 100 * np.mean(unseen), target_labels.size, note=note)
-    classes = np.unique(target_labels)
+    subject.add("mia1", None if unseen is None else 100 * np.mean(unseen), n, note=note)
+    classes = np.unique(targets[1])
     for c in classes if classes.size > 1 else ():
-        of_class = target_labels == c
+        of_class = targets[1] == c
         percent = None if unseen is None else 100 * np.mean(unseen[of_class])
         subject.add(f"mia1/class{c}", percent, int(of_class.sum()))
     for name, signal in (("entropy", signals.entropy), ("mentropy", signals.modified_entropy)):
-        percent = threshold_attacks.threshold_attack(*(signal(*pair) for pair in pairs))
+        percent = threshold_attacks.threshold_attack(*(signal(*side) for side in sides))
         note = "no threshold tells members from non-members" if percent is None else ""
-        subject.add(f"mia1_{name}", percent, target_labels.size, note=note)
-    subject.add("mia1_correctness", threshold_attacks.correctness_attack(*pairs[2]), target_labels.size)
+        subject.add(f"mia1_{name}", percent, n, note=note)
+    subject.add("mia1_correctness", threshold_attacks.correctness_attack(*targets), n)
 
 
 def shadow_attack(context: Context, subject: Subject, test_logits, attacker: dict):
-    """MIA-II: in = the original's training images of all classes (a retrained model's own and the forgotten ones), out
-    = test images."""
-    train, test = context.data.train, context.data.test
+    """MIA-II. Inside: the original's training images of all classes (of a retrained model its own and the forgotten
+    ones), outside: test images, equally many of every class."""
+    train, test = context.train, context.test
     rows = np.flatnonzero(subject.member | (context.member & context.forget_mask[train.labels]))
     inside, outside = sampling.same_class_counts(train.labels[rows], test.labels, context.seed)
     logits = [context.extract(subject.variables, train.images[rows[inside]]).logits, test_logits[outside]]
@@ -80,16 +69,14 @@ def lira_attack(context: Context, subject: Subject, attackers: Attackers):
     Of the shadow models, too, those that were trained on an image are "in" and all others "out", whether they validated
     on it or were never given it. Images with too few models on a side are left out; which these are is chance.
     """
-    train, shadows = context.data.train, len(attackers.lira_member)
+    train, shadows = context.train, len(attackers.lira_member)
     forgotten = context.forget_mask[train.labels]
     rows = np.flatnonzero(forgotten & lira.fittable(attackers.lira_member))
     truth, values = context.member[rows], (None, None, None)
     note = f"{shadows} shadow models, {np.count_nonzero(~truth)} forgotten images outside the training split"
     if left_out := np.count_nonzero(forgotten) - rows.size:
-        note += (
-            f"; {left_out} of {np.count_nonzero(forgotten)} left out: fewer than {lira.FEWEST} shadow models were, or were not, "
-            "trained on them"
-        )
+        note += f"; {left_out} of {np.count_nonzero(forgotten)} left out, with fewer than {lira.FEWEST} shadow models "
+        note += "that were, or were not, trained on them"
     if truth.any() and not truth.all():
         logits = context.extract(subject.variables, train.images[rows]).logits
         statistic = signals.scaled_confidence(logits, train.labels[rows])

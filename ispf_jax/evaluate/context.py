@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ispf_jax.classifier import Network
-from ispf_jax.data.dataset import ImageData
-from ispf_jax.evaluate import duplicates, features, metrics, sampling
-from ispf_jax.evaluate.features import PENULTIMATE
+from ispf_jax.data.dataset import ArrayDataset, ImageData
+from ispf_jax.evaluate import accuracy, duplicates, features, inputs, metrics, sampling
+from ispf_jax.evaluate.features import PENULTIMATE, Extracted
 from ispf_jax.evaluate.settings import Audit
 from ispf_jax.evaluate.statistics import wilson
 
@@ -23,7 +23,7 @@ class Context:
       forget_mask: bool [C].
       references: variables of "original" and, if there is one, "retrain".
       seed: of every random choice of images.
-      augmentation: that the original was trained with.
+      augmentation: used where a model is trained again.
       batch_size: images per forward pass.
     """
 
@@ -38,23 +38,26 @@ class Context:
     batch_size: int = 500
 
     @property
-    def forget(self) -> tuple[int, ...]:
-        return tuple(np.flatnonzero(self.forget_mask).tolist())
+    def train(self) -> ArrayDataset:
+        return self.data.train
+
+    @property
+    def test(self) -> ArrayDataset:
+        return self.data.test
 
     @cached_property
-    def images(self):
-        """The training images on the device."""
-        return jnp.asarray(self.data.train.images)
+    def device_images(self):
+        """Training and test images on the device."""
+        return jnp.asarray(self.train.images), jnp.asarray(self.test.images)
 
     @cached_property
-    def test_images(self):
-        """The test images on the device."""
-        return jnp.asarray(self.data.test.images)
+    def test_forgotten(self) -> np.ndarray:
+        """Bool [T], the test images of forgotten classes."""
+        return inputs.forgotten_rows("test images", self.test.labels, self.forget_mask)
 
     @cached_property
     def layers(self) -> tuple[str, ...]:
-        """The layers whose features are read: `config.layers` of them, evenly from the first third to the
-        penultimate."""
+        """The layers whose features are read: `config.layers` of them, evenly up to the penultimate."""
         names = features.layer_names(self.network)[:-1]
         places = np.linspace(0, len(names), self.config.layers + 1)[1:-1]
         return (*(names[int(p) - 1] for p in places if int(p) >= 1), PENULTIMATE)
@@ -62,36 +65,39 @@ class Context:
     @cached_property
     def probe_rows(self) -> np.ndarray:
         """Training images that probes and neighbours learn from: class-balanced, at most `config.train_images`."""
-        rows, labels = np.flatnonzero(self.member), self.data.train.labels
+        rows, classes = np.flatnonzero(self.member), self.forget_mask.size
         if len(rows) <= self.config.train_images:
             return rows
-        smallest = np.bincount(labels[rows], minlength=self.forget_mask.size).min()
-        per_class = max(1, min(self.config.train_images // self.forget_mask.size, smallest))
-        return np.flatnonzero(sampling.shots(labels, self.member, per_class, self.seed))
+        smallest = np.bincount(self.train.labels[rows], minlength=classes).min()
+        per_class = max(1, min(self.config.train_images // classes, smallest))
+        return np.flatnonzero(sampling.shots(self.train.labels, self.member, per_class, self.seed))
 
     @cached_property
-    def reference_features(self) -> dict[str, features.Extracted]:
+    def reference_features(self) -> dict[str, Extracted]:
         """Features of the test images in the reference models."""
-        return {name: self.extract(variables, self.data.test.images) for name, variables in self.references.items()}
+        return {name: self.extract(variables, self.test.images) for name, variables in self.references.items()}
 
     @cached_property
     def real_copies(self) -> dict[str, duplicates.Duplicates]:
         """`copies` of real training images, as many as synthetic ones are looked at, or all, to compare those with."""
-        available = len(self.data.train)
-        rows = sampling.draw(np.arange(available), min(self.config.synthetic_images, available), self.seed)
-        images = self.data.train.images[rows]
+        count = min(self.config.synthetic_images, len(self.train))
+        images = self.train.images[sampling.draw(np.arange(len(self.train)), count, self.seed)]
         return copies(images, self.extract(self.references["original"], images))
 
-    def extract(self, variables, images) -> features.Extracted:
+    def extract(self, variables, images) -> Extracted:
+        """Logits and features of images."""
         return features.extract(self.network, variables, images, self.layers, self.batch_size)
 
+    def confusion(self, variables) -> np.ndarray:
+        """Counts [C, C] on the test images."""
+        images, batch_size = self.device_images[1], self.batch_size
+        return accuracy.confusion(self.network, variables, images, self.test.labels, batch_size=batch_size)
 
-def copies(images, of_original: features.Extracted) -> dict[str, duplicates.Duplicates]:
+
+def copies(images, of_original: Extracted) -> dict[str, duplicates.Duplicates]:
     """Duplicates among images uint8 [N, H, W, C'] by their pixels and by the original's penultimate features."""
-    return {
-        "pixels": duplicates.duplicates(images.reshape(len(images), -1)),
-        "features": duplicates.duplicates(of_original.layers[PENULTIMATE]),
-    }
+    spaces = {"pixels": images.reshape(len(images), -1), "features": of_original.layers[PENULTIMATE]}
+    return {name: duplicates.duplicates(values) for name, values in spaces.items()}
 
 
 @dataclass
@@ -108,7 +114,7 @@ class Subject:
     variables: dict
     member: np.ndarray
     synthetic: np.ndarray | None = None
-    synthetic_pass: features.Extracted | None = None
+    synthetic_pass: Extracted | None = None
     measurements: list[dict] = field(default_factory=list)
     curves: list[dict] = field(default_factory=list)
 
@@ -116,9 +122,9 @@ class Subject:
         """Record a value."""
         self.measurements.append(metrics.measured(self.name, metric, value, n, interval, note))
 
-    def add_share(self, metric: str, hits, n, note=""):
-        """Record hits of n test images in percent, with their interval."""
-        hits, n = int(hits), int(n)
+    def add_share(self, metric: str, hits, note=""):
+        """Record the share of hits (bool [N], or (hits, N)) of test images in percent, with its interval."""
+        hits, n = hits if isinstance(hits, tuple) else (int(np.sum(hits)), len(hits))
         if n:
             self.add(metric, 100 * hits / n, n, wilson(hits / n, n), note)
         else:

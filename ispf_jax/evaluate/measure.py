@@ -11,8 +11,6 @@ import numpy as np
 import optax
 
 from ispf_jax.evaluate import attacks, divergence, embedding, features, inputs, probes, relearn, sampling
-from ispf_jax.evaluate.accuracy import confusion
-from ispf_jax.evaluate.attacks import Attackers
 from ispf_jax.evaluate.context import Context, Subject, copies
 from ispf_jax.evaluate.features import PENULTIMATE
 from ispf_jax.evaluate.statistics import mean_share
@@ -22,15 +20,14 @@ HEADS_ONLY = ("masked_head", "retrained_head")
 """Baselines whose features are the original's."""
 
 
-def measure(context: Context, subject: Subject, attackers: Attackers, parts: dict) -> dict:
+def measure(context: Context, subject: Subject, attackers: attacks.Attackers, parts: dict) -> dict:
     """Measure one model; `parts` holds the finished parts of "original" and "retrain".
 
     UserError if no test image is of a forgotten class, or if the model's predictions are NaN or infinite: the accuracy
     of such a model would look like a number.
     """
-    families = context.config.metrics
-    forgotten = inputs.forgotten_rows("test images", context.data.test.labels, context.forget_mask)
-    test = context.reference_features.get(subject.name) or context.extract(subject.variables, context.data.test.images)
+    families, forgotten = context.config.metrics, context.test_forgotten
+    test = context.reference_features.get(subject.name) or context.extract(subject.variables, context.test.images)
     inputs.finite(f"the logits of {subject.name}", test.logits, 2)
     counts = _accuracy(context, subject)
     if "mia1" in families:
@@ -42,9 +39,9 @@ def measure(context: Context, subject: Subject, attackers: Attackers, parts: dic
     if "features" in families:
         _features(context, subject, test)
     if "divergence" in families:
-        _divergence(context, subject, test.logits[forgotten], forgotten)
+        _divergence(context, subject, test.logits[forgotten])
     if "relearn" in families:
-        _relearn(context, subject, forgotten, parts)
+        _relearn(context, subject, parts)
     if subject.synthetic is not None and len(subject.synthetic) > 1:
         _duplicates(context, subject)
     return {
@@ -56,20 +53,12 @@ def measure(context: Context, subject: Subject, attackers: Attackers, parts: dic
     }
 
 
-def _confusion(context, variables):
-    """Counts [C, C] on the test images, and right ones and all of them by true class."""
-    counts = confusion(
-        context.network, variables, context.test_images, context.data.test.labels, batch_size=context.batch_size
-    )
-    return counts, np.diag(counts), counts.sum(axis=1)
-
-
 def _accuracy(context, subject):
-    counts, hits, totals = _confusion(context, subject.variables)
-    for name, classes in (("forget", context.forget_mask), ("retain", ~context.forget_mask), ("overall", slice(None))):
-        subject.add_share(f"accuracy/{name}", hits[classes].sum(), totals[classes].sum())
-    for c in range(len(counts)):
-        subject.add_share(f"accuracy/class{c}", hits[c], totals[c])
+    counts = context.confusion(subject.variables)
+    hits, totals = np.diag(counts), counts.sum(axis=1)
+    groups = {"forget": context.forget_mask, "retain": ~context.forget_mask, "overall": slice(None)}
+    for name, classes in (groups | {f"class{c}": c for c in range(len(counts))}).items():
+        subject.add_share(f"accuracy/{name}", (int(hits[classes].sum()), int(totals[classes].sum())))
     return counts
 
 
@@ -88,7 +77,7 @@ def _representation(context, subject, test):
 
     Baselines that only change the head have the original's picture.
     """
-    count, labels = context.config.embedding_images, context.data.test.labels
+    count, labels = context.config.embedding_images, context.test.labels
     if not count or subject.name in HEADS_ONLY:
         return None
     rows = embedding.picture_rows(labels, context.forget_mask, count, context.seed)
@@ -97,62 +86,56 @@ def _representation(context, subject, test):
 
 
 def _features(context, subject, test):
-    rows, test_labels = context.probe_rows, context.data.test.labels
-    labels, forgotten = context.data.train.labels[rows], context.forget_mask[test_labels]
-    train = context.extract(subject.variables, context.data.train.images[rows])
-
-    def add_reader(metric, predicted, note=""):
-        """Share of the forgotten classes' test images that get their own class."""
-        subject.add_share(metric, np.sum(predicted[forgotten] == test_labels[forgotten]), forgotten.sum(), note)
-
+    labels, wanted = context.train.labels[context.probe_rows], context.test.labels[context.test_forgotten]
+    train = context.extract(subject.variables, context.train.images[context.probe_rows])
     for layer in context.layers:
-        predicted, converged = probes.linear_probe(train.layers[layer], labels, test.layers[layer])
-        add_reader(f"probe/{layer}", predicted, "" if converged else "the fit had not converged")
-        add_reader(f"knn/{layer}", probes.nearest_neighbours(train.layers[layer], labels, test.layers[layer]))
+        arguments = train.layers[layer], labels, test.layers[layer]
+        predicted, converged = probes.linear_probe(*arguments)
+        note = "" if converged else "the fit had not converged"
+        subject.add_share(f"probe/{layer}", predicted[context.test_forgotten] == wanted, note)
+        subject.add_share(f"knn/{layer}", probes.nearest_neighbours(*arguments)[context.test_forgotten] == wanted)
         for name, reference in context.reference_features.items():
             alike = features.linear_cka(test.layers[layer], reference.layers[layer])
-            subject.add(f"cka_{name}/{layer}", alike, len(test_labels))
-    _few_shot_probes(context, subject, train.layers[PENULTIMATE], labels, test.layers[PENULTIMATE])
+            subject.add(f"cka_{name}/{layer}", alike, len(context.test))
+    train, test = train.layers[PENULTIMATE], test.layers[PENULTIMATE]
+    _few_shot_probes(context, subject, train, labels, test)
     k = min(20, *np.bincount(labels, minlength=context.forget_mask.size).tolist())
     chosen = sampling.shots(labels, np.ones(len(labels), bool), k, context.seed)
-    penultimate = train.layers[PENULTIMATE][chosen]
-    head = probes.prototype_head(subject.variables, penultimate, labels[chosen], context.forget_mask)
-    _, hits, totals = _confusion(context, head)
-    note = f"{k} images per class, no training"
-    subject.add_share(f"prototype/{k}", hits[context.forget_mask].sum(), totals[context.forget_mask].sum(), note)
+    head = probes.prototype_head(subject.variables, train[chosen], labels[chosen], context.forget_mask)
+    counts = context.confusion(head)[context.forget_mask]
+    hits = int(counts[:, context.forget_mask].diagonal().sum())
+    subject.add_share(f"prototype/{k}", (hits, int(counts.sum())), f"{k} images per class, no training")
 
 
 def _few_shot_probes(context, subject, train, labels, test):
-    """Linear probes on k images per class, mean over `PROBE_DRAWS` draws: where any features suffice for all data,
-    these still tell."""
-    test_labels, everything = context.data.test.labels, np.ones(len(labels), bool)
-    forgotten = context.forget_mask[test_labels]
+    """Linear probes on k images per class, mean over several draws: where any features suffice for all data, these
+    still tell."""
+    forgotten, everything = context.test_forgotten, np.ones(len(labels), bool)
     for k in context.config.shots:
         if k > np.bincount(labels).min():
             continue
-        shares = []
+        shares, n = [], int(forgotten.sum())
         for d in range(PROBE_DRAWS):
             drawn = sampling.shots(labels, everything, k, context.seed + d)
-            predicted, _ = probes.linear_probe(train[drawn], labels[drawn], test)
-            shares.append(100 * np.mean(predicted[forgotten] == test_labels[forgotten]))
-        note, n = f"mean of {PROBE_DRAWS} draws of {k} image(s) per class", int(forgotten.sum())
+            predicted, _ = probes.linear_probe(train[drawn], labels[drawn], test[forgotten])
+            shares.append(100 * np.mean(predicted == context.test.labels[forgotten]))
+        note = f"mean of {PROBE_DRAWS} draws of {k} image(s) per class"
         subject.add(f"probe_shots{k}/{PENULTIMATE}", np.mean(shares), n, mean_share(shares, n), note)
 
 
-def _divergence(context, subject, forgotten_logits, forgotten):
-    original, config, test = context.references["original"], context.config, context.data.test
+def _divergence(context, subject, forgotten_logits):
+    original, config, test = context.references["original"], context.config, context.test
     subject.add("l2_original", divergence.relative_distance(subject.variables["params"], original["params"]))
     if "retrain" in context.references:
-        reference, n = context.reference_features["retrain"].logits[forgotten], len(forgotten_logits)
+        reference, n = context.reference_features["retrain"].logits[context.test_forgotten], len(forgotten_logits)
         kl, total_variation = divergence.predictive_divergence(reference, forgotten_logits)
         subject.add("kl_retrain", kl, n, note="KL(retrained || model) of mean predictions")
         subject.add("tv_retrain", total_variation, n)
     if config.barrier_points:
-        count = min(config.barrier_images, len(test))
-        rows = sampling.draw(np.arange(len(test)), count, context.seed)
+        rows = sampling.draw(np.arange(len(test)), min(config.barrier_images, len(test)), context.seed)
         loss = partial(_mean_loss, context.network, images=test.images[rows], labels=test.labels[rows])
         rise = divergence.barrier(loss, original, subject.variables, config.barrier_points)
-        subject.add("barrier", rise, count, note="linear interpolation to the original")
+        subject.add("barrier", rise, len(rows), note="linear interpolation to the original")
 
 
 @partial(jax.jit, static_argnums=0)
@@ -161,24 +144,23 @@ def _mean_loss(network, variables, images, labels):
     return jnp.mean(optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels))
 
 
-def _relearn(context, subject, evaluated, parts):
-    config, labels = context.config, context.data.train.labels
-    steps = config.relearn_steps or 10 * -(-int(context.member.sum()) // config.relearn_batch)
+def _relearn(context, subject, parts):
+    config, labels, member = context.config, context.train.labels, context.member
+    steps = config.relearn_steps or 10 * -(-int(member.sum()) // config.relearn_batch)
     setup = relearn.RelearnSetup(context.network, steps, context.augmentation, config.relearn_batch)
-    test = relearn.Subset(context.test_images, context.data.test.labels, evaluated)
+    train_images, test_images = context.device_images
+    test = relearn.Subset(test_images, context.test.labels, context.test_forgotten)
     forgotten = context.forget_mask[labels]
-    kinds = {"all": context.member, "forget": context.member & forgotten, "retain": context.member & ~forgotten}
-    smallest = np.bincount(labels[context.member], minlength=context.forget_mask.size).min()
-    for k in config.shots:
-        if k <= smallest:
-            kinds[f"shots{k}"] = sampling.shots(labels, context.member, k, context.seed)
-    for kind, member in kinds.items():
-        train = relearn.Subset(context.images, labels, member)
+    kinds = {"all": member, "forget": member & forgotten, "retain": member & ~forgotten}
+    smallest = np.bincount(labels[member], minlength=context.forget_mask.size).min()
+    kinds |= {f"shots{k}": sampling.shots(labels, member, k, context.seed) for k in config.shots if k <= smallest}
+    for kind, chosen in kinds.items():
+        train = relearn.Subset(train_images, labels, chosen)
         curve = relearn.relearn_curve(setup, subject.variables, train, test, context.seed)
         points = {"steps": list(range(steps + 1)), "accuracy": list(curve)}
         subject.curves.append({"model": subject.name, "kind": f"relearn/{kind}", **points})
-        note = f"mean over {steps} steps on {member.sum()} images"
-        subject.add(f"relearn/{kind}", np.mean(curve[1:]), int(evaluated.sum()), note=note)
+        note = f"mean over {steps} steps on {chosen.sum()} images"
+        subject.add(f"relearn/{kind}", np.mean(curve[1:]), int(test.member.sum()), note=note)
         if kind in ("all", "forget"):
             _steps(context, subject, kind, curve, parts)
 

@@ -54,41 +54,29 @@ _reader = partial(Metric, family="features")
 _cka = partial(Metric, family="features", unit="", kind="closeness", digits=3)
 _relearn = partial(Metric, family="relearn")
 _distance = partial(Metric, family="divergence", tier=RETRAINED, kind="closeness", digits=3)
-_paper = partial(Metric, kind="paper", verdict=True)
+_steps = partial(Metric, family="relearn", placed=False, kind="paper")
 _attack = partial(Metric, family="mia1", kind="attack")
 _lira = partial(Metric, family="lira", kind="attack")
 _copies = partial(Metric, family="generator", tier=WEIGHTS, placed=False, kind="generator")
-_AGAIN = "mean accuracy on the forgotten class while the model is trained again on "
+_AGAIN = "mean accuracy on the forgotten class while trained again on "
 
 METRICS = {
     "accuracy/forget": _accuracy(
-        "Accuracy, forgotten", "test images of forgotten classes that still get their class", verdict=True
+        "Accuracy, forgotten", "test images of forgotten classes given their class", verdict=True
     ),
     "accuracy/retain": _accuracy(
-        "Accuracy, retained", "test images of retained classes that get their class", verdict=True
+        "Accuracy, retained", "test images of retained classes given their class", verdict=True
     ),
-    "accuracy/overall": _accuracy("Accuracy, all", "test images that get their class"),
+    "accuracy/overall": _accuracy("Accuracy, all", "test images given their class"),
     "accuracy/class#": _accuracy("Accuracy, class {}", "test images of one class that get it", kind="classes"),
-    "probe": _reader(
-        "Linear probe",
-        "a linear reader of the frozen features, trained on all images, names the forgotten class",
-        verdict=True,
-    ),
-    "probe_shots#": _reader(
-        "Probe, {} per class",
-        "the same, trained on so few images per class: where any features suffice for all, these still tell",
-        verdict=True,
-    ),
+    "probe": _reader("Linear probe", "a linear reader of the frozen features names the forgotten class", verdict=True),
+    "probe_shots#": _reader("Probe, {} per class", "the same, trained on so few images: a harder test", verdict=True),
     "knn": _reader("Neighbours", "nearest neighbours in the frozen features name the forgotten class"),
-    "prototype/#": _reader(
-        "Prototype", "the mean feature of {} images per class, without training, brings the class back", verdict=True
-    ),
+    "prototype/#": _reader("Prototype", "the mean feature of {} images per class brings the class back", verdict=True),
     "relearn/all": _relearn("Relearn, all data", _AGAIN + "images of all classes", verdict=True),
     "relearn/shots#": _relearn("Relearn, {} per class", _AGAIN + "so few images per class", verdict=True),
     "relearn/forget": _relearn("Relearn, forgotten", _AGAIN + "images of the forgotten class alone"),
-    "relearn/retain": _relearn(
-        "Relearn, retained", _AGAIN + "images of retained classes alone: does it come back by itself?", verdict=True
-    ),
+    "relearn/retain": _relearn("Relearn, retained", _AGAIN + "images of retained classes alone", verdict=True),
     "cka_original": _cka("CKA to original", "similarity of features to the original's (linear CKA)", tier=TEST),
     "cka_retrain": _cka(
         "CKA to retrained", "similarity of features to the retrained model's (linear CKA)", tier=RETRAINED
@@ -99,11 +87,9 @@ METRICS = {
         unit="nats",
         verdict=True,
     ),
-    "tv_retrain": _distance(
-        "TV to retrained", "total variation of predictions on forgotten images from retraining", unit=""
-    ),
+    "tv_retrain": _distance("TV to retrained", "total variation of predictions on forgotten images", unit=""),
     "l2_original": _distance(
-        "L2 to original", "distance of the weights to the original's, relative", unit="ratio", tier=WEIGHTS
+        "L2 to original", "relative distance of the weights to the original's", unit="ratio", tier=WEIGHTS
     ),
     "barrier": _distance(
         "Barrier to original",
@@ -112,46 +98,34 @@ METRICS = {
         tier=TEST,
         placed=False,
     ),
-    "relearn_steps": _paper(
-        "Steps to relearn",
-        "training steps until 95 % of the original's accuracy is back",
-        family="relearn",
-        unit="",
-        placed=False,
-        digits=0,
-        verdict=False,
+    "relearn_steps": _steps(
+        "Steps to relearn", "steps until 95 % of the original's accuracy is back", unit="", digits=0
     ),
-    "ain": _paper(
+    "ain": _steps(
         "AIN",
-        "steps to relearn, divided by the retrained model's: 1 is like retraining",
-        family="relearn",
+        "steps to relearn over the retrained model's: 1 is like retraining",
         unit="ratio",
         tier=RETRAINED,
-        placed=False,
         digits=2,
+        verdict=True,
     ),
-    "mia1": _paper(
-        "MIA-I", "forgotten training images that the attack calls unseen; saturates", family="mia1", placed=False
+    "mia1": _attack("MIA-I", "forgotten images called unseen; saturates", placed=False, kind="paper", verdict=True),
+    "mia2": Metric(
+        "MIA-II",
+        "F1 of the shadow-model attack; its distance to retraining counts",
+        "mia2",
+        "F1 x 100",
+        kind="paper",
+        verdict=True,
     ),
-    "mia2": _paper(
-        "MIA-II", "F1 of the shadow-model attack; its distance to retraining counts", family="mia2", unit="F1 x 100"
-    ),
-    "mia1_entropy": _attack(
-        "Entropy attack", "forgotten training images called unseen by a threshold on the entropy of the prediction"
-    ),
-    "mia1_mentropy": _attack(
-        "Modified-entropy attack", "the same on the modified entropy, which knows the label (Song & Mittal)"
-    ),
-    "mia1_correctness": _attack(
-        "Correctness attack", "forgotten training images that are classified wrongly, and so called unseen"
-    ),
-    "lira/auc": _lira(
-        "LiRA AUC", "per-example attack, area under its curve: 0.5 is chance", unit="", digits=3, verdict=True
-    ),
+    "mia1_entropy": _attack("Entropy attack", "forgotten images called unseen by the entropy of their prediction"),
+    "mia1_mentropy": _attack("Modified-entropy attack", "the same by an entropy that knows the label (Song & Mittal)"),
+    "mia1_correctness": _attack("Correctness attack", "forgotten training images classified wrongly: called unseen"),
+    "lira/auc": _lira("LiRA AUC", "per-example attack, area under its curve", unit="", digits=3, verdict=True),
     "lira/tpr#": _lira("LiRA TPR at {} %", "per-example attack, true positives at so many false positives", digits=2),
     "duplicates/exact": _copies("Exact duplicates", "synthetic images that equal another one in every pixel"),
     "duplicates/pixels": _copies(
-        "Near-duplicates, pixels", "synthetic images with another one within a tenth of the median distance, in pixels"
+        "Near-duplicates, pixels", "synthetic images within a tenth of the median distance of one"
     ),
     "duplicates/features": _copies("Near-duplicates, features", "the same in the original's penultimate features"),
 }

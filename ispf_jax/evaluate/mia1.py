@@ -29,7 +29,7 @@ class Samples(NamedTuple):
     targets: np.ndarray
 
 
-def choose_samples(protocol, train_labels, member, original_member, test_labels, forget_mask, seed) -> Samples:
+def choose_samples(protocol, train_labels, test_labels, member, original_member, forget_mask, seed) -> Samples:
     """The images of MIA-I under one of the two protocols in use; the paper does not say which one is its own.
 
     "salun": equally many (n) members and non-members, n = min(retained test images, retained training images); members
