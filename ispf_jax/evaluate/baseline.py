@@ -9,7 +9,6 @@ import numpy as np
 import optax
 from jax import lax
 
-from ispf_jax.errors import UserError
 from ispf_jax.evaluate import inputs
 from ispf_jax.losses import kl_divergence
 
@@ -21,9 +20,7 @@ def masked_head(variables, forget_mask) -> dict:
     A mean is never above the maximum, so forgotten classes are no longer predicted (but for exact ties), retained ones
     exactly as before. Unlike a bias of minus infinity it is an ordinary head, which can be relearned.
     """
-    mask, head = np.asarray(forget_mask).astype(bool), variables["params"]["classifier"]
-    if np.count_nonzero(~mask) < 2:
-        raise UserError("With fewer than two retained classes there is no masked head: their mean is no other logit.")
+    mask, head = forget_mask, variables["params"]["classifier"]
     new = {name: np.array(value) for name, value in head.items()}
     for value in new.values():
         value[..., mask] = value[..., ~mask].mean(axis=-1, keepdims=True)
@@ -43,16 +40,10 @@ def retrained_head(variables, features, target_logits, steps: int = 200) -> dict
       features: its penultimate features of synthetic images, [N, F]; target_logits: [N, C], for instance the teacher's
         logits after `methods.post_filter`.
     """
-    features = inputs.finite("the features of the synthetic images", features, 1)
-    targets = inputs.finite("the target logits", target_logits, 2)
-    inputs.same_length(features=features, target_logits=targets)
-    shape = variables["params"]["classifier"]["kernel"].shape
-    if shape != (features.shape[1], targets.shape[1]):
-        raise UserError(f"The head is for {shape} features and classes, not {features.shape[1], targets.shape[1]}.")
     shift, scale = features.mean(axis=0), features.std(axis=0)
     scale = np.where(scale > 1e-6 * max(scale.max(), 1e-30), scale, np.inf)  # constant features get no weight
     scaled = jnp.asarray((features - shift) / scale, jnp.float32)
-    weights = jax.device_get(_fit_head(steps, scaled, jnp.asarray(targets, jnp.float32)))
+    weights = jax.device_get(_fit_head(steps, scaled, jnp.asarray(target_logits, jnp.float32)))
     kernel = inputs.finite("weights of the retrained head", weights["kernel"].astype(np.float64) / scale[:, None])
     bias = weights["bias"] - shift @ kernel
     return with_head(variables, {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)})

@@ -8,8 +8,9 @@ import numpy as np
 
 from ispf_jax.classifier import Network
 from ispf_jax.data.dataset import ArrayDataset, ImageData
-from ispf_jax.evaluate import accuracy, duplicates, features, inputs, metrics, sampling
+from ispf_jax.evaluate import accuracy, duplicates, features, inputs, sampling
 from ispf_jax.evaluate.features import PENULTIMATE, Extracted
+from ispf_jax.evaluate.metrics import METRICS, Measurement, find
 from ispf_jax.evaluate.settings import Audit
 from ispf_jax.evaluate.statistics import wilson
 
@@ -85,7 +86,7 @@ class Context:
         return copies(images, self.extract(self.references["original"], images))
 
     def extract(self, variables, images) -> Extracted:
-        """Logits and features of images."""
+        """Logits and features of images; UserError if there are no images, or any number is NaN or infinite."""
         return features.extract(self.network, variables, images, self.layers, self.batch_size)
 
     def confusion(self, variables) -> np.ndarray:
@@ -120,7 +121,9 @@ class Subject:
 
     def add(self, metric: str, value, n=None, interval=(None, None), note=""):
         """Record a value."""
-        self.measurements.append(metrics.measured(self.name, metric, value, n, interval, note))
+        known, value = METRICS[find(metric)[0]], None if value is None else float(value)
+        found = Measurement(self.name, metric, value, known.unit, *interval, n, known.tier, None, note)
+        self.measurements.append(vars(found))
 
     def add_share(self, metric: str, hits, note=""):
         """Record the share of hits (bool [N], or (hits, N)) of test images in percent, with its interval."""

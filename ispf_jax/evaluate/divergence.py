@@ -6,32 +6,24 @@ import jax
 import numpy as np
 from scipy.special import softmax
 
-from ispf_jax.errors import UserError
+from ispf_jax.errors import ArgumentError
 from ispf_jax.evaluate import inputs
 
 EPS = 1e-12
 
 
-def kl(p, q) -> np.ndarray:
-    """KL(p || q) = sum_c p_c log((p_c + eps) / (q_c + eps)) over the last axis, nats, eps = 1e-12 (so at most about
-    27.6)."""
-    return np.maximum(np.sum(p * np.log((p + EPS) / (q + EPS)), axis=-1), 0.0)
-
-
 def predictive_divergence(retrained_logits, model_logits) -> tuple[float, float]:
     """(KL(retrained || model) in nats, total variation in 0..1) of the mean predictions on the same images (figure 6a).
 
-    The paper does not say which way its KL goes; this way, a model is punished for missing what retraining predicts.
+    KL = sum_c p_c log((p_c + eps) / (q_c + eps)) with eps = 1e-12, so it is at most about 27.6. The paper does not say
+    which way its KL goes; this way, a model is punished for missing what retraining predicts.
 
     Args:
       retrained_logits, model_logits: [N, C].
     """
-    first = inputs.finite("the retrained model's logits", retrained_logits, 2)
-    second = inputs.finite("the model's logits", model_logits, 2)
-    if first.shape != second.shape:
-        raise UserError(f"The retrained model's logits have shape {first.shape}, the model's {second.shape}.")
-    p, q = (softmax(logits, axis=-1).mean(axis=0) for logits in (first, second))
-    return float(kl(p, q)), float(np.sum(np.abs(p - q)) / 2)
+    p, q = (softmax(logits, axis=-1).mean(axis=0) for logits in (retrained_logits, model_logits))
+    kl = max(float(np.sum(p * np.log((p + EPS) / (q + EPS)))), 0.0)
+    return kl, float(np.sum(np.abs(p - q)) / 2)
 
 
 def relative_distance(params, reference_params) -> float | None:
@@ -39,7 +31,6 @@ def relative_distance(params, reference_params) -> float | None:
 
     No permutation of hidden units is undone: a network trained from scratch is far away for that reason alone.
     """
-    _check_alike(params, reference_params)
     first, second = (
         inputs.finite("parameters", np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]))
         for tree in (params, reference_params)
@@ -49,28 +40,18 @@ def relative_distance(params, reference_params) -> float | None:
 
 
 def barrier(loss: Callable, start, end, points: int = 11) -> float:
-    """Linear-interpolation barrier max_a [L((1 - a) w_0 + a w_1) - (1 - a) L(w_0) - a L(w_1)] on `points` equidistant a
-    in 0..1.
+    """Linear-interpolation barrier max_a [L((1 - a) w_0 + a w_1) - (1 - a) L(w_0) - a L(w_1)], a equidistant in 0..1.
 
     0 or more, in the unit of the loss; 0: linearly connected, as a network is with its fine-tuned copies. Batch-norm
     statistics are interpolated like the weights, not re-estimated: that needs no data, and can make barriers higher.
 
     Args:
       loss: variables -> loss (a float), for instance the mean cross entropy on test images.
-      start, end: variables of the two models.
-
-    Raises:
-      UserError: fewer than 3 points, models that differ in shape, a loss that is not finite.
+      start, end: variables of two models with the same network.
     """
     if points < 3:
-        raise UserError(f"A barrier on {points} points has none between the ends; use 3 or more.")
-    _check_alike(start, end)
+        raise ArgumentError("barrier_points", f"={points} leaves none between the ends; use 3 or more.")
     alphas = np.linspace(0, 1, points)
     mixes = (jax.tree.map(lambda a, b, t=float(t): (1 - t) * a + t * b, start, end) for t in alphas)
     losses = inputs.finite("losses between the two models", [float(loss(mix)) for mix in mixes])
     return float(max(np.max(losses - (1 - alphas) * losses[0] - alphas * losses[-1]), 0.0))
-
-
-def _check_alike(first, second):
-    if jax.tree.map(np.shape, first) != jax.tree.map(np.shape, second):
-        raise UserError("The two models differ in architecture or size; their weights cannot be compared.")

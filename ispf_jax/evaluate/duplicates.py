@@ -5,9 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ispf_jax.errors import UserError
-from ispf_jax.evaluate import inputs
-
 NEAR = 0.1
 """Share of the typical distance (the median over all pairs) up to which two images count as near-duplicates."""
 
@@ -28,9 +25,7 @@ def duplicates(values, near: float = NEAR) -> Duplicates:
     finds the generator that varies everything a little. Compare with the same count on as many real images: nearest
     neighbours come closer as N grows. UserError for fewer than two rows, NaN or infinite values.
     """
-    values = inputs.finite("the images to compare", values, 1)
-    if len(values) < 2:
-        raise UserError("There is one image only; duplicates need at least two.")
+    values = np.asarray(values, np.float64)
     _, group, counts = np.unique(values, axis=0, return_inverse=True, return_counts=True)
     copied = counts[group.ravel()] > 1
     distance = _distances(values)

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from ispf_jax.classifier import Network
-from ispf_jax.errors import UserError
 from ispf_jax.evaluate import inputs
 from ispf_jax.models.layers import MaskedBatchNorm
 
@@ -18,7 +17,7 @@ PENULTIMATE = "penultimate"
 
 
 class Extracted(NamedTuple):
-    """Logits [N, C] and features by layer [N, F], float32."""
+    """Logits [N, C] and features by layer [N, F], float64."""
 
     logits: np.ndarray
     layers: dict[str, np.ndarray]
@@ -53,18 +52,14 @@ def extract(network: Network, variables, images, layers=None, batch_size: int = 
     Args:
       layers: names from `layer_names`; None: all.
     """
-    if len(images) == 0:
-        raise UserError("There are no images to take features of.")
-    known = layer_names(network)
-    layers = known if layers is None else tuple(layers)
-    if unknown := [name for name in layers if name not in known]:
-        raise UserError(f"There is no layer {', '.join(unknown)} to take features of; use some of {', '.join(known)}.")
-    parts = []
-    for start in range(0, len(images), batch_size):
-        batch = np.asarray(images[start : start + batch_size])
-        padded = np.pad(batch, ((0, batch_size - len(batch)), (0, 0), (0, 0), (0, 0)))
-        parts.append([np.asarray(a)[: len(batch)] for a in _pass(network, layers, variables, padded)])
-    logits, *features = (np.concatenate(column) for column in zip(*parts))
+    layers = layer_names(network) if layers is None else tuple(layers)
+    padded = np.pad(images, ((0, -len(images) % batch_size), (0, 0), (0, 0), (0, 0)))
+    parts = [
+        _pass(network, layers, variables, batch)
+        for batch in np.split(padded, range(batch_size, len(padded), batch_size))
+    ]
+    columns = (np.concatenate(column)[: len(images)] for column in zip(*parts))
+    logits, *features = (inputs.finite("logits or features of a model", column) for column in columns)
     return Extracted(logits, dict(zip(layers, features)))
 
 
@@ -76,18 +71,11 @@ def linear_cka(first, second) -> float | None:
     scale and shift. With few images it is biased upwards (unrelated features give about sqrt(F G) / N): compare values
     at the same N only. None, undefined, if one representation is constant.
     """
-    first = inputs.finite("the features of the first model", first, 1)
-    second = inputs.finite("the features of the second model", second, 1)
-    inputs.same_length(first_features=first, second_features=second)
     x, y = (a - a.mean(axis=0) for a in (first, second))
     # Constant up to rounding: centred values that vanish compared with the values themselves.
     if any(np.linalg.norm(c) <= 1e-7 * max(np.linalg.norm(a), 1e-30) for c, a in ((x, first), (y, second))):
         return None
     x, y = x / np.linalg.norm(x), y / np.linalg.norm(y)
-    # Of the two equal forms the one with the smaller matrices.
-    if len(x) < min(x.shape[1], y.shape[1]):
-        k, l = x @ x.T, y @ y.T
-        return float(np.sum(k * l) / (np.linalg.norm(k) * np.linalg.norm(l)))
     return float(np.sum(np.square(y.T @ x)) / (np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)))
 
 

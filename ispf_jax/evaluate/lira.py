@@ -6,10 +6,8 @@ model under attack behaves like models that have seen *this* image or like model
 """
 
 import numpy as np
+from scipy.stats import norm
 from sklearn.metrics import auc, roc_curve
-
-from ispf_jax.errors import ArgumentError, UserError
-from ispf_jax.evaluate import inputs
 
 SMALLEST_STD = 1e-3
 """Floor of every fitted standard deviation, in logits: with few shadows a fit can collapse onto equal values."""
@@ -25,11 +23,8 @@ def halves(num_images: int, shadows: int, seed: int) -> np.ndarray:
     Models come in pairs that share the images out between them, so what a model is given does not depend on how many
     there are.
     """
-    if shadows < 4 or shadows % 2:
-        raise ArgumentError("lira_shadows", f"={shadows} must be 0 (no LiRA) or an even number, 4 or more.")
-    drawn = [
-        np.random.default_rng([seed, pair]).permutation(num_images) < num_images // 2 for pair in range(shadows // 2)
-    ]
+    orders = [np.random.default_rng([seed, pair]).permutation(num_images) for pair in range(shadows // 2)]
+    drawn = [order < num_images // 2 for order in orders]
     return np.stack([side for half in drawn for side in (half, ~half)])
 
 
@@ -48,16 +43,10 @@ def online_scores(target, shadows, member, pooled: bool = False) -> np.ndarray:
 
     Args:
       target: statistic of the model under attack, [N]; shadows: [K, N]; member: bool [K, N], which shadows were trained
-        on the
-        image: at least `FEWEST` of them, and not more than all but as many.
+        on the image; all images are `fittable`.
       pooled: one standard deviation over all examples (each around its own mean) instead of one per example: better
         below about 64 shadows.
     """
-    target = inputs.finite("statistics of the attacked model", target)
-    shadows, member = inputs.finite("the shadow statistics", shadows, 1), np.asarray(member).astype(bool)
-    if target.shape != shadows.shape[1:] or member.shape != shadows.shape or not fittable(member).all():
-        found = f"attacked {target.shape}, shadows {shadows.shape}, members {member.shape}"
-        raise UserError(f"LiRA needs {FEWEST} shadow models or more on either side of every image; {found}.")
     return _log_density(target, shadows, member, pooled) - _log_density(target, shadows, ~member, pooled)
 
 
@@ -68,10 +57,8 @@ def roc_summary(scores, truth) -> tuple[float, float, float]:
     negatives the rates mean "without a single false positive".
 
     Args:
-      scores: [N]; truth: bool [N].
+      scores: [N]; truth: bool [N], of both kinds.
     """
-    scores, truth = inputs.finite("attack scores", scores), inputs.two_sides("attacked examples", truth)
-    inputs.same_length(attack_scores=scores, truth=truth)
     fpr, tpr, _ = roc_curve(truth, scores, drop_intermediate=False)
     return float(auc(fpr, tpr)), *(float(100 * tpr[fpr <= limit + 1e-12].max()) for limit in (0.01, 0.001))
 
@@ -82,5 +69,4 @@ def _log_density(target, shadows, chosen, pooled):
     mean = np.sum(shadows * chosen, axis=0) / count
     squares = np.sum(np.square(shadows - mean) * chosen, axis=0)
     variance = np.sum(squares) / np.sum(count - 1) if pooled else squares / (count - 1)
-    std = np.maximum(np.sqrt(variance), SMALLEST_STD)
-    return -np.square((target - mean) / std) / 2 - np.log(std) - np.log(2 * np.pi) / 2
+    return norm.logpdf(target, mean, np.maximum(np.sqrt(variance), SMALLEST_STD))

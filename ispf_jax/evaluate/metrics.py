@@ -4,7 +4,6 @@ it."""
 import re
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
 
 FAMILIES = ("accuracy", "mia1", "mia2", "relearn", "features", "divergence", "lira")
 """What `metrics=` of an audit may name; accuracies are always measured, duplicates wherever there are synthetic
@@ -179,15 +178,6 @@ def place(name: str, value, original, retrained) -> float | None:
     None if the metric is not placed, one of the three is None, or the ends differ by no more than `EPS`.
     """
     metric = METRICS[find(name)[0]]
-    if not metric.placed or None in (value, original, retrained):
+    if not metric.placed or None in (value, original, retrained) or abs(original - retrained) <= EPS[metric.unit]:
         return None
-    distance = original - retrained
-    return (value - retrained) / distance if abs(distance) > EPS[metric.unit] else None
-
-
-def measured(model: str, name: str, value, n=None, interval=(None, None), note="") -> dict[str, Any]:
-    """A measurement, yet without its place, as audits keep it."""
-    metric = METRICS[find(name)[0]]
-    value = None if value is None else float(value)
-    facts = {"unit": metric.unit, "low": interval[0], "high": interval[1], "n": n, "tier": metric.tier, "note": note}
-    return {"model": model, "metric": name, "value": value, **facts}
+    return (value - retrained) / (original - retrained)

@@ -13,7 +13,6 @@ import numpy as np
 from sklearn.svm import SVC
 
 from ispf_jax.errors import ArgumentError, UserError
-from ispf_jax.evaluate import inputs
 from ispf_jax.evaluate.sampling import draw
 from ispf_jax.evaluate.settings import MIA1_PROTOCOLS
 
@@ -50,7 +49,6 @@ def choose_samples(protocol, train_labels, test_labels, member, original_member,
     if protocol not in MIA1_PROTOCOLS:
         raise ArgumentError("mia1_protocol", f"={protocol!r} must be one of {', '.join(MIA1_PROTOCOLS)}.")
     forgotten, test_forgotten = (np.asarray(forget_mask).astype(bool)[labels] for labels in (train_labels, test_labels))
-    inputs.same_length(train_labels=forgotten, member=member, original_member=original_member)
     retained, targets = np.flatnonzero(member & ~forgotten), np.flatnonzero(original_member & forgotten)
     if protocol == "salun":
         nonmembers = np.flatnonzero(~test_forgotten)
@@ -79,8 +77,6 @@ def called_unseen(member, nonmember, target, exact_up_to: int = 2000) -> np.ndar
     Returns:
       None if all members and non-members have the same confidence: the attacker has nothing to learn from.
     """
-    sides = zip(("members", "non-members", "targets"), (member, nonmember, target))
-    member, nonmember, target = (inputs.finite(f"confidences of the {name}", values) for name, values in sides)
     if np.ptp(np.concatenate([member, nonmember])) < 1e-9:
         return None
     binned = member.size + nonmember.size > exact_up_to

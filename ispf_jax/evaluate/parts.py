@@ -7,16 +7,17 @@ was compared with and of the shadow models. Where one of these has changed, or i
 import dataclasses
 import json
 import logging
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
 from ispf_jax.evaluate.settings import Audit
-from ispf_jax.runtime.atomic import from_plain, to_plain
+from ispf_jax.runtime.atomic import atomic_write_json, from_plain, to_plain
 
 FORMAT = 3
 """Files of another format are measured again."""
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def plain(config: Audit) -> dict:
@@ -31,35 +32,38 @@ def prepare(directory: Path, config: Audit) -> Audit:
     reads.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    earlier = _earlier(directory)
+    earlier = (_read(_path(directory, "original")) or {}).get("settings", {})  # the original is always the first
     wider = dataclasses.replace(config, metrics=tuple(dict.fromkeys((*earlier.get("metrics", ()), *config.metrics))))
-    if not earlier or earlier == plain(wider) | {"metrics": earlier.get("metrics")}:
+    if not earlier or earlier == plain(wider) | {"metrics": earlier["metrics"]}:
         return wider
     aside = next(folder for i in count(1) if not (folder := directory / f"earlier{i}").exists())
     aside.mkdir()
     for path in directory.glob("*.json"):
         path.rename(aside / path.name)
-    _log.warning("%s was audited with other settings; these measurements are in %s now", directory, aside)
+    log.warning("%s was audited with other settings; these measurements are in %s now", directory, aside)
     return config
 
 
-def path_of(directory: Path, model: str) -> Path:
-    """The file of a model's measurements."""
+def part(directory: Path | None, model: str, made_from: dict, make: Callable[[], dict]) -> dict:
+    """The measurements of a model: those of an earlier start if they were made from the same, or new ones."""
+    made_from = {"format": FORMAT, **made_from}
+    kept = _read(_path(directory, model)) if directory else None
+    if kept and all(kept.get(name) == value for name, value in made_from.items()):
+        return kept
+    made = make() | made_from
+    if directory:
+        atomic_write_json(_path(directory, model), made)
+    return made
+
+
+def _path(directory, model):
     return directory / f"{model.replace('/', '_')}.json"
 
 
-def kept(path: Path, made_from: dict) -> dict | None:
-    """The measurements of an earlier start, if they were made from the same; None otherwise."""
+def _read(path):
+    """The content of a file; None if there is none, or it is damaged."""
     try:
-        part = from_plain(json.loads(path.read_text()))
+        content = from_plain(json.loads(path.read_text()))
     except (OSError, ValueError):
         return None
-    return part if all(part.get(name) == value for name, value in made_from.items()) else None
-
-
-def _earlier(directory):
-    """The settings of what was measured before; empty if nothing was. The original is always the first."""
-    try:
-        return json.loads(path_of(directory, "original").read_text())["settings"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+    return content if isinstance(content, dict) else None

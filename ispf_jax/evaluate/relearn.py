@@ -16,8 +16,7 @@ from jax import lax
 from ispf_jax import optim
 from ispf_jax.classifier import Network
 from ispf_jax.data.augment import augment
-from ispf_jax.errors import ArgumentError, UserError
-from ispf_jax.evaluate import inputs
+from ispf_jax.errors import UserError
 from ispf_jax.state import TrainState, new_net
 from ispf_jax.supervised import SupervisedSetup, supervised_step
 
@@ -62,13 +61,10 @@ def relearn_curve(setup: RelearnSetup, variables, train: Subset, test: Subset, s
     Returns:
       1 + steps accuracies in percent.
     """
-    if setup.steps < 1:
-        raise ArgumentError("relearn_steps", f"={setup.steps} must be 1 or more.")
     train, test = (
         Subset(s.images, jnp.asarray(s.labels, jnp.int32), np.asarray(s.member).astype(bool)) for s in (train, test)
     )
     for subset, what in ((train, "training"), (test, "test")):
-        inputs.same_length(images=subset.images, labels=subset.labels, member=subset.member)
         if not subset.member.any():
             raise UserError(f"Relearning has no {what} images; does the {what} set hold the forgotten class?")
     batch = min(setup.batch_size, _power_of_two(train.member.sum()))
@@ -90,7 +86,6 @@ def anamnesis_index(student, gold, target: float) -> tuple[float | None, str]:
       (index, what the end of a curve made of it): "exact", "at least" (the student never gets there), "at most" (the
       retrained model never does) or "undefined" (both: the index is None).
     """
-    inputs.same_length(curve_of_the_model=student, curve_of_the_retrained_model=gold)
     (s, s_reached), (g, g_reached) = steps_to_reach(student, target), steps_to_reach(gold, target)
     if not s_reached and not g_reached:
         return None, "undefined"

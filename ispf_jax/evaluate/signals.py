@@ -1,23 +1,23 @@
 """What a membership attack looks at: functions of a model's logits, one value (or vector) per example. NumPy,
-float64."""
+float64.
+
+Logits are [N, C] float64, labels int [N].
+"""
 
 import numpy as np
 from scipy.special import log_softmax, logsumexp, softmax, xlogy
-
-from ispf_jax.evaluate import inputs
 
 _SMALLEST = np.finfo(np.float64).tiny
 
 
 def confidence(logits, labels) -> np.ndarray:
     """p(x)[y], the softmax probability of the true label, [N] in 0..1: the feature of MIA-I."""
-    logits, labels = inputs.labelled(logits, labels)
     return np.exp(_of_label(log_softmax(logits, axis=-1), labels))
 
 
 def entropy(logits, labels=None) -> np.ndarray:
     """-sum_c p_c log p_c per example in nats, [N] in 0..log C; labels are not used."""
-    p = softmax(inputs.finite("the logits", logits, 2), axis=-1)
+    p = softmax(logits, axis=-1)
     return -np.sum(xlogy(p, p), axis=-1)
 
 
@@ -29,7 +29,6 @@ def modified_entropy(logits, labels) -> np.ndarray:
     bounded below by the smallest normal float64 before the logarithm, so a certain wrong answer gives about 1400 at
     most.
     """
-    logits, labels = inputs.labelled(logits, labels)
     p = softmax(logits, axis=-1)
     rows = np.arange(len(labels))
     # 1 - p_i as the sum of the others: exact where p_i is within rounding of 1.
@@ -41,7 +40,7 @@ def modified_entropy(logits, labels) -> np.ndarray:
 
 def sorted_softmax(logits) -> np.ndarray:
     """Softmax probabilities in descending order, [N, C]: the signal of MIA-II; no label is used."""
-    return -np.sort(-softmax(inputs.finite("the logits", logits, 2), axis=-1), axis=-1)
+    return -np.sort(-softmax(logits, axis=-1), axis=-1)
 
 
 def scaled_confidence(logits, labels, bound: float = 50.0) -> np.ndarray:
@@ -50,7 +49,6 @@ def scaled_confidence(logits, labels, bound: float = 50.0) -> np.ndarray:
 
     Clipped to +-`bound`, so that a logit that was masked with a huge negative number does not swamp a Gaussian fit.
     """
-    logits, labels = inputs.labelled(logits, labels)
     others = logits.copy()
     others[np.arange(len(labels)), labels] = -np.inf
     return np.clip(_of_label(logits, labels) - logsumexp(others, axis=-1), -bound, bound)

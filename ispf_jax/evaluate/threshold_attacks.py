@@ -7,8 +7,6 @@ place of the confidence.
 
 import numpy as np
 
-from ispf_jax.evaluate import inputs
-
 
 def threshold_attack(member, nonmember, target) -> float | None:
     """Percentage of the targets that the best threshold calls unseen; smaller values (entropies) mean seen.
@@ -24,9 +22,6 @@ def threshold_attack(member, nonmember, target) -> float | None:
     Returns:
       None if no threshold does better than guessing, as with a constant.
     """
-    member = inputs.finite("values of the members", member)
-    nonmember = inputs.finite("values of the non-members", nonmember)
-    target = inputs.finite("values of the targets", target)
     values = np.unique(np.concatenate([member, nonmember]))
     places = (values[:-1] + values[1:]) / 2
     seen = np.searchsorted(np.sort(member), places, side="right") / member.size
@@ -45,5 +40,4 @@ def correctness_attack(logits, labels) -> float:
     Args:
       logits: [N, C]; labels: int [N].
     """
-    logits, labels = inputs.labelled(logits, labels)
     return float(100 * np.mean(logits.argmax(axis=1) != labels))
