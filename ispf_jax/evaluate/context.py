@@ -76,7 +76,7 @@ class Context:
     @cached_property
     def reference_features(self) -> dict[str, Extracted]:
         """Features of the test images in the reference models."""
-        return {name: self.extract(variables, self.test.images) for name, variables in self.references.items()}
+        return {name: self.extract(variables, self.test.images, name) for name, variables in self.references.items()}
 
     @cached_property
     def real_copies(self) -> dict[str, duplicates.Duplicates]:
@@ -85,9 +85,9 @@ class Context:
         images = self.train.images[sampling.draw(np.arange(len(self.train)), count, self.seed)]
         return copies(images, self.extract(self.references["original"], images))
 
-    def extract(self, variables, images) -> Extracted:
-        """Logits and features of images; UserError if there are no images, or any number is NaN or infinite."""
-        return features.extract(self.network, variables, images, self.layers, self.batch_size)
+    def extract(self, variables, images, name="the model") -> Extracted:
+        """`features.extract` of the audit's layers."""
+        return features.extract(self.network, variables, images, self.layers, self.batch_size, name)
 
     def confusion(self, variables) -> np.ndarray:
         """Counts [C, C] on the test images."""

@@ -41,7 +41,7 @@ def layer_names(network: Network) -> tuple[str, ...]:
     return (*names, PENULTIMATE)
 
 
-def extract(network: Network, variables, images, layers=None, batch_size: int = 500) -> Extracted:
+def extract(network: Network, variables, images, layers=None, batch_size: int = 500, name="the model") -> Extracted:
     """Logits and features of uint8 images [N, H, W, C] in eval mode, in batches of a fixed shape: compiles once per
     network.
 
@@ -51,6 +51,10 @@ def extract(network: Network, variables, images, layers=None, batch_size: int = 
 
     Args:
       layers: names from `layer_names`; None: all.
+      name: what errors call the model.
+
+    Raises:
+      UserError: there are no images, or logits or features are NaN or infinite.
     """
     layers = layer_names(network) if layers is None else tuple(layers)
     padded = np.pad(images, ((0, -len(images) % batch_size), (0, 0), (0, 0), (0, 0)))
@@ -59,7 +63,7 @@ def extract(network: Network, variables, images, layers=None, batch_size: int = 
         for batch in np.split(padded, range(batch_size, len(padded), batch_size))
     ]
     columns = (np.concatenate(column)[: len(images)] for column in zip(*parts))
-    logits, *features = (inputs.finite("logits or features of a model", column) for column in columns)
+    logits, *features = (inputs.finite(f"logits or features of {name}", column) for column in columns)
     return Extracted(logits, dict(zip(layers, features)))
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ispf_jax.evaluate import attacks, divergence, embedding, features, inputs, probes, relearn, sampling
+from ispf_jax.evaluate import attacks, divergence, embedding, features, probes, relearn, sampling
 from ispf_jax.evaluate.context import Context, Subject, copies
 from ispf_jax.evaluate.features import PENULTIMATE
 from ispf_jax.evaluate.statistics import mean_share
@@ -27,8 +27,8 @@ def measure(context: Context, subject: Subject, attackers: attacks.Attackers, pa
     of such a model would look like a number.
     """
     families, forgotten = context.config.metrics, context.test_forgotten
-    test = context.reference_features.get(subject.name) or context.extract(subject.variables, context.test.images)
-    inputs.finite(f"the logits of {subject.name}", test.logits, 2)
+    test = context.reference_features.get(subject.name)
+    test = test or context.extract(subject.variables, context.test.images, subject.name)
     counts = _accuracy(context, subject)
     if "mia1" in families:
         attacks.confidence_attacks(context, subject, test.logits)
