@@ -39,6 +39,10 @@ class Context:
     batch_size: int = 500
 
     @property
+    def forget(self) -> tuple[int, ...]:
+        return tuple(np.flatnonzero(self.forget_mask).tolist())
+
+    @property
     def train(self) -> ArrayDataset:
         return self.data.train
 
