@@ -129,7 +129,7 @@ def _subjects(context, models, retrained) -> tuple[list[Subject], list[dict]]:
     for name, model in models.items():
         student = Subject(name, getattr(model, "classifier", model).variables, member)
         students.append(student)
-        if not hasattr(model, "sample") or not config.synthetic_images:
+        if not hasattr(model, "sample"):
             continue
         student.synthetic = model.sample(config.synthetic_images, context.seed)
         logits, layers = student.synthetic_pass = context.extract(original, student.synthetic)
