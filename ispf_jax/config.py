@@ -15,7 +15,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ispf_jax import data, files, models, ops
+from ispf_jax import files, models, ops
+from ispf_jax.data.dataset import DataRequest
 from ispf_jax.errors import ArgumentError, UserError
 from ispf_jax.evaluate.settings import Audit
 from ispf_jax.methods import METHODS
@@ -102,7 +103,7 @@ class Experiment(Settings):
     dry_run: bool = key(False)
     deterministic: bool = key(False)
     convolutions: str = key("auto", among=ops.IMPLEMENTATIONS)
-    data: data.DataRequest = data.DataRequest()
+    data: DataRequest = DataRequest()
     model: Model = Model()
     train: Train = Train()
     distill: Distill = Distill()

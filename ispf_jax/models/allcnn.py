@@ -1,4 +1,5 @@
-"""AllCNN with batch norm and a linear head, the variant of the unlearning literature (Golatkar 2020, Chundawat 2023)."""
+"""AllCNN with batch norm and a linear head, the variant of the unlearning literature (Golatkar 2020, Chundawat
+2023)."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -12,7 +13,8 @@ _LAYERS = ((96, 3, 1), (96, 3, 1), (192, 3, 2), (192, 3, 1), (192, 3, 1), (192, 
 class AllCNN(nn.Module):
     """Eight convolutions with batch norm and ReLU, average pooling over all positions, one linear layer.
 
-    Called with normalised images [N, H, W, C], returns (logits [N, num_classes], features [N, 192 * width]), both float32.
+    Called with normalised images [N, H, W, C], returns (logits [N, num_classes], features [N, 192 * width]), both
+    float32.
     """
 
     num_classes: int

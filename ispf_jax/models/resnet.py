@@ -30,7 +30,8 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """Called with normalised images [N, H, W, C], returns (logits [N, num_classes], features [N, 512 * width]), both float32."""
+    """Called with normalised images [N, H, W, C], returns (logits [N, num_classes], features [N, 512 * width]), both
+    float32."""
 
     num_classes: int
     width: float = 1.0

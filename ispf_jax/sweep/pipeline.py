@@ -9,7 +9,6 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-import os
 import platform
 import sys
 import time
@@ -202,9 +201,9 @@ def _devices(e: Experiment) -> tuple[Devices, ...]:
     with keyed("config."):
         jobs_each = e.spread != "batch"
         found = (
-            tuple(Devices((device,)) for device in device_room.local_devices(e.devices))
+            tuple(Devices((device,), e.deterministic) for device in device_room.local_devices(e.devices))
             if jobs_each
-            else (device_room.choose(e.devices),)
+            else (device_room.choose(e.devices, e.deterministic),)
         )
     for group, batch in (("train", e.train.batch_size), ("distill", e.distill.batch_size)):
         with keyed(f"config.{group}."):
@@ -219,8 +218,6 @@ def _prepare_jax(e: Experiment):
         directory = cache.directory("") / "compiled" if auto else Path(e.compilation_cache).expanduser()
         jax.config.update("jax_compilation_cache_dir", str(directory))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    if e.deterministic:
-        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
     with keyed("config."), ops.convolutions(e.convolutions):
         pass  # refused here where it is not installed
 
