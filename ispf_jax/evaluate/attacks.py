@@ -75,8 +75,8 @@ def lira_attack(context: Context, subject: Subject, attackers: Attackers):
     truth, values = context.member[rows], (None, None, None)
     note = f"{shadows} shadow models, {np.count_nonzero(~truth)} forgotten images outside the training split"
     if left_out := np.count_nonzero(forgotten) - rows.size:
-        note += f"; {left_out} of {np.count_nonzero(forgotten)} left out, with fewer than {lira.FEWEST} shadow models "
-        note += "that were, or were not, trained on them"
+        few = f"fewer than {lira.FEWEST} shadow models saw, or did not see, in training"
+        note += f"; {left_out} of {np.count_nonzero(forgotten)} left out, which {few}"
     if truth.any() and not truth.all():
         logits = context.extract(subject.variables, train.images[rows]).logits
         statistic = signals.scaled_confidence(logits, train.labels[rows])

@@ -13,18 +13,15 @@ import numpy as np
 from ispf_jax.classifier import Classifier
 from ispf_jax.data.dataset import ImageData
 from ispf_jax.errors import ArgumentError
-from ispf_jax.evaluate import baseline, embedding, metrics, parts, shadow_models
-from ispf_jax.evaluate.attacks import Attackers
+from ispf_jax.evaluate import baseline, embedding, measure, metrics, parts, shadow_models
 from ispf_jax.evaluate.context import Context, Subject
 from ispf_jax.evaluate.features import PENULTIMATE
-from ispf_jax.evaluate.measure import measure
 from ispf_jax.evaluate.result import AuditResult
 from ispf_jax.evaluate.settings import Audit
 from ispf_jax.filters import post_filter
 from ispf_jax.forget import forget_set, joined
 from ispf_jax.models import CLASSIFIERS
-from ispf_jax.runtime import interruption
-from ispf_jax.runtime.atomic import atomic_write_json
+from ispf_jax.runtime import atomic, interruption
 from ispf_jax.runtime.provenance import weights_digest
 
 FORMAT = 1
@@ -78,12 +75,12 @@ def audit(
     member, batch_size = _train_split(original, data), min(batch_size, max(1, len(data.test)))
     context = Context(original.network, data, member, forget_mask, references, config, seed, augmentation, batch_size)
     subjects, pictures = _subjects(context, models, retrained)
-    attackers = shadow_models.train_attackers(context, fit) if fit else Attackers()
+    attackers = shadow_models.train_attackers(context, fit)
     content = _content(
         context, [s.name for s in subjects], _measured(context, subjects, attackers, directory), pictures
     )
     if directory:
-        atomic_write_json(directory / "audit.json", content)
+        atomic.atomic_write_json(directory / "audit.json", content)
     return AuditResult(content)
 
 
@@ -158,7 +155,7 @@ def _measured(context, subjects, attackers, directory) -> dict[str, dict]:
     for subject in sorted(subjects, key=lambda s: {"original": 0, "retrain": 1}.get(s.name, 2)):
         began, weights = time.perf_counter(), weights_digest(subject.variables)
         made_from = {"settings": parts.plain(context.config), "weights": weights, "inputs": inputs}
-        make = partial(measure, context, subject, attackers, found)
+        make = partial(measure.measure, context, subject, attackers, found)
         found[subject.name] = parts.part(directory, subject.name, made_from, make)
         log.info("%s: %s in %.0f s", title, subject.name, time.perf_counter() - began)
         if interruption.requested():

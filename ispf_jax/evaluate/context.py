@@ -8,7 +8,8 @@ import numpy as np
 
 from ispf_jax.classifier import Network
 from ispf_jax.data.dataset import ArrayDataset, ImageData
-from ispf_jax.evaluate import accuracy, duplicates, features, inputs, sampling
+from ispf_jax.errors import UserError
+from ispf_jax.evaluate import accuracy, duplicates, features, sampling
 from ispf_jax.evaluate.features import PENULTIMATE, Extracted
 from ispf_jax.evaluate.metrics import METRICS, Measurement, find
 from ispf_jax.evaluate.settings import Audit
@@ -57,8 +58,14 @@ class Context:
 
     @cached_property
     def test_forgotten(self) -> np.ndarray:
-        """Bool [T], the test images of forgotten classes."""
-        return inputs.forgotten_rows("test images", self.test.labels, self.forget_mask)
+        """Bool [T], the test images of forgotten classes; UserError if there are none."""
+        rows = self.forget_mask[self.test.labels]
+        if not rows.any():
+            classes = ", ".join(self.data.class_names[c] for c in self.forget)
+            raise UserError(
+                f"none of the {rows.size} test images is of a forgotten class ({classes}): nothing to measure."
+            )
+        return rows
 
     @cached_property
     def layers(self) -> tuple[str, ...]:

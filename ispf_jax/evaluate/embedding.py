@@ -6,7 +6,6 @@ from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from ispf_jax.errors import UserError
-from ispf_jax.evaluate import inputs
 from ispf_jax.evaluate.sampling import draw
 
 
@@ -50,7 +49,7 @@ def picture_rows(labels, forget_mask, count: int, seed: int) -> np.ndarray:
     Args:
       labels: int [N]; forget_mask: [C].
     """
-    forgotten = inputs.forgotten_rows("images of a picture", labels, forget_mask)
+    forgotten = forget_mask[labels]
     inside, outside = np.flatnonzero(forgotten), np.flatnonzero(~forgotten)
     few = min(inside.size, max(1, count // 4, count - outside.size))
     return np.sort(

@@ -18,12 +18,3 @@ def finite(what: str, values) -> np.ndarray:
         found = f"{bad} of {values.size} {what} are NaN or infinite"
         raise UserError(f"{found}: the model has diverged, or a logit was masked with -inf, not a finite number.")
     return values
-
-
-def forgotten_rows(what: str, labels, forget_mask) -> np.ndarray:
-    """Bool [N], True where the label is of a forgotten class; UserError if that is nowhere."""
-    rows = np.asarray(forget_mask)[labels]
-    if not rows.any():
-        classes = ", ".join(map(str, np.flatnonzero(forget_mask)))
-        raise UserError(f"none of the {rows.size} {what} is of a forgotten class ({classes}): nothing can be measured.")
-    return rows

@@ -3,14 +3,10 @@
 The metrics themselves are in the files next to this one; here they get their inputs, and what they find is recorded.
 """
 
-from functools import partial
-
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
+from scipy.special import softmax
 
-from ispf_jax.evaluate import attacks, divergence, embedding, features, probes, relearn, sampling
+from ispf_jax.evaluate import attacks, divergence, embedding, features, probes, relearn, sampling, signals
 from ispf_jax.evaluate.context import Context, Subject, copies
 from ispf_jax.evaluate.features import PENULTIMATE
 from ispf_jax.evaluate.statistics import mean_share
@@ -48,7 +44,7 @@ def measure(context: Context, subject: Subject, attackers: attacks.Attackers, pa
         "measurements": subject.measurements,
         "curves": subject.curves,
         "confusion": counts[context.forget_mask].tolist(),
-        "mean_prediction": np.asarray(jax.nn.softmax(jnp.asarray(test.logits[forgotten]))).mean(axis=0).tolist(),
+        "mean_prediction": softmax(test.logits[forgotten], axis=-1).mean(axis=0).tolist(),
         "representation": _representation(context, subject, test),
     }
 
@@ -133,15 +129,13 @@ def _divergence(context, subject, forgotten_logits):
         subject.add("tv_retrain", total_variation, n)
     if config.barrier_points:
         rows = sampling.draw(np.arange(len(test)), min(config.barrier_images, len(test)), context.seed)
-        loss = partial(_mean_loss, context.network, images=test.images[rows], labels=test.labels[rows])
+        images = test.images[rows]
+
+        def loss(variables):
+            return np.mean(signals.cross_entropy(context.extract(variables, images).logits, test.labels[rows]))
+
         rise = divergence.barrier(loss, original, subject.variables, config.barrier_points)
         subject.add("barrier", rise, len(rows), note="linear interpolation to the original")
-
-
-@partial(jax.jit, static_argnums=0)
-def _mean_loss(network, variables, images, labels):
-    logits, _ = network.module.apply(variables, network.normalise(images))
-    return jnp.mean(optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels))
 
 
 def _relearn(context, subject, parts):

@@ -28,32 +28,29 @@ def members(config: Audit, images: int, attack: str) -> np.ndarray:
     return lira.halves(images, config.lira_shadows, SEED)
 
 
-def train_attackers(context: Context, fit: Fit) -> Attackers:
+def train_attackers(context: Context, fit: Fit | None) -> Attackers:
     """Train the shadow models that the audit asks for, and what the attacks learn from them."""
-    config, attacker, statistic, trained = context.config, None, None, None
-    digests, labels = [], context.data.train.labels
+    config, labels, digests = context.config, context.train.labels, []
+    attacker = statistic = trained = None
     if config.shadows and "mia2" in config.metrics:
-        logits, splits = _shadows(context, "mia2", fit, digests)
         chosen, truth = [], []
-        for k, (z, split) in enumerate(zip(logits, splits)):
+        for k, (logits, split) in enumerate(_shadows(context, "mia2", fit, digests)):
             outside = np.flatnonzero(~(split.train | split.validation))
             outside = sampling.draw(outside, np.count_nonzero(split.train), [SEED, k])
-            chosen += [z[split.train], z[outside]]
+            chosen += [logits[split.train], logits[outside]]
             truth += [np.ones(len(outside), bool), np.zeros(len(outside), bool)]
         attacker = mia2.train_attacker(signals.sorted_softmax(np.concatenate(chosen)), np.concatenate(truth), SEED)
     if config.lira_shadows and "lira" in config.metrics:
-        logits, splits = _shadows(context, "lira", fit, digests)
-        trained = np.stack([split.train for split in splits])
-        statistic = np.stack([signals.scaled_confidence(z, labels) for z in logits])
+        shadows = _shadows(context, "lira", fit, digests)
+        pairs = [(signals.scaled_confidence(logits, labels), split.train) for logits, split in shadows]
+        statistic, trained = map(np.stack, zip(*pairs))
     return Attackers(attacker, statistic, trained, tuple(digests))
 
 
 def _shadows(context, attack, fit, digests):
-    """Logits [M, C] of every shadow model on all training images, and its split; adds to the digests."""
-    logits, splits, images = [], [], context.data.train.images
+    """Logits [M, C] on all training images, and split, of one shadow model after the other; adds to the digests."""
+    images = context.train.images
     for k, given in enumerate(members(context.config, len(images), attack)):
         shadow = fit(f"{attack} {k}", given)
-        logits.append(context.extract(shadow.variables, images).logits)
-        splits.append(shadow.origin["split"])
         digests.append(weights_digest(shadow.variables))
-    return logits, splits
+        yield context.extract(shadow.variables, images).logits, shadow.origin["split"]

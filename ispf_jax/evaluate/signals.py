@@ -12,7 +12,12 @@ _SMALLEST = np.finfo(np.float64).tiny
 
 def confidence(logits, labels) -> np.ndarray:
     """p(x)[y], the softmax probability of the true label, [N] in 0..1: the feature of MIA-I."""
-    return np.exp(_of_label(log_softmax(logits, axis=-1), labels))
+    return np.exp(-cross_entropy(logits, labels))
+
+
+def cross_entropy(logits, labels) -> np.ndarray:
+    """-log p(x)[y] in nats, [N]."""
+    return -_of_label(log_softmax(logits, axis=-1), labels)
 
 
 def entropy(logits, labels=None) -> np.ndarray:

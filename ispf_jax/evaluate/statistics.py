@@ -1,7 +1,6 @@
 """Intervals of the audit's shares; means and spreads over runs are the report's."""
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 from scipy.special import stdtrit
@@ -12,15 +11,9 @@ Z95 = 1.959963984540054
 """Two-sided 95 % quantile of the standard normal distribution."""
 
 
-class Interval(NamedTuple):
-    """A 95 % interval in percent."""
-
-    low: float
-    high: float
-
-
-def wilson(share: float, n: int) -> Interval:
-    """Wilson's score interval (1927) of a share 0..1 of `n` examples, which need not be a whole number of them.
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval (1927), low and high in percent, of a share 0..1 of `n` examples, which need not be
+    a whole number of them.
 
     Centre (p + z^2/2n) / (1 + z^2/n), half width z sqrt(p(1-p)/n + z^2/4n^2) / (1 + z^2/n). Unlike the normal
     approximation it is not empty at 0 or 1. UserError for n = 0 or a share outside 0..1.
@@ -31,11 +24,12 @@ def wilson(share: float, n: int) -> Interval:
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
     # At the ends the interval touches 0 or 100 exactly; in floating point only nearly.
-    return Interval(0.0 if share == 0 else 100 * (centre - half), 100.0 if share == 1 else 100 * (centre + half))
+    return 0.0 if share == 0 else 100 * (centre - half), 100.0 if share == 1 else 100 * (centre + half)
 
 
-def mean_share(percents, n: int) -> Interval:
-    """Interval of the mean of `percents`: shares of the same `n` examples, one for each of some random draws.
+def mean_share(percents, n: int) -> tuple[float, float]:
+    """95 % interval, low and high in percent, of the mean of `percents`: shares of the same `n` examples, one for each
+    of some random draws.
 
     Two chances decide the mean: which examples there are (Wilson's interval at the mean; several draws on the same
     examples do not narrow it) and which draws were made (Student's t interval of their mean). Distances to the limits
@@ -47,6 +41,5 @@ def mean_share(percents, n: int) -> Interval:
     mean = float(percents.mean())
     low, high = wilson(mean / 100, n)
     by_draws = stdtrit(percents.size - 1, 0.975) * percents.std(ddof=1) / math.sqrt(percents.size)
-    return Interval(
-        max(0.0, mean - math.hypot(mean - low, by_draws)), min(100.0, mean + math.hypot(high - mean, by_draws))
-    )
+    below, above = math.hypot(mean - low, by_draws), math.hypot(high - mean, by_draws)
+    return max(0.0, mean - below), min(100.0, mean + above)

@@ -1,6 +1,7 @@
 """A task on which hiding and removing differ, and three small networks: original, retrained without class 1, untrained.
 
-Classes 0 and 1 share a coarse pattern and differ in a faint fine one. Who never sees class 1 has no reason to notice it.
+Classes 0 and 1 share a coarse pattern and differ in a faint fine one. Who never sees class 1 has no reason to notice
+it.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from ispf_jax.supervised import SupervisedSetup, supervised_epoch
 
 
 class SmallNet(nn.Module):
-    """Convolutions with batch norm and ReLU (stride 2 from the second on), averaging, a linear layer: compiles at once."""
+    """Convolutions with batch norm and ReLU (stride 2 from the second on), averaging, a linear layer: compiles at
+    once."""
 
     filters: tuple[int, ...]
     num_classes: int = 4
@@ -39,7 +41,8 @@ NETWORK = Network(SmallNet(filters=(8, 8, 8)), (8, 8, 1), (0.5,), (0.5,))
 
 
 def fresh(network, seed):
-    """Untrained variables of a network for images [8, 8, 1]: kernels N(0, 2 / fan-in), drawn by NumPy, which compiles nothing."""
+    """Untrained variables of a network for images [8, 8, 1]: kernels N(0, 2 / fan-in), drawn by NumPy, which compiles
+    nothing."""
     rng = np.random.default_rng(seed)
 
     def draw(path, shape):

@@ -11,7 +11,8 @@ from ispf_jax.evaluate.duplicates import Duplicates, duplicates
 
 
 def test_by_hand():
-    """Distances of 0, 0, 1, 10 on a line: 0, 1, 10, 1, 10, 9, median 5; only the twins are exact, and 1 is within a fifth of 5."""
+    """Distances of 0, 0, 1, 10 on a line: 0, 1, 10, 1, 10, 9, median 5; only the twins are exact, and 1 is within a
+    fifth of 5."""
     values = np.array([[0.0], [0.0], [1.0], [10.0]])
     assert duplicates(values) == Duplicates(exact=2, near=2, n=4)
     assert duplicates(values, near=0.2) == Duplicates(2, 3, 4)

@@ -37,11 +37,6 @@ def test_a_fourth_is_of_forgotten_classes_as_far_as_they_go(count, forgotten, re
     np.testing.assert_array_equal(rows, picture_rows(labels, MASK, count, seed=0))
 
 
-def test_without_a_forgotten_image_there_is_no_picture():
-    with pytest.raises(UserError, match="forgotten"):
-        picture_rows(np.ones(2, int), MASK, 4, 0)
-
-
 def test_synthetic_images_are_marked_by_what_the_original_says_of_them():
     """The forgotten class is likeliest; it has at least the threshold of 0.2; it has less."""
     rng, labels = np.random.default_rng(0), np.arange(12) % 3

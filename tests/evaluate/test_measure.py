@@ -26,6 +26,7 @@ CONFIG = Audit(
     synthetic_images=16,
 )
 SEEN = np.arange(64) < 48
+NO_ATTACKERS = Attackers()
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def context():
     return Context(TINY, data, SEEN, np.arange(4) == 1, {"original": fresh(TINY, 1)}, CONFIG, batch_size=20)
 
 
-def found(context, variables=None, attackers=Attackers(), images=None):
+def found(context, variables=None, attackers=NO_ATTACKERS, images=None):
     """Measurements of a model by name."""
     subject = Subject("gkt/dfq", fresh(TINY, 2) if variables is None else variables, SEEN, images)
     if images is not None:
@@ -76,7 +77,8 @@ def test_copies_are_counted_among_the_models_synthetic_images(context):
 
 
 def test_readers_of_few_images_have_intervals(context):
-    """A prototype head's is that of its share; a mean over draws has one that is at least as wide as a single share's."""
+    """A prototype head's is that of its share; a mean over draws has one that is at least as wide as a single
+    share's."""
     numbers = found(context)
     prototype = next(m for name, m in numbers.items() if name.startswith("prototype/"))
     exact = binomtest(round(prototype["value"] * prototype["n"] / 100), prototype["n"]).proportion_ci(0.95, "wilson")
@@ -93,7 +95,8 @@ def lira_context(context):
 
 
 def test_lira_leaves_out_images_that_too_few_shadows_saw(lira_context):
-    """Eight shadows that hold a fifth of their half back for validation, against a slow loop over the images that are left."""
+    """Eight shadows that hold a fifth of their half back for validation, against a slow loop over the images that are
+    left."""
     rng = np.random.default_rng(2)
     member = lira.halves(64, 8, seed=3) & (rng.random((8, 64)) < 0.8)
     member[2:, 1] = False  # image 1, of the forgotten class: at most two shadows

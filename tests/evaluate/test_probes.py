@@ -36,10 +36,7 @@ def test_nearest_neighbours_against_a_slow_vote():
         nearest = np.argsort(similarity)[-5:]
         expected.append(
             max(
-                range(3),
-                key=lambda c: tuple(  # noqa: B023
-                    f([similarity[i] for i in nearest if labels[i] == c]) for f in (len, sum)
-                ),
+                range(3), key=lambda c: tuple(f([similarity[i] for i in nearest if labels[i] == c]) for f in (len, sum))
             )
         )
     found = probes.nearest_neighbours(train, labels, test)

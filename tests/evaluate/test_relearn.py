@@ -16,6 +16,7 @@ from tests.evaluate.conftest import TINY, fresh, make_images
 
 SETUP = RelearnSetup(TINY, steps=8, batch_size=16, learning_rate=0.2)
 IMAGES, LABELS = make_images(np.random.default_rng(0), 40)
+ALL = np.ones(40, bool)
 TEST_IMAGES, TEST_LABELS = make_images(np.random.default_rng(1), 24)
 
 
@@ -24,7 +25,7 @@ def variables():
     return fresh(TINY, 0)
 
 
-def curve(variables, setup=SETUP, member=np.ones(40, bool), evaluated=TEST_LABELS == 1):
+def curve(variables, setup=SETUP, member=ALL, evaluated=TEST_LABELS == 1):
     train, test = Subset(IMAGES, LABELS, member), Subset(TEST_IMAGES, TEST_LABELS, evaluated)
     return relearn.relearn_curve(setup, variables, train, test, seed=3)
 
@@ -48,7 +49,7 @@ def plain_loop(variables, member, evaluated, steps):
         updates, opt_state = optimizer.update(gradient, opt_state)
         return optax.apply_updates(params, updates), stats_, opt_state
 
-    for done in range(steps + 1):
+    for _ in range(steps + 1):
         z, _ = TINY.module.apply({"params": params, "batch_stats": stats}, TINY.normalise(TEST_IMAGES[evaluated]))
         found.append(100 * np.mean(np.argmax(z, axis=-1) == TEST_LABELS[evaluated]))
         params, stats, opt_state = step(params, stats, opt_state)

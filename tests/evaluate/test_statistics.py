@@ -11,14 +11,14 @@ from ispf_jax.evaluate.statistics import mean_share, wilson
 @pytest.mark.parametrize("successes, n", [(0, 10), (1, 10), (5, 10), (10, 10), (930, 1000), (1, 1)])
 def test_wilson_agrees_with_scipy(successes, n):
     found, expected = wilson(successes / n, n), binomtest(successes, n).proportion_ci(0.95, "wilson")
-    np.testing.assert_allclose([found.low, found.high], [100 * expected.low, 100 * expected.high], atol=1e-9)
-    assert found.low <= 100 * successes / n <= found.high
+    np.testing.assert_allclose(found, [100 * expected.low, 100 * expected.high], atol=1e-9)
+    assert found[0] <= 100 * successes / n <= found[1]
 
 
 def test_wilson_by_hand():
     found = wilson(0.5, 10)  # centre 1/2, half width 1.96 sqrt(0.025 + 0.0096) / 1.384
-    np.testing.assert_allclose([found.low, found.high], [23.659, 76.341], atol=1e-3)
-    np.testing.assert_allclose(wilson(0.0, 10).high, 100 * 3.8415 / 13.8415, atol=1e-2)
+    np.testing.assert_allclose(found, [23.659, 76.341], atol=1e-3)
+    np.testing.assert_allclose(wilson(0.0, 10)[1], 100 * 3.8415 / 13.8415, atol=1e-2)
 
 
 @pytest.mark.parametrize("share, n", [(0.5, 0), (1.5, 2), (-0.5, 2)])
@@ -33,7 +33,8 @@ def test_equal_draws_have_the_interval_of_one():
 
 
 def test_mean_of_draws_by_hand():
-    """Draws of 40, 50 and 60 % of 10 examples: Wilson's 23.659 to 76.341 around 50; t(2) = 4.3027, half width 4.3027 x 10 / sqrt 3 = 24.841."""
+    """Draws of 40, 50 and 60 % of 10 examples: Wilson's 23.659 to 76.341 around 50; t(2) = 4.3027, half width 4.3027 x
+    10 / sqrt 3 = 24.841."""
     np.testing.assert_allclose(
         mean_share([40, 50, 60], 10), [50 - np.hypot(26.341, 24.841), 50 + np.hypot(26.341, 24.841)], atol=1e-3
     )
@@ -44,7 +45,8 @@ def test_mean_of_draws_by_hand():
 
 @pytest.mark.parametrize("by_draw, n", [(0.0, 40), (0.15, 40), (0.15, 1000), (0.02, 1000)])
 def test_the_interval_covers_the_share_over_all_draws_and_examples(by_draw, n):
-    """Examples of different difficulty, draws of different quality, 2000 times: at least 95 % of the intervals hold the true share."""
+    """Examples of different difficulty, draws of different quality, 2000 times: at least 95 % of the intervals hold the
+    true share."""
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(2000):
