@@ -3,31 +3,32 @@
 import csv
 import json
 import re
+import shutil
 import statistics
 from dataclasses import replace
 
 import pytest
 
+from ispf_jax.errors import UserError
 from ispf_jax.report import workdir as reading
 from ispf_jax.report import write_report
 from ispf_jax.runtime import interruption
 from ispf_jax.sweep import pipeline
-from tests.evaluate.test_audit import audited
+from tests.sweep.test_pipeline import tiny
 
 SETS, SEEDS = ("0,2", "1"), (0, 1)
 
 
-def sweep(**values):
-    return audited(
-        forget=";".join(SETS),
-        seeds=",".join(map(str, SEEDS)),
-        methods="ispf",
-        stages="original,retrain,unlearn,audit,report",
-        audit__metrics="accuracy,mia1,divergence",
-        audit__embedding_images=12,
-        audit__barrier_points=0,
-        **values,
-    )
+def audited(**values):
+    """An audit of little: tiny networks, few images and steps."""
+    small = {"shadows": 1, "relearn_steps": 6, "relearn_batch": 16, "shots": "1", "layers": 2, "barrier_points": 0}
+    small |= {"synthetic_images": 32, "embedding_images": 12, "metrics": "accuracy,mia1,divergence"}
+    keys = {f"audit__{key}": value for key, value in small.items()} | {"train__epochs": 4, "methods": "ispf"}
+    return tiny(**keys | {"stages": "original,retrain,unlearn,audit,report"} | values)
+
+
+def sweep():
+    return audited(forget=";".join(SETS), seeds=",".join(map(str, SEEDS)))
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def test_the_report_of_a_stopped_sweep_says_what_is_missing(stopped):
 
 def test_a_start_for_the_report_alone_says_the_same(stopped):
     """The configuration of such a start asks for no other stage; what is there tells which were asked for."""
-    workdir, page, _ = stopped
+    workdir, _, _ = stopped
     contents = reading.read(workdir)
     alone = replace(contents, config=contents.config | {"stages": ["report"]})
     assert reading.unfinished(alone) == reading.unfinished(contents) and len(reading.unfinished(alone)) == 2
@@ -103,51 +104,6 @@ def test_averages_are_those_of_the_audits_of_the_runs(finished):
     assert "population standard deviation" in page and 'id="missing"' not in page
 
 
-def test_classes_are_counted_one_by_one(finished):
-    audit = content(finished, "0,2", 0)
-    for model in audit["models"]:
-        found = {
-            m["metric"]: m for m in audit["measurements"] if m["model"] == model and m["metric"].startswith("accuracy/")
-        }
-        classes = [found[f"accuracy/class{c}"] for c in range(5)]
-        assert (
-            all(m["low"] <= m["value"] <= m["high"] for m in classes)
-            and sum(m["n"] for m in classes) == found["accuracy/overall"]["n"]
-        )
-        forgotten = [classes[0], classes[2]]
-        hits = sum(m["value"] * m["n"] for m in forgotten) / sum(m["n"] for m in forgotten)
-        assert hits == pytest.approx(found["accuracy/forget"]["value"])
-        confusion = audit["confusion"][model]
-        assert [100 * confusion[i][c] / sum(confusion[i]) for i, c in enumerate((0, 2))] == pytest.approx(
-            [m["value"] for m in forgotten]
-        )
-
-
-def test_membership_of_several_classes_is_told_apart(finished):
-    audit = content(finished, "0,2", 0)
-    for model in audit["models"]:
-        parts = [m for m in audit["measurements"] if m["model"] == model and m["metric"].startswith("mia1/class")]
-        assert [m["metric"] for m in parts] == ["mia1/class0", "mia1/class2"]
-        if parts[0]["value"] is not None:
-            whole = sum(m["value"] * m["n"] for m in parts) / sum(m["n"] for m in parts)
-            assert whole == pytest.approx(value(audit, model, "mia1"))
-
-
-def test_representations_and_duplicates_are_recorded(finished):
-    audit = content(finished, "1", 0)
-    assert [p["title"] for p in audit["representation"]] == ["original", "retrain", "ispf/dfq"]
-    assert all(
-        len(p["points"]) == len(p["classes"]) == 12 and sum(c == 1 for c in p["classes"]) == 3
-        for p in audit["representation"]
-    )
-    copies = {m["metric"]: m for m in audit["measurements"] if m["metric"].startswith("duplicates/")}
-    assert set(copies) == {"duplicates/exact", "duplicates/pixels", "duplicates/features"}
-    assert all(
-        m["model"] == "ispf/dfq" and m["n"] == 32 and "32 real training images" in m["note"] for m in copies.values()
-    )
-    assert copies["duplicates/exact"]["value"] <= copies["duplicates/pixels"]["value"]
-
-
 def test_weights_of_rows_and_audits_are_the_same(finished):
     rows = json.loads((finished / "results.json").read_text())["rows"]
     for forget, seed in ((f, s) for f in SETS for s in SEEDS):
@@ -169,3 +125,24 @@ def test_the_journal_adds_up_over_both_starts(finished):
     assert {j["stage"] for j in jobs} == {"original", "retrain", "unlearn", "audit"}
     assert [j["job"] for j in jobs if not j["finished"]] == ["audit 0,2 seed 1"]
     assert sum(j["stage"] == "unlearn" for j in jobs) == 4 and sum(j["stage"] == "original" for j in jobs) == 2
+
+
+def test_a_student_whose_checkpoints_are_gone_is_named(tmp_path):
+    pipeline.run(audited(stages="original,unlearn"), str(tmp_path))
+    shutil.rmtree(tmp_path / "unlearn/dfq/ispf/1/seed0/checkpoints")
+    with pytest.raises(UserError, match="there is no checkpoint in .*unlearn/dfq/ispf/1/seed0/checkpoints"):
+        pipeline.run(audited(stages="audit"), str(tmp_path))
+
+
+def test_shadow_models_are_trained_by_jobs_and_found_by_the_audit(tmp_path):
+    config = {"audit__metrics": "mia2,lira", "audit__lira_shadows": 4, "audit__embedding_images": 0}
+    pipeline.run(audited(stages="original,unlearn,audit", **config), str(tmp_path))
+    (audit,) = tmp_path.glob("audit/1/seed0/audit.json")
+    found = {m["metric"]: m for m in json.loads(audit.read_text())["measurements"] if m["model"] == "ispf/dfq"}
+    assert 0 <= found["mia2"]["value"] <= 100 and 0 <= found["lira/auc"]["value"] <= 1
+    assert "4 shadow models" in found["lira/auc"]["note"]
+    splits = sorted(tmp_path.glob("shadows/*/shadow*/split.npz"))
+    assert len(splits) == 5
+    before = [path.stat().st_mtime_ns for path in tmp_path.glob("shadows/*/shadow*/checkpoints/*")]
+    pipeline.run(audited(stages="audit", **config | {"audit__layers": 1}), str(tmp_path))
+    assert [path.stat().st_mtime_ns for path in tmp_path.glob("shadows/*/shadow*/checkpoints/*")] == before
