@@ -23,7 +23,7 @@ from jax import lax
 from jax.experimental import multihost_utils
 
 from ispf_jax.errors import UserError
-from ispf_jax.ops import compiler_options, convolutions
+from ispf_jax.ops import compiler_options, describe
 
 AXIS = "devices"
 _PATIENCE = 7 * 24 * 3600  # seconds that processes wait at the end for the first one, which audits and reports
@@ -63,7 +63,7 @@ def value_and_global_grad(loss_share, params, axis):
 
 
 _EXECUTABLES: dict = {}
-"""What has been compiled in this process: by function, setup, devices and the shapes of the arguments."""
+"""What has been compiled in this process: by function, setup, devices, convolutions and shapes of the arguments."""
 
 
 class Program:
@@ -81,7 +81,7 @@ class Program:
         if self._compiled is not None:
             return 0.0
         leaves, structure = jax.tree.flatten(args)
-        key = (self._key or self, structure, *((np.shape(leaf), jnp.asarray(leaf).dtype) for leaf in leaves))
+        key = (self._key or self, describe(), structure, *((np.shape(leaf), jnp.asarray(leaf).dtype) for leaf in leaves))
         began = time.perf_counter()
         if key not in _EXECUTABLES:
             _EXECUTABLES[key] = self._function.lower(*args).compile(compiler_options())
@@ -152,7 +152,7 @@ class Devices:
           setup: hashable; what is compiled in.
           donate: number of leading arguments whose buffers the program may reuse for its outputs.
         """
-        key = (fn, setup, self, donate, convolutions())
+        key = (fn, setup, self, donate)
         if self.axis is None:
             return Program(jax.jit(partial(fn, setup, axis=None), donate_argnums=tuple(range(donate))), key)
 

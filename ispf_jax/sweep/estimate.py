@@ -11,7 +11,7 @@ import numpy as np
 from ispf_jax.config import Experiment
 from ispf_jax.data import ImageData
 from ispf_jax.models import Generator, build_classifier, init_variables
-from ispf_jax.ops import convolutions, only_xla
+from ispf_jax.ops import convolutions, describe
 from ispf_jax.sweep.jobs import Job
 
 _EFFICIENCY = {
@@ -24,7 +24,7 @@ def forward_flops(module, example_shape, batch: int) -> float:
     """Floating-point operations of one forward pass over `batch` inputs, counted by XLA."""
     variables = jax.eval_shape(partial(init_variables, module, example_shape=(1, *example_shape)), jax.random.key(0))
     inputs = jax.ShapeDtypeStruct((batch, *example_shape), jnp.float32)
-    with only_xla():
+    with convolutions("xla"):
         return float(jax.jit(lambda v, x: module.apply(v, x)).lower(variables, inputs).cost_analysis()["flops"])
 
 
@@ -113,4 +113,4 @@ def matmul_rate(size: int = 1024, repeats: int = 8) -> float:
 
 def device_seconds(flops: float) -> float:
     """Seconds that training work of that many operations takes on the default device, roughly; small networks on a GPU take longer."""
-    return flops / (_EFFICIENCY[convolutions().split()[0]] * matmul_rate())
+    return flops / (_EFFICIENCY[describe().split()[0]] * matmul_rate())

@@ -22,9 +22,9 @@ from ispf_jax import data as data_room
 from ispf_jax.config import Experiment, changed_keys, flatten, make_experiments
 from ispf_jax.data import cache
 from ispf_jax.devices import Devices, chosen_devices
-from ispf_jax.errors import UserError
+from ispf_jax.errors import UserError, keyed
 from ispf_jax.forget import forget_sets, named
-from ispf_jax.ops import choose_convolutions, convolutions
+from ispf_jax.ops import convolutions, describe
 from ispf_jax.report import write_combined, write_report
 from ispf_jax.runtime.atomic import atomic_write_json, ensure_writable
 from ispf_jax.runtime.lock import locked
@@ -57,6 +57,13 @@ def run(config, workdir: str) -> str:
     experiments = make_experiments(config)
     first = next(iter(experiments.values()))
     _prepare_jax(first)
+    with keyed("config."):
+        chosen = convolutions(first.convolutions)
+    with chosen:
+        return _run(experiments, first, workdir)
+
+
+def _run(experiments, first, workdir):
     if first.dry_run:
         return _print("\n\n".join(_plan(name, e, Path(workdir) / name) for name, e in experiments.items()))
     began, tables, failed, total = time.perf_counter(), [], {}, 0
@@ -171,7 +178,7 @@ class Run:
             "config": flatten(self.e),
             "data": {"note": self.data.note, "train": len(self.data.train), "test": len(self.data.test)},
             "devices": [d.device_kind for devices in self.devices for d in devices.devices],
-            "convolutions": convolutions(),
+            "convolutions": describe(),
             "processes": jax.process_count(),
             "platform": platform.platform(),
             "python": platform.python_version(),
@@ -245,7 +252,6 @@ def _devices(e: Experiment) -> tuple[Devices, ...]:
 
 def _prepare_jax(e: Experiment):
     """Settings that are wanted before anything is compiled."""
-    choose_convolutions(e.convolutions)
     if e.compilation_cache != "off":
         auto = e.compilation_cache in ("auto", "")
         directory = cache.directory("") / "compiled" if auto else Path(e.compilation_cache).expanduser()

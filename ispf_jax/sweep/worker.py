@@ -18,7 +18,7 @@ from ispf_jax.evaluate.accuracy import Evaluator, accuracies
 from ispf_jax.files import Given
 from ispf_jax.forget import named
 from ispf_jax.models import build_classifier, init_variables
-from ispf_jax.ops import convolutions
+from ispf_jax.ops import convolutions, describe
 from ispf_jax.runtime import interruption
 from ispf_jax.runtime.atomic import atomic_write_json, ensure_writable
 from ispf_jax.runtime.loop import Keeping
@@ -85,7 +85,7 @@ class Worker:
         """Do one job, from its last checkpoint if there is one, and leave its results in `job.place`."""
         kinds = [d.device_kind for d in self.devices.devices]
         journal = journalled(self.workdir, job.kind, str(job), kinds) if self.leads else nullcontext()
-        with jax.default_device(self.devices.local[0]), journal:
+        with jax.default_device(self.devices.local[0]), convolutions(self.e.convolutions), journal:
             getattr(self, job.kind)(job)
 
     def batch_of(self, job: Job) -> str:
@@ -294,7 +294,7 @@ class Worker:
             "teacher": weights_digest(self.teacher(seed) if stage else variables)
             if stage or method == "masked_head"
             else "",
-            "computed": f"{self.devices.count} x {self.devices.devices[0].device_kind}, {convolutions()}",
+            "computed": f"{self.devices.count} x {self.devices.devices[0].device_kind}, {describe()}",
             "epoch": epoch,
             "access": _ACCESS.get(
                 selection if method == "original" and selection == "given" else method,
