@@ -1,45 +1,38 @@
-"""Winograd's convolutions on the CPU: 3x3 filters at stride 1 with 16 instead of 36 multiplications for 2x2 output pixels.
+"""Winograd's convolutions: for 3x3 filters and stride 1, 2x2 output pixels by 16 multiplications instead of 36.
 
-With a tile d [4, 4] of the image, a filter w [3, 3] and outputs y [2, 2] a convolution is y = A^T [(G w G^T) * (B^T d B)] A, where * multiplies
-entry by entry; over channels that is one matrix product for each of the 16 entries (minimal filtering F(2x2, 3x3); Lavin and Gray, "Fast
-algorithms for convolutional neural networks", CVPR 2016). The filter gradient is the transpose of that in w, the input gradient the same with
-flipped filters.
+For a tile d [4, 4] of the image, a filter w [3, 3] and outputs y [2, 2], y = A^T [(G w G^T) * (B^T d B)] A, where *
+multiplies entry by entry. Over channels that is one matrix product for each of the 16 entries: minimal filtering
+F(2x2, 3x3) (Lavin and Gray, "Fast algorithms for convolutional neural networks", CVPR 2016). The filter gradient is the
+transpose of this map in w; the input gradient is the same map with flipped filters.
 
-In float32 the error of all three is 0.2 to 1.4 times that of oneDNN's direct ones (128 to 512 channels). Larger tiles would be faster by up to
-15 % of a training step, and round more.
+In float32 the errors are 0.2 to 1.4 times those of oneDNN's direct convolutions (128 to 512 channels). Larger tiles
+would save up to 15 % of a training step, and round more.
 """
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ispf_jax.ops.task import Task
+
 TILE = 2  # output pixels per side
-_KERNEL = 3
-_MANY = 256  # tiles from which on the products outweigh the transforms of the filters
+_GEOMETRY = (3, 3), (1, 1), ((1, 1), (1, 1))  # size of filters, strides, padding
+_MANY = 256  # tiles from which the products outweigh the transforms of the filters
 
 _A = np.array([[1, 0], [1, 1], [1, -1], [0, -1]])
 _B = np.array([[1, 0, 0, 0], [0, 1, -1, 1], [-1, 1, 1, 0], [0, 0, 0, -1]])
 _G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 
 
-def pays(images, w_shape, strides, padding, wide: int) -> bool:
-    """Whether these are faster than direct ones, which they are from `wide` channels on.
+def pays(task: Task, wide: int) -> bool:
+    """Whether these are faster than direct convolutions, which they are from `wide` channels on.
 
-    Transforms read and write about eight numbers per pixel and channel, which only products of many channels outweigh.
-
-    Args:
-      images: [N, H, W, C], either side's; shape and type are looked at.
-      w_shape: of the filters, [h, w, I, O].
+    The transforms read and write about eight numbers per pixel and channel, so products must be of many channels.
     """
-    fits = (
-        w_shape[:2] == (_KERNEL, _KERNEL)
-        and tuple(strides) == (1, 1)
-        and tuple(map(tuple, padding)) == ((1, 1), (1, 1))
-    )
-    batch, height, width, _ = images.shape
-    whole = height % TILE == width % TILE == 0
-    many = batch * height * width >= _MANY * TILE**2
-    return fits and whole and many and min(w_shape[2:]) >= wide and images.dtype == jnp.float32
+    batch, height, width, _ = task.images
+    fits = (task.filters[:2], task.strides, task.padding) == _GEOMETRY and height % TILE == width % TILE == 0
+    many = min(task.filters[2:]) >= wide and batch * height * width >= _MANY * TILE**2
+    return fits and many and task.dtype == "float32"
 
 
 def forward(x, w, precision=None):
@@ -66,8 +59,8 @@ def _convolved(x, filters, contracted, precision):
     return jnp.stack(_combined(_A.T, rows), axis=2).reshape(*x.shape[:3], -1)
 
 
-# The 16 transformed entries are four arrays of four, of which XLA makes few and fast kernels: a single array is computed up to twice as
-# slowly, and an array for each entry takes several times as long to compile.
+# The 16 transformed entries are four arrays of four, of which XLA makes few and fast kernels. A single array takes up
+# to twice as long to compute, and an array for each entry takes several times as long to compile.
 
 
 def _of_tiles(x):
