@@ -1,197 +1,182 @@
-"""Where the numbers come from: what a reader needs to get them again, and the runs one by one."""
+"""Where the numbers come from and what they cannot say: limits, times, hashes, and the runs one by one."""
 
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from ispf_jax.report.cells import MISSING, Column, Table, row
-from ispf_jax.report.names import METHOD_NAMES, model_name
+from ispf_jax.report.names import metric, model_name, shown
+from ispf_jax.report.tables import MISSING, Column, Table, make_table
+from ispf_jax.report.verdict import tier_order
 from ispf_jax.report.workdir import Contents
 from ispf_jax.runtime.rows import STAGES, Row
 
-_RUN_FIELDS = {
+_ALWAYS = (
+    "This is a measurement, not a certificate: a class may be left in a way that nothing here looks at.",
+    "The headline is the last epoch. What is marked * was selected on test images, as the paper does, and is for comparison only.",
+    "Forget accuracy alone says little: a masked head, which hides the class and forgets nothing, has none either.",
+)
+_SATURATES = "MIA-I saturates: it is 0 or 100 for any model that gives the class no confidence, a masked head included."
+_NO_TEST = "There were no test images: no accuracy was measured, not even the original's."
+_RUN_COLUMNS = {
     "method": "method",
     "base": "base",
     "forget": "forget",
     "seed": "seed",
     "selection": "selection",
     "epoch": "epoch",
-    "train_seconds": "seconds",
-    "student_steps": "student steps",
-    "generator_steps": "generator steps",
-    "images_synthesised": "images synthesised",
-    "access": "used",
-    "computed": "computed on",
+    "seconds": "train_seconds",
+    "student steps": "student_steps",
+    "generator steps": "generator_steps",
+    "images synthesised": "images_synthesised",
+    "used": "access",
+    "computed on": "computed",
     "weights": "weights",
     "teacher": "teacher",
 }
-STAGE_OF = {"original": "original", "masked_head": "original", "retrain": "retrain"}
-_WORDS = ("method", "base", "forget", "selection", "access", "computed", "weights", "teacher")
+_WORDS = ("method", "base", "forget", "selection", "used", "computed on", "weights", "teacher")
+_WORK = ("student_steps", "generator_steps", "images_synthesised")
+_STAGE_OF = {"original": "original", "masked_head": "original", "retrain": "retrain"}
+
+
+class Limits(NamedTuple):
+    """Sentences; (tier, metrics that needed it); (metric, why it was not measured)."""
+
+    sentences: list[str]
+    tiers: list[tuple[str, str]]
+    not_run: list[tuple[str, str]]
+
+
+def limits(contents: Contents) -> Limits:
+    """What a reader must know before using a number."""
+    measured = [m for audit in contents.audits for m in audit.measurements]
+    said = list(_ALWAYS)
+    if any(m.metric == "mia1" for m in measured):
+        said.append(_SATURATES)
+    if contents.rows and all(row.acc_overall is None for row in contents.rows):
+        said.append(_NO_TEST)
+    ways = Counter(row.computed for row in contents.rows if row.computed)
+    if len(ways) > 1:
+        counts = "; ".join(f"{way} ({n} result{'s' * (n > 1)})" for way, n in sorted(ways.items()))
+        said.append(
+            "Results were computed in several ways, which may round differently; training amplifies that as another seed "
+            f"would: {counts}."
+        )
+    sets, seeds = (len({a.run[axis] for a in contents.audits}) for axis in (0, 1))
+    if measured and (seeds < 3 or sets < 2):
+        said.append(
+            f"{sets} forget set{'s' * (sets > 1)} and {seeds} training seed{'s' * (seeds > 1)} were audited; results vary "
+            "with both."
+        )
+    tiers, undefined = defaultdict(dict), defaultdict(dict)
+    for m in sorted(measured, key=lambda m: metric(m.metric).order):
+        tiers[m.tier or "not stated"][metric(m.metric).label.partition(",")[0]] = None
+        if m.value is None:
+            note = f": {m.note}" if m.note not in ("", "undefined") else ""
+            undefined[metric(m.metric).label, note][model_name(m.model, contents.bases)] = None
+    not_run = list(dict.fromkeys(pair for audit in contents.audits for pair in audit.not_run))
+    not_run += [(label, f"undefined for {', '.join(models)}{note}") for (label, note), models in undefined.items()]
+    return Limits(said, [(tier, ", ".join(tiers[tier])) for tier in sorted(tiers, key=tier_order)], not_run)
 
 
 def facts(contents: Contents) -> list[tuple[str, list[tuple[str, str]]]]:
-    """(heading, [(name, value)]) of everything in the provenance, whatever the pipeline recorded; the configuration last."""
-    single, groups = [], []
+    """(heading, [(name, value)]) of everything that the pipeline recorded; the configuration comes last."""
+    groups: dict[str, dict] = {"Run": {}}
     for name, value in contents.provenance.items():
-        if name == "config":
-            continue
+        heading = str(name).replace("_", " ").capitalize()
         if isinstance(value, dict):
-            groups.append((_heading(name), _flat(value)))
+            groups[heading] = value
         else:
-            single.append((_heading(name), _said(value)))
-    config = [("Configuration", _flat(contents.config))] if contents.config else []
-    settings = {f"{key}": value for audit in contents.audits[:1] for key, value in audit.settings.items()}
-    return ([("Run", single)] if single else []) + groups + ([("Audit", _flat(settings))] if settings else []) + config
+            groups["Run"][heading] = value
+    groups.pop("Config", None)
+    groups |= {"Audit": contents.audits[0].settings if contents.audits else {}, "Configuration": contents.config}
+    return [(heading, _flat(values)) for heading, values in groups.items() if values]
 
 
 def runs_table(rows: Sequence[Row]) -> Table | None:
     """One line per result: time, steps, images, and what it used beyond the weights."""
-    if not rows:
-        return None
-    columns = tuple(Column(label, words=name in _WORDS) for name, label in _RUN_FIELDS.items())
-    lines = tuple(row(*(_field(r, name) for name in _RUN_FIELDS)) for r in rows)
-    return Table(
-        "Runs one by one",
-        columns,
-        lines,
-        ("Times are of training alone, without evaluation. Weights, teacher: hashes of what came out and went in.",),
-    )
+    lines = []
+    for row in rows:
+        own = {"method": shown(row.method).name, "seed": str(row.seed), "train_seconds": f"{row.train_seconds:,.0f}"}
+        lines.append([_said(own.get(name, getattr(row, name))) for name in _RUN_COLUMNS.values()])
+    note = "Times are of training alone, without evaluation. Weights, teacher: hashes of what came out and went in."
+    return make_table("Runs one by one", _RUN_COLUMNS, lines, [note], _WORDS) if lines else None
 
 
 def times_table(contents: Contents) -> Table | None:
     """Wall time by stage over all starts, with the work that was done in it; None without a journal."""
-    if not contents.jobs:
-        return None
-    work = {
-        stage: [r for r in _once(contents.rows) if STAGE_OF.get(r["method"], "unlearn") == stage] for stage in STAGES
-    }
-    lines, total = [], 0.0
+    work = defaultdict(list)
+    for row in _once(contents.rows):
+        work[_STAGE_OF.get(row.method, "unlearn")].append(row)
+    lines = []
     for stage in (*STAGES, "audit"):
         jobs = [job for job in contents.jobs if job["stage"] == stage]
-        if not jobs:
-            continue
-        seconds = sum(job["seconds"] for job in jobs)
-        total += seconds
         cut = sum(not job.get("finished") for job in jobs)
         devices = dict.fromkeys(f"{len(job['devices'])} x {job['devices'][0]}" for job in jobs if job["devices"])
-        busy = sum(job.get("cpu_seconds") or 0 for job in jobs)
-        counts = [
-            _total(work.get(stage, []), name) for name in ("student_steps", "generator_steps", "images_synthesised")
-        ]
-        lines.append(
-            row(
-                stage,
-                _duration(seconds),
-                _duration(busy),
-                f"{len(jobs)}" + (f" ({cut} interrupted)" if cut else ""),
-                ", ".join(devices),
-                *counts,
-            )
-        )
-    lines.append(
-        row(
-            "total",
-            _duration(total),
-            _duration(sum(job.get("cpu_seconds") or 0 for job in contents.jobs)),
-            str(len(contents.jobs)),
-            MISSING,
-            *[MISSING] * 3,
-        )
+        counts = [sum(getattr(row, name) for row in work[stage]) for name in _WORK]
+        if jobs:
+            number = f"{len(jobs)}" + (f" ({cut} interrupted)" if cut else "")
+            lines.append([stage, *_times(jobs), number, ", ".join(devices), *(_said(n or "") for n in counts)])
+    lines.append(["total", *_times(contents.jobs), str(len(contents.jobs)), *[MISSING] * 4])
+    heads = ["stage", "wall time", Column("processor time", small="all cores"), "jobs", "devices"]
+    heads += [name.replace("_", " ") for name in _WORK]
+    note = (
+        "Wall time over all starts: compilation, training, evaluation and pictures of the jobs; without loading data and "
+        "writing this report."
     )
-    columns = (
-        Column("stage", words=True),
-        Column("wall time"),
-        Column("processor time", small="all cores"),
-        Column("jobs"),
-        Column("devices", words=True),
-        Column("student steps"),
-        Column("generator steps"),
-        Column("images synthesised"),
-    )
-    return Table(
-        "Time and work",
-        columns,
-        tuple(lines),
-        (
-            "Wall time over all starts: compilation, training, evaluation and pictures of the jobs; "
-            "without loading data and writing this report.",
-        ),
-    )
+    return make_table("Time and work", heads, lines, [note], ["stage", "devices"]) if contents.jobs else None
 
 
 def hashes_table(contents: Contents) -> Table | None:
-    """The hash of the weights of every audited model and of what it was made from, so that a number can be tied to a file.
+    """The hash of the weights of every audited model and of what it was made from, so that a number is tied to a file.
 
-    Baselines that change the original's head were made from the original, students from the teacher that their result names.
+    Baselines that change the original's head were made from the original, students from the teacher that their result
+    names.
     """
-    teachers = {(f"{r['method']}/{r['base']}", r["forget"], r["seed"]): r.get("teacher") for r in contents.rows}
+    teachers = {(row.model, *row.run): row.teacher for row in contents.rows}
     lines = []
     for audit in contents.audits:
         sources = dict.fromkeys(("masked_head", "retrained_head"), audit.weights.get("original"))
         for model, digest in audit.weights.items():
-            source = sources.get(model) or teachers.get((model, *audit.key)) or MISSING
-            lines.append(row(model_name(model, contents.bases), audit.forget, str(audit.seed), digest, source))
-    columns = (
-        Column("model", words=True),
-        Column("forget", words=True),
-        Column("seed"),
-        Column("hash of the weights", words=True),
-        Column("made from", words=True),
-    )
-    return Table("Weights", columns, tuple(lines)) if lines else None
+            source = sources.get(model) or teachers.get((model, *audit.run)) or MISSING
+            lines.append([model_name(model, contents.bases), audit.forget, str(audit.seed), digest, source])
+    heads = ["model", "forget", "seed", "hash of the weights", "made from"]
+    return make_table("Weights", heads, lines, words=[head for head in heads if head != "seed"]) if lines else None
 
 
 def _once(rows: Sequence[Row]) -> list[Row]:
     """Rows of different runs: one per run, whatever its selections, and the original once per seed."""
     runs = {}
-    for r in rows:
-        runs.setdefault(
-            (r["method"], r["base"], "" if r["method"] == "original" else r["forget"], r["seed"]), []
-        ).append(r)
-    return [max(group, key=lambda r: r.get("student_steps") or 0) for group in runs.values()]
+    for row in sorted(rows, key=lambda row: row.student_steps):
+        runs[row.method, row.base, row.method == "original" or row.forget, row.seed] = row
+    return list(runs.values())
 
 
-def _total(rows: Sequence[Row], name: str) -> str:
-    total = sum(r.get(name) or 0 for r in rows)
-    return f"{total:,}" if total else MISSING
+def _times(jobs: list[dict[str, Any]]) -> list[str]:
+    """Wall time and processor time."""
+    return [_duration(sum(job.get(name) or 0 for job in jobs)) for name in ("seconds", "cpu_seconds")]
 
 
 def _duration(seconds: float) -> str:
-    hours, rest = divmod(round(seconds), 3600)
-    return (
-        f"{hours} h {rest // 60:02d} min"
-        if hours
-        else f"{rest // 60} min {rest % 60:02d} s"
-        if rest >= 60
-        else f"{seconds:.1f} s"
-    )
-
-
-def _field(entry: Row, name: str) -> str:
-    value = entry.get(name)
-    if value in (None, ""):
-        return MISSING
-    if name == "method":
-        return METHOD_NAMES.get(value, value)
-    if name == "train_seconds" and isinstance(value, (int, float)):
-        return f"{value:,.0f}"
-    return f"{value:,}" if isinstance(value, int) and name != "seed" else str(value)
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     found = []
     for name, value in values.items():
-        if isinstance(value, dict):
-            found += _flat(value, f"{prefix}{name}.")
-        else:
-            found.append((prefix + str(name), _said(value)))
+        deeper = (
+            _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", _said(value, "d"))]
+        )
+        found += deeper
     return found
 
 
-def _said(value: Any) -> str:
+def _said(value: Any, digits: str = ",") -> str:
+    """A value as text; whole numbers with separators unless `digits` is "d"."""
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(_said, value)) or MISSING
-    return MISSING if value in (None, "") else str(value)
-
-
-def _heading(name: str) -> str:
-    return str(name).replace("_", " ").capitalize()
+        return ", ".join(_said(item, digits) for item in value) or MISSING
+    if value is None or value == "":
+        return MISSING
+    return f"{value:{digits}}" if type(value) is int else str(value)

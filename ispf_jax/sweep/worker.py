@@ -150,7 +150,7 @@ class Worker:
 
     def unlearn(self, job: Job):
         """One unlearned student, with a row for its last epoch and one for its best epoch on test images."""
-        from ispf_jax.report.figures import image_grid
+        from ispf_jax.runtime.pictures import image_grid
 
         directory, stage, forget = self.workdir / job.place, self.unlearners[job.base], job.forget
         teacher = self.devices.replicate(self.teacher(job.seed))
@@ -251,10 +251,10 @@ class Worker:
         """Where an original was made again, perhaps elsewhere, and is not the same: students of the old one must not be compared with it."""
         weights = weights_digest(variables)
         for row in read_rows(self.workdir):
-            made_from = row.get("weights" if row["method"] == "original" else "teacher")
-            if row["seed"] == seed and made_from and made_from != weights:
+            made_from = row.weights if row.method == "original" else row.teacher
+            if row.seed == seed and made_from and made_from != weights:
                 raise UserError(
-                    f"{self.workdir} has a result of {row['method']} (forget {row['forget']}, seed {seed}) with the original {made_from}, but "
+                    f"{self.workdir} has a result of {row.method} (forget {row.forget}, seed {seed}) with the original {made_from}, but "
                     f"{self.original_directory(seed) / 'checkpoints'} now holds {weights}: put the old checkpoints back, remove the results "
                     "that were made with the old one, or use another --workdir."
                 )

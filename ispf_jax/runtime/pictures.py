@@ -1,4 +1,4 @@
-"""Images side by side in one PNG."""
+"""Images next to each other in one PNG."""
 
 import io
 import os

@@ -1,0 +1,174 @@
+"""Pictures of training and of its results: the paper's figures 2, 4, 5 and 7, loss terms, classes, and accuracies."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from ispf_jax.report.figures.style import Panel, Picture, heat, label, line, model_key
+from ispf_jax.report.generator import Share, synthesis_shares
+from ispf_jax.report.names import model_name, shown
+from ispf_jax.report.results import Summary, by_setting, summarise
+from ispf_jax.report.workdir import Contents
+from ispf_jax.runtime.rows import BEST_TEST, Row, RunLog
+
+_X = {"seconds": "training time [s]", "student_step": "student steps", "generator_step": "generator steps"}
+_PANELS = (  # title, x, y (a second one is dashed), what y is
+    ("Accuracy over wall time", "seconds", ["test/acc_retain"], "accuracy on retained classes [%]"),
+    ("Samples by the teacher's label", "student_step", ["retain_samples", "forget_samples"], "samples per batch"),
+    ("Samples filtered out", "student_step", ["filtered"], "samples per batch"),
+    ("Retained-class entropy H (Eq. 11)", "student_step", ["entropy"], "H, summed over the batch [nats]"),
+    (
+        "Teacher's probability of forgotten classes",
+        "student_step",
+        ["teacher_forget_probability"],
+        "mean over the batch",
+    ),
+)
+_TRAINING = (
+    "The paper's figures 2 (AllCNN), 5 (ResNet18) and 7 (ZSKT base). Time is that of training alone, whereas the authors' "
+    "includes an evaluation per epoch. H is the entropy of the teacher's prediction over retained classes, summed over the "
+    "batch (Eq. 11)."
+)
+_LOSSES = {
+    "generator/total": "generator: total",
+    "generator/adv": "generator: adversarial (adv)",
+    "generator/bn": "generator: batch-norm matching (bn)",
+    "generator/oh": "generator: one-hot (oh)",
+    "generator/balance": "generator: class balance",
+    "generator/act": "generator: activation (act)",
+    "student/loss": "student: distillation",
+}
+_CLASSES = "Images of the generator steps by the teacher's label, over the whole run. Framed: forgotten classes."
+_SYNTHESIS = "The paper's figure 4: forgetting a class that the generator makes often costs GKT the most."
+_BARS = "Mean over forget sets, then over seeds; lines: standard deviation over seeds."
+
+
+def training_curves(runs: Iterable[RunLog]) -> list[Picture]:
+    """One picture for every base, forget set and seed, all methods in each panel."""
+    pictures = []
+    for slug, group in _groups(runs).items():
+        panels = tuple(Panel(partial(_curves, group, *panel)) for panel in _PANELS)
+        title = f"{group[0].base}: forgetting {group[0].forget}, seed {group[0].seed}"
+        keys = tuple(model_key(run.method) for run in group)
+        pictures.append(Picture(f"training_{slug}", title, panels, _TRAINING, keys))
+    return pictures
+
+
+def loss_curves(runs: Iterable[RunLog]) -> list[Picture]:
+    """One picture per run: a panel with its own scale for every term of the generator loss and for the student loss."""
+    pictures = []
+    for run in runs:
+        panels = []
+        for term, title in _LOSSES.items():
+            x = "student_step" if term.startswith("student/") else "generator_step"
+            if len(run.series(x, term)):
+                panels.append(Panel(partial(_curves, [run], title, x, [term], "mean loss of the epoch"), (3.2, 2.5)))
+        name = f"losses_{run.base}_{run.method}_{run.slug.removeprefix(run.base + '_')}"
+        title = f"{run.base} {run.method}: forgetting {run.forget}, seed {run.seed}"
+        pictures += [Picture(name, title, tuple(panels))] if panels else []
+    return pictures
+
+
+def class_histograms(runs: Iterable[RunLog]) -> list[Picture]:
+    """Share of every class (by the teacher's label) among all images of a run: methods (rows) by classes (columns)."""
+    pictures = []
+    for slug, group in _groups(run for run in runs if run.class_shares() is not None).items():
+        first, shares = group[0], 100 * np.stack([run.class_shares() for run in group])
+        rows, framed = [model_name(run.method) for run in group], map(int, first.forget.split(","))
+        panel = heat(shares, rows, "Share of images [%]", framed=tuple(framed), digits=1)
+        title = f"Classes of synthetic images: {first.base}, forgetting {first.forget}, seed {first.seed}"
+        pictures.append(Picture(f"classes_{slug}", title, (panel,), _CLASSES))
+    return pictures
+
+
+def synthesis_against_accuracy(contents: Contents) -> list[Picture]:
+    """Figure 4: how often plain DFKD makes a class against what GKT retains when it forgets that class; a point per class."""
+    return [
+        Picture(
+            f"synthesis_{'_'.join(setting)}",
+            f"Synthesis and GKT: {', '.join(setting)}",
+            (Panel(partial(_synthesis, shares), (4.2, 3.2)),),
+            _SYNTHESIS,
+        )
+        for setting, shares in synthesis_shares(contents).items()
+    ]
+
+
+def accuracy_bars(rows: Sequence[Row]) -> list[Picture]:
+    """Accuracy on forgotten (hatched) and on retained classes (full) of every method, per data set and network.
+
+    Means and standard deviations are those of the table of results; the best-on-test selection is left out.
+    """
+    pictures = []
+    for (dataset, arch), part in by_setting(rows).items():
+        summaries = [s for s in summarise(part) if s.selection != BEST_TEST]
+        if any(s.average("acc_retain") for s in summaries):  # else there were no test images
+            panel = Panel(partial(_bars, summaries), (max(4.0, 1.5 + 0.95 * len(summaries)), 3.4))
+            name = re.sub(r"[^\w.-]+", "-", f"accuracy_{dataset}_{arch}")
+            pictures.append(Picture(name, f"{dataset}, {arch}", (panel,), _BARS))
+    return pictures
+
+
+def _groups(runs: Iterable[RunLog]) -> dict[str, list[RunLog]]:
+    """The runs that can be compared: of one base, forget set and seed."""
+    groups = defaultdict(list)
+    for run in runs:
+        groups[run.slug].append(run)
+    return groups
+
+
+def _curves(runs: Sequence[RunLog], title: str, x: str, ys: Sequence[str], y_label: str, axes: Axes) -> None:
+    """One curve per run; epochs without evaluation and warm-up epochs leave gaps. A second number is dashed."""
+    for run in runs:
+        for y, style in zip(ys, ({}, {"ls": "--", "fillstyle": "none"})):
+            line(axes, run.method, *run.series(x, y).T, **style)
+    if len(ys) > 1:
+        words = [
+            Line2D([], [], color="#444444", ls=ls, label=word) for ls, word in (("-", "retained"), ("--", "forgotten"))
+        ]
+        axes.legend(handles=words, loc="center left", frameon=True, framealpha=0.85, edgecolor="none")
+    if ys[0] == "filtered":
+        axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+    label(axes, title, _X[x], y_label)
+
+
+def _synthesis(shares: Sequence[Share], axes: Axes) -> None:
+    numbers, xs, ys = zip(*((s.number, 100 * s.share, s.accuracy) for s in shares))
+    axes.scatter(xs, ys, color="#0072B2", s=22)
+    for number, x, y in zip(numbers, xs, ys):
+        axes.annotate(str(number), (x, y), (4, 3), textcoords="offset points", fontsize=7)
+    several = len(shares) > 2 and np.std(xs) > 0 and np.std(ys) > 0
+    title = f"{len(shares)} classes" + (f", correlation {np.corrcoef(xs, ys)[0, 1]:+.2f}" if several else "")
+    label(axes, title, "share of the class in DFKD's images [%]", "GKT: accuracy on retained [%]")
+
+
+def _bars(summaries: Sequence[Summary], axes: Axes) -> None:
+    several = len({s.base for s in summaries if s.base}) > 1
+    for place, summary in enumerate(summaries):
+        color = shown(summary.method).color
+        for x, field, fill in (
+            (place - 0.2, "acc_forget", {"hatch": "////", "fill": False}),
+            (place + 0.2, "acc_retain", {}),
+        ):
+            found = summary.average(field)
+            if found and np.isfinite(found.mean):
+                spread = found.std if found.std == found.std else None
+                axes.bar(x, found.mean, 0.38, yerr=spread, capsize=2, color=color, edgecolor=color, **fill)
+                top = (x, found.mean + (spread or 0))
+                axes.annotate(f"{found.mean:.1f}", top, (0, 2), textcoords="offset points", ha="center", fontsize=7)
+    names = [shown(s.method).name + (f"\n{s.base}" if several and s.base else "") for s in summaries]
+    axes.set_xticks(range(len(summaries)), names)
+    axes.set(xlim=(-0.6, len(summaries) - 0.4), ylim=(0, 112), yticks=range(0, 101, 20))
+    axes.grid(False, axis="x")
+    looks = [
+        Patch(edgecolor="#444444", facecolor="none", hatch="////", label="forgotten classes"),
+        Patch(color="#444444", label="retained classes"),
+    ]
+    axes.legend(handles=looks, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    label(axes, "", "", "test accuracy [%]")

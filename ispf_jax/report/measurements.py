@@ -1,0 +1,156 @@
+"""Audits as one list of measurements, and what else an audit holds for the pictures."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ispf_jax.report.names import metric_order, model_order
+from ispf_jax.runtime.rows import RunKey, forget_order, parse_json, parse_record, set_aside, write_csv
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number about one model; the fields are the columns of `audit.csv`.
+
+    Attributes:
+      forget, seed: the run, as in the result rows.
+      value: None where the metric is not defined; the note says why.
+      low, high: 95 % interval, None if there is none.
+      n: number of examples.
+      tier: what the number needed, see `names.TIERS`.
+      place: (value - retrained) / (original - retrained): 0 like retrained, 1 like the original; None where these do not
+        differ.
+    """
+
+    dataset: str
+    arch: str
+    forget: str
+    seed: int
+    model: str
+    metric: str
+    value: float | None
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    tier: str = ""
+    place: float | None = None
+    note: str = ""
+
+    @property
+    def run(self) -> RunKey:
+        return self.forget, self.seed
+
+
+@dataclass(frozen=True)
+class Audit:
+    """One audit: what was measured of all models of one forget set and seed. Parts that an audit did not run are empty.
+
+    Attributes:
+      forget: as in the rows, "3" or "1,7"; forget_names: the names of these classes.
+      curves: (model, kind of relearning, steps and accuracies in percent [2, K]).
+      confusion: {model: counts of predicted classes [forgotten classes in the order of `forget`, C]}.
+      mean_prediction: {model: probabilities [C], averaged over forgotten test images}.
+      weights: {model: hash of its weights}.
+      embedding: (method, points [N, 2], kind of every point [N], what was embedded and how).
+      representation: (model, points [N, 2], classes [N]) of real test images, each in the model's own features.
+      not_run: (metric, why).
+    """
+
+    forget: str
+    seed: int
+    dataset: str
+    arch: str
+    measurements: list[Measurement]
+    models: list[str]
+    forget_names: list[str]
+    class_names: list[str]
+    settings: dict[str, Any]
+    curves: list[tuple[str, str, np.ndarray]]
+    confusion: dict[str, np.ndarray]
+    mean_prediction: dict[str, np.ndarray]
+    weights: dict[str, str]
+    embedding: list[tuple[str, np.ndarray, np.ndarray, str]]
+    representation: list[tuple[str, np.ndarray, np.ndarray]]
+    not_run: list[tuple[str, str]]
+
+    @property
+    def run(self) -> RunKey:
+        return self.forget, self.seed
+
+    @property
+    def slug(self) -> str:
+        """What tells audits apart in the name of a file."""
+        return f"{self.forget.replace(',', '-')}_seed{self.seed}"
+
+    @property
+    def forgotten(self) -> list[int]:
+        return forget_order(self.forget)
+
+
+def parse_audit(content: Any) -> Audit:
+    """The audit in the content of an `audit.json`; ValueError, in words for the user, if it is not a complete one."""
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(f"not an audit of format {FORMAT}")
+    try:
+        run = {name: content[name] for name in ("dataset", "arch", "forget", "seed")}
+        points = [(e, np.array(e["points"], float)) for e in content.get("embedding", [])]
+        features = [(e, np.array(e["points"], float)) for e in content.get("representation", [])]
+        return Audit(
+            **run,
+            measurements=[parse_record(Measurement, entry | run) for entry in content["measurements"]],
+            models=list(content["models"]),
+            forget_names=list(content.get("forget_names", [])),
+            class_names=list(content.get("class_names", [])),
+            settings=dict(content.get("settings", {})),
+            curves=[
+                (c["model"], c["kind"], np.array([c["steps"], c["accuracy"]], float)) for c in content.get("curves", [])
+            ],
+            confusion=_arrays(content.get("confusion", {})),
+            mean_prediction=_arrays(content.get("mean_prediction", {})),
+            weights=dict(content.get("weights", {})),
+            embedding=[
+                (e["title"], p.reshape(len(e["kind"]), 2), np.array(e["kind"]), e.get("method", "")) for e, p in points
+            ],
+            representation=[
+                (e["title"], p.reshape(len(e["classes"]), 2), np.array(e["classes"], int)) for e, p in features
+            ],
+            not_run=[(entry["metric"], entry["why"]) for entry in content.get("not_run", [])],
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:  # numpy refuses what has not the right shape
+        raise ValueError(f"incomplete: {error}") from None
+
+
+def _arrays(values: dict[str, Any]) -> dict[str, np.ndarray]:
+    """One array per model, all of the same shape."""
+    return dict(zip(values, np.array(list(values.values()), float)))
+
+
+def read_audits(workdir: str | os.PathLike) -> list[Audit]:
+    """All `audit/<forget>/seed<k>/audit.json`, by forget set and seed.
+
+    A damaged one is renamed to `audit.json.damaged`, so that the next start measures again, and a warning says so.
+    """
+    audits = []
+    for path in Path(workdir).glob("audit/*/seed*/audit.json"):
+        try:
+            audits.append(parse_audit(parse_json(path.read_text(encoding="utf-8"))))
+        except ValueError as error:
+            set_aside(path, error)
+    return sorted(audits, key=lambda a: (a.dataset, a.arch, a.forgotten, a.seed))
+
+
+def write_audit_csv(path: Path, audits: Iterable[Audit]) -> None:
+    """Write one line per measurement, in the order of models and metrics."""
+    lines = (
+        vars(m)
+        for audit in audits
+        for m in sorted(audit.measurements, key=lambda m: (model_order(m.model), metric_order(m.metric)))
+    )
+    write_csv(path, [field.name for field in fields(Measurement)], lines)
