@@ -1,4 +1,4 @@
-"""Reads result rows and measurements, never models or data: numbers, tables, pictures and one page that holds them all."""
+"""Reads result rows and measurements, never models or data: numbers, tables, pictures and one page that holds them."""
 
 import os
 from dataclasses import replace
@@ -12,30 +12,32 @@ from ispf_jax.report.results import result_tables
 from ispf_jax.report.tables import Table, of_part, to_console, to_markdown
 from ispf_jax.report.verdict import write_averages_csv
 from ispf_jax.report.verdict_tables import class_table, places_table, verdict_table
-from ispf_jax.report.workdir import Contents
-from ispf_jax.runtime.atomic import atomic_write_bytes, atomic_write_text, ensure_writable, from_plain, to_plain
+from ispf_jax.runtime.atomic import atomic_write_text, ensure_writable, from_plain, to_plain
 from ispf_jax.runtime.rows import write_results
 
 __all__ = ["write_audit_page", "write_combined", "write_report"]
 
 
 def write_report(workdir: str | os.PathLike, provenance: dict[str, Any] | None = None) -> str:
-    """Write everything that the finished runs in `workdir` allow, numbers before pictures; return the tables for the console.
+    """Write all that the finished runs in `workdir` allow, numbers before pictures; return the tables for the console.
 
     The files are `results.json`, `results.csv`, `audit.csv` and `averages.csv` (if there is an audit), `tables.md`,
     `figures/` and `report/index.html`.
     """
     workdir, contents = Path(workdir), reading.read(workdir, provenance)
     write_results(workdir, contents.rows, provenance)
-    audited = {key: verdict for key, verdict in contents.verdicts.items() if key in _audited(contents)}
     if contents.audits:
         write_audit_csv(workdir / "audit.csv", contents.audits)
-        write_averages_csv(workdir / "averages.csv", audited)
+        write_averages_csv(workdir / "averages.csv", contents.audited)
     atomic_write_text(workdir / "tables.md", _markdown({"": contents}))
-    _write_pictures(workdir, contents)
+    from ispf_jax.report import page  # brings matplotlib, which takes a second to import
+
+    pictures = page.gallery(contents)
+    drawn = page.write_pictures(pictures, workdir / "figures")
+    _write_page(workdir, page.render({"": contents}, pictures, drawn))
     results = "\n\n".join(map(to_console, result_tables(contents.rows))) or "no results yet"
-    places = [to_console(table) for verdict in audited.values() if (table := places_table(verdict))]
-    return "\n\n".join([results, *places])
+    places = map(places_table, contents.audited.values())
+    return "\n\n".join([results, *(to_console(table) for table in places if table)])
 
 
 def write_combined(workdir: str | os.PathLike, parts: list[str]) -> None:
@@ -44,15 +46,14 @@ def write_combined(workdir: str | os.PathLike, parts: list[str]) -> None:
     Every table is of one part, read with that part's configuration: parts may share data set, network and forget sets.
     Pictures of single runs are on the pages of the parts, which `tables.md` names.
     """
-    from ispf_jax.report.figures import combined_gallery
-    from ispf_jax.report.page import render
+    from ispf_jax.report import page
 
-    found = {part: reading.read_part(Path(workdir) / part) for part in parts}
+    workdir, found = Path(workdir), {part: reading.read_part(Path(workdir) / part) for part in parts}
     rows = [replace(row, part=part) for part, c in found.items() for row in c.rows]
     write_results(workdir, rows, {part: c.provenance | {"config": c.config} for part, c in found.items()})
-    _write_page(Path(workdir), render(found, combined_gallery(found)))
+    _write_page(workdir, page.render(found, page.combined_gallery(found)))
     pages = "\n".join(f"- [{part}]({part}/report/index.html)" for part in parts)
-    atomic_write_text(Path(workdir) / "tables.md", f"{_markdown(found)}\n## Pages of the parts\n\n{pages}\n")
+    atomic_write_text(workdir / "tables.md", f"{_markdown(found)}\n## Pages of the parts\n\n{pages}\n")
 
 
 def write_audit_page(content: dict[str, Any], path: str | os.PathLike) -> Path:
@@ -61,42 +62,19 @@ def write_audit_page(content: dict[str, Any], path: str | os.PathLike) -> Path:
     Raises:
       ValueError: the content is not that of an audit.
     """
-    from ispf_jax.report.figures import gallery
-    from ispf_jax.report.page import render
+    from ispf_jax.report import page
 
-    contents = Contents(audits=[parse_audit(from_plain(to_plain(content)))])
-    return atomic_write_text(Path(path), render({"": contents}, gallery(contents)))
-
-
-def _write_pictures(workdir: Path, contents: Contents) -> None:
-    """`figures/` and the page; every picture is drawn once."""
-    from ispf_jax.report.figures import gallery  # matplotlib takes a second to import: only when something is drawn
-    from ispf_jax.report.figures.style import draw
-    from ispf_jax.report.page import SHOWN, render
-
-    pictures, drawn = gallery(contents), {}
-    on_page = {picture.name for picture in pictures.first(SHOWN).all}
-    for picture in pictures.all:
-        folder = ensure_writable(workdir / "figures")
-        svg, png = draw(picture, "svg", "png")
-        atomic_write_bytes(folder / f"{picture.name}.svg", svg)
-        atomic_write_bytes(folder / f"{picture.name}.png", png)
-        drawn |= {picture.name: svg} if picture.name in on_page else {}
-    _write_page(workdir, render({"": contents}, pictures, drawn))
+    contents = reading.Contents(audits=[parse_audit(from_plain(to_plain(content)))])
+    return atomic_write_text(path, page.render({"": contents}, page.gallery(contents)))
 
 
 def _write_page(workdir: Path, text: str) -> None:
     atomic_write_text(ensure_writable(workdir / "report") / "index.html", text)
 
 
-def _audited(contents: Contents) -> set[tuple[str, str]]:
-    """The (data set, network) of all audits."""
-    return {(audit.dataset, audit.arch) for audit in contents.audits}
-
-
-def _markdown(parts: dict[str, Contents]) -> str:
+def _markdown(parts: dict[str, reading.Contents]) -> str:
     """All tables of numbers, one kind after the other, and what is missing."""
-    kinds = zip(*([[of_part(t, part) for t in kind] for kind in _tables(c)] for part, c in parts.items()))
+    kinds = zip(*([[of_part(t, part) for t in kind if t] for kind in _tables(c)] for part, c in parts.items()))
     tables = [to_markdown(table) for kind in kinds for of_parts in kind for table in of_parts]
     text = ["# Results", *([] if any(c.rows for c in parts.values()) else ["no results yet"]), *tables]
     missing = reading.missing(parts)
@@ -104,9 +82,9 @@ def _markdown(parts: dict[str, Contents]) -> str:
     return "\n\n".join(text) + "\n"
 
 
-def _tables(contents: Contents) -> list[list[Table]]:
+def _tables(contents: reading.Contents) -> list[list[Table | None]]:
     """The tables of one work directory by kind: results, what is left, classes, the paper's."""
-    verdicts = {", ".join(key): contents.verdicts[key] for key in sorted(_audited(contents))}
+    verdicts = {", ".join(key): verdict for key, verdict in contents.audited.items()}
     left = [verdict_table(verdict, f"What is left: {name}") for name, verdict in verdicts.items()]
     classes = [class_table(verdict, f"Class by class: {name}") for name, verdict in verdicts.items()]
-    return [result_tables(contents.rows), left, [table for table in classes if table], paper_tables(contents)]
+    return [result_tables(contents.rows), left, classes, paper_tables(contents)]

@@ -1,14 +1,13 @@
 """What the generator made in each run: how many images, of which classes, how many were of use."""
 
 from collections import defaultdict
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from ispf_jax.report.averages import average
 from ispf_jax.report.measurements import Measurement
-from ispf_jax.report.names import shown
+from ispf_jax.report.names import TEXTS, shown
 from ispf_jax.report.tables import MISSING, Table, make_table
 from ispf_jax.report.workdir import Contents
 from ispf_jax.runtime.rows import BEST_TEST, RunLog
@@ -18,12 +17,6 @@ _DUPLICATES = {
     "duplicates/pixels": "near in pixels",
     "duplicates/features": "near in features",
 }
-_NOTE = (
-    "Images: all that were synthesised, including those that only the generator learned from. Learned from, filtered "
-    "out, of forgotten classes (by the teacher's label): shares over all student steps. H: retained-class entropy per "
-    "image that was learned from, at the end, in nats."
-)
-_NO_DUPLICATES = "Duplicates among the images were not counted: the audit counts them."
 
 
 class Share(NamedTuple):
@@ -35,22 +28,21 @@ class Share(NamedTuple):
 
 
 def synthesis_shares(contents: Contents) -> dict[tuple[str, str, str], list[Share]]:
-    """Points of figure 4 by (data set, network, base): classes that a run of DFKD saw and a run of GKT forgot; two or more.
+    """Points of figure 4 by (data set, network, base): classes that DFKD made and that GKT forgot; two or more.
 
     DFKD does not depend on the class to be forgotten, so all its runs are averaged.
     """
-    shares, values = defaultdict(list), defaultdict(lambda: defaultdict(dict))
+    made, retained = defaultdict(list), defaultdict(lambda: defaultdict(dict))
     for run in contents.runs:
         if run.method == "dfkd" and (share := run.class_shares()) is not None:
-            shares[run.base].append(share)
-    for row in contents.rows:
-        if row.method == "gkt" and row.selection != BEST_TEST and row.forget.isdecimal() and row.acc_retain is not None:
-            values[row.dataset, row.arch, row.of_base][int(row.forget)][row.run] = row.acc_retain
+            made[run.base].append(share)
+    for r in contents.rows:
+        if r.method == "gkt" and r.selection != BEST_TEST and r.forget.isdecimal() and r.acc_retain is not None:
+            retained[r.dataset, r.arch, r.of_base][int(r.forget)][r.run] = r.acc_retain
     found = {}
-    for setting, classes in values.items():
-        of_base = shares[setting[2]]
-        if of_base and len({len(share) for share in of_base}) == 1:
-            mean = np.mean(of_base, axis=0)
+    for setting, classes in retained.items():
+        if len({len(share) for share in made[setting[2]]}) == 1:
+            mean = np.mean(made[setting[2]], axis=0)
             known = sorted((c, runs) for c, runs in classes.items() if c < len(mean))
             found[setting] = [Share(c, float(mean[c]), average(runs).mean) for c, runs in known]
     return {setting: points for setting, points in found.items() if len(points) > 1}
@@ -65,34 +57,28 @@ def generator_table(contents: Contents) -> Table | None:
     heads += ["rarest class", "commonest class", "empty steps", *(_DUPLICATES[name] for name in copies)]
     lines = []
     for run in contents.runs:
-        key, shares = (f"{run.method}/{run.base}", (run.forget, run.seed)), run.class_shares()
-        extremes = (
-            [MISSING] * 2 if shares is None else [_class(shares, shares.argmin()), _class(shares, shares.argmax())]
-        )
-        skipped = run.series("skipped_steps")
-        lines.append(
-            [
-                *(shown(run.method).name, run.base, run.forget, str(run.seed), _images(run)),
-                *(_share(run, name) for name in ("kept", "filtered", "forget_samples")),
-                _entropy(run),
-                *extremes,
-                f"{skipped.sum():.0f}" if len(skipped) else MISSING,
-                *(_percent(counted.get((*key, name))) for name in copies),
-            ]
-        )
-    notes = [_NOTE, _about_copies(list(counted.values())) if counted else _NO_DUPLICATES]
+        key, skipped = (f"{run.method}/{run.base}", (run.forget, run.seed)), run.series("skipped_steps")
+        line = [shown(run.method).name, run.base, run.forget, str(run.seed), _images(run)]
+        line += [
+            *(_share(run, name) for name in ("kept", "filtered", "forget_samples")),
+            _entropy(run),
+            *_extremes(run),
+        ]
+        line += [f"{skipped.sum():.0f}" if len(skipped) else MISSING]
+        lines.append(line + [_percent(counted.get((*key, name))) for name in copies])
+    notes = [TEXTS["notes"]["generator"], _about_copies(list(counted.values()))]
     return make_table("Generator health", heads, lines, notes, words) if lines else None
 
 
 def _images(run: RunLog) -> str:
     """Images of all student and generator steps."""
-    batch, steps = run.series("batch_size"), run.series("student_step", "generator_step")
-    return f"{int(steps[-1].sum() * batch[-1, 0]):,}" if len(batch) and len(steps) else MISSING
+    made = run.series("batch_size", "student_step", "generator_step")[-1:]
+    return f"{int(made[0, 0] * made[0, 1:].sum()):,}" if made.any() else MISSING
 
 
 def _share(run: RunLog, name: str) -> str:
-    batch, values = run.series("batch_size"), run.series(name)
-    return f"{100 * values.mean() / batch[-1, 0]:.1f} %" if len(batch) and len(values) else MISSING
+    values = run.series(name, "batch_size")
+    return f"{100 * values[:, 0].mean() / values[-1, 1]:.1f} %" if len(values) else MISSING
 
 
 def _entropy(run: RunLog) -> str:
@@ -101,19 +87,21 @@ def _entropy(run: RunLog) -> str:
     return f"{last[0, 0] / last[0, 1]:.2f}" if last[:, 1].any() else MISSING
 
 
-def _class(shares: np.ndarray, index: int) -> str:
-    return f"{index}: {100 * shares[index]:.1f} %"
+def _extremes(run: RunLog) -> list[str]:
+    """The rarest and the commonest class with their shares."""
+    shares = run.class_shares()
+    if shares is None:
+        return [MISSING, MISSING]
+    return [f"{index}: {100 * shares[index]:.1f} %" for index in (shares.argmin(), shares.argmax())]
 
 
 def _percent(measured: Measurement | None) -> str:
     return MISSING if measured is None or measured.value is None else f"{measured.value:.1f} %"
 
 
-def _about_copies(counted: Sequence[Measurement]) -> str:
+def _about_copies(counted: list[Measurement]) -> str:
     """What the shares of duplicates are shares of, and the same of real images."""
     sizes = " or ".join(f"{n:,}" for n in sorted({m.n for m in counted if m.n}))
     real = dict.fromkeys(f"{_DUPLICATES[m.metric]} {m.note}" for m in counted if m.note)
-    return (
-        f"Duplicates among {sizes} images of the finished generator: equal to another one in every pixel, or no further "
-        "from one than a tenth of the median distance of all pairs, in pixels or in the original's penultimate features"
-    ) + (f" ({'; '.join(real)})." if real else ".")
+    text = TEXTS["notes"]["duplicates" if counted else "no_duplicates"].format(sizes)
+    return text + (f" ({'; '.join(real)})." if real else "." * bool(counted))

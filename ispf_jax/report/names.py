@@ -2,12 +2,27 @@
 
 import csv
 import re
+import tomllib
 import zlib
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 
 from ispf_jax.runtime.rows import method_order
+
+
+def read_text(name: str) -> str:
+    """A file of this package."""
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def read_table(name: str) -> list[dict[str, str]]:
+    """The lines of a table (.csv) of this package."""
+    return list(csv.DictReader(read_text(name).splitlines()))
+
+
+TEXTS = tomllib.loads(read_text("texts.toml"))
+"""What the report says to its readers, by section and name."""
 
 TIERS = ("weights only", "test images", "training data", "retrained models")
 """What a number needed, from least to most."""
@@ -26,20 +41,8 @@ class Model:
     note: str = ""
 
 
-MODELS = {  # colours of Okabe & Ito and of P. Tol, distinct for colour-blind readers; the markers work without colour
-    "original": Model("Original", "#000000", "o", "knows the class"),
-    "retrain": Model("Retrained", "#5F5F5F", "s", "never saw the class"),
-    "masked_head": Model("Masked head", "#A6A6A6", "D", "hides the class: the forgotten logit is cut off"),
-    "retrained_head": Model("Re-trained head", "#7A5C3E", "p", "hides the class: old features, new head"),
-    "dfkd": Model("DFKD", "#56B4E9", "v"),
-    "blockf": Model("BlockF", "#999933", "^"),
-    "gkt": Model("GKT", "#0072B2", "s"),
-    "is": Model("IS", "#009E73", "D"),
-    "pf": Model("PF", "#E69F00", "^"),
-    "ispf": Model("ISPF", "#D55E00", "o"),
-    "pd": Model("PD", "#CC79A7", "P"),
-    "pd_is": Model("PD+IS", "#882255", "X"),
-}
+MODELS = {line.pop("method"): Model(**line) for line in read_table("models.csv")}
+"""Colours are those of Okabe & Ito and of P. Tol, distinct for colour-blind readers; the markers work without colour."""
 
 _OWN = (("#332288", "*"), ("#117733", "h"), ("#88CCEE", "<"), ("#661100", ">"), ("#DDCC77", "8"))
 """Colour and marker of methods that users added; the name chooses, so a method looks the same in all pictures."""
@@ -71,7 +74,7 @@ class Metric:
       label, asks: "{}" stands for the number in the metric's name.
       kind: "accuracy"; "residue" (how much of the class can be recovered from the final features or weights); "layers"
         (the same, read from an earlier layer); "closeness" (to retraining or to the original); "paper" (the paper's
-        own); "attack"; "classes" (one number per class, with a table to themselves); "generator" (about synthetic images).
+        own); "attack"; "classes" (one number per class, in a separate table); "generator" (about synthetic images).
       verdict: whether the verdict table has a column for it.
       family: its name in `metrics.csv`; empty if it is not there.
       number: the number in the metric's name.
@@ -115,12 +118,9 @@ def metric_order(name: str) -> tuple:
 @cache
 def _metrics() -> dict[str, Metric]:
     """`metrics.csv` by name: "#" for a number, or the part before the "/" where a layer or a kind follows."""
-    text = resources.files(__package__).joinpath("metrics.csv").read_text(encoding="utf-8")
-    lines = {line.pop("metric"): line for line in csv.DictReader(text.splitlines())}
-    return {
-        name: Metric(**line | {"digits": int(line["digits"]), "verdict": bool(line["verdict"])})
-        for name, line in lines.items()
-    }
+    lines = {line.pop("metric"): line for line in read_table("metrics.csv")}
+    whole = {"digits": int, "verdict": bool}
+    return {name: Metric(**{k: whole.get(k, str)(v) for k, v in line.items()}) for name, line in lines.items()}
 
 
 def _parts(name: str) -> tuple[str, str, str]:

@@ -2,11 +2,12 @@
 
 import base64
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import jinja2
 
-from ispf_jax.report.figures import Gallery
-from ispf_jax.report.figures.style import draw
+from ispf_jax.report.figures import SHOWN, combined_gallery, gallery, on_page
+from ispf_jax.report.figures.style import Picture, draw
 from ispf_jax.report.generator import generator_table
 from ispf_jax.report.names import metric, metric_order, shown
 from ispf_jax.report.paper import paper_tables
@@ -16,13 +17,25 @@ from ispf_jax.report.tables import Place, Table, in_part, of_part
 from ispf_jax.report.verdict import Verdict
 from ispf_jax.report.verdict_tables import class_table, full_table, sentences, verdict_table
 from ispf_jax.report.workdir import Contents, Sample, missing
+from ispf_jax.runtime.atomic import atomic_write_bytes, ensure_writable
 from ispf_jax.runtime.rows import REFERENCES, forget_order, method_order
 
-SHOWN = 3
-"""Pictures of so many forget sets and seeds are on the page; those of the others are in `figures/` only."""
+__all__ = ["combined_gallery", "gallery", "render", "write_pictures"]
 
 
-def render(parts: dict[str, Contents], gallery: Gallery, drawn: dict[str, bytes] | None = None) -> str:
+def write_pictures(pictures: list[Picture], folder: Path) -> dict[str, bytes]:
+    """Write every picture as SVG and PNG; returns {name: SVG} of those on the page, so that they are drawn once."""
+    names = {p.name for groups in on_page(pictures).values() for group in groups for p in group}
+    drawn = {}
+    for picture in pictures:
+        files = dict(zip(("svg", "png"), draw(picture, "svg", "png")))
+        for kind, data in files.items():
+            atomic_write_bytes(ensure_writable(folder) / f"{picture.name}.{kind}", data)
+        drawn |= {picture.name: files["svg"]} if picture.name in names else {}
+    return drawn
+
+
+def render(parts: dict[str, Contents], pictures: list[Picture], drawn: dict[str, bytes] | None = None) -> str:
     """The page as text: of one work directory, {"": contents}, or of the parts of a sweep, each with separate tables.
 
     Args:
@@ -38,7 +51,7 @@ def render(parts: dict[str, Contents], gallery: Gallery, drawn: dict[str, bytes]
     every = Contents(
         rows=[r for c in parts.values() for r in c.rows], audits=[a for c in parts.values() for a in c.audits]
     )
-    combined = "" not in parts
+    combined, shown_pictures = "" not in parts, on_page(pictures)
     return environment.get_template("page.html").render(
         uri=lambda kind, data: f"data:image/{kind};base64,{base64.b64encode(data).decode()}",
         svg=lambda picture: (drawn or {}).get(picture.name) or draw(picture, "svg")[0],
@@ -51,8 +64,8 @@ def render(parts: dict[str, Contents], gallery: Gallery, drawn: dict[str, bytes]
         missing=missing(parts),
         results=_each(parts, lambda c: result_tables(c.rows)),
         paper=_each(parts, paper_tables),
-        gallery=gallery.first(SHOWN),
-        hidden=len(gallery.all) - len(gallery.first(SHOWN).all) - len(gallery.losses),
+        pictures=shown_pictures,
+        hidden=sum(p.section != "losses" for p in pictures) - sum(len(g) for gs in shown_pictures.values() for g in gs),
         samples=[] if combined else _samples(parts[""]),
         health=_each(parts, lambda c: [generator_table(c)]),
         runs=_each(parts, lambda c: [runs_table(c.rows)]),

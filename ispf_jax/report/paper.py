@@ -6,18 +6,16 @@ trials; MIA and AIN are printed without. Original and DFKD rows of tables 1 and 
 as both A_f and A_r. Rows of table 8 that table 1 has too (PF, ISPF, Retrain) stand in table 1 only.
 """
 
-import csv
 import importlib
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from pathlib import PurePath
 from types import ModuleType
 from typing import Any
 
 from ispf_jax.report.averages import Average, average, count
-from ispf_jax.report.names import shown
+from ispf_jax.report.names import TEXTS, read_table, shown
 from ispf_jax.report.results import by_setting
 from ispf_jax.report.tables import Cell, Column, Table, make_table
 from ispf_jax.report.workdir import Contents
@@ -36,21 +34,7 @@ _AUDITED = {"mia1": "MIA-I", "mia2": "MIA-II", "ain": "AIN"}
 _SMALL = {"samples": "of the batch", "AIN": "1 is like retraining", "MIA-II": "F1 x 100"}
 _TEN = {str(number) for number in range(10)}
 
-_PRINT = (
-    "Small print: the paper's number and our difference to it; differences of more than one point (AIN 0.1) are marked."
-)
-_STAR = (
-    "A_f* and A_r* are of the epoch with the best A_r on the test images, as the paper selects; all other numbers are the "
-    "last epoch's."
-)
-_STAND_IN = "The public text does not list the classes of the paper's Distributed set; this one is a stand-in."
-_SINGLE = "The paper averages over three single classes, which its public text does not name; those forgotten here may differ."
-_FEWER = (
-    "Where fewer than all ten classes were forgotten, A_f and A_r stand next to the mean of the paper's table 9 over the "
-    "same classes; what it prints only as a mean over all ten is not compared."
-)
-_WHOLE = "Original and DFKD show the accuracy on all classes in both columns, as the paper does."
-
+_TEXTS = TEXTS["paper"]
 _COMPARED = ("model.", "generator.", "train.", "distill.", "evaluate.every", "data.mean", "data.std")
 _COMPARED += ("data.image_size", "data.channels", "data.max_train", "data.max_test", "data.val_fraction")
 """The keys, or beginnings of keys, that change what a run computes."""
@@ -71,7 +55,7 @@ def counterpart(dataset: str, arch: str, config: dict[str, Any], note: str = "")
         path = PurePath(str(config.get("data.path") or "")).name
         word = path.lower().replace("-", "").replace("_", "")
         name = next((known for known in _DATASETS if known in word), None)
-        reasons = [f"the images come from {path}, not from the official archives (JPEG copies differ)", *reasons]
+        reasons = [_TEXTS["folder"].format(path), *reasons]
     return (name, reasons + _differences(name, arch, config)) if name else (None, [])
 
 
@@ -141,14 +125,13 @@ class Block:
         """How to read a table next to the paper."""
         if not _compared(table_rows):
             return [f"The paper has no numbers for {self.title}{', forgetting these classes' if self.beside else ''}."]
-        return [_PRINT] + (["Not comparable: " + "; ".join(self.reasons) + "."] if self.reasons else [])
+        return [_TEXTS["print"]] + (["Not comparable: " + "; ".join(self.reasons) + "."] if self.reasons else [])
 
 
 @cache
 def printed() -> dict[tuple[str, ...], Average]:
     """The paper's numbers by (table, dataset, arch, sets, method, metric)."""
-    text = resources.files(__package__).joinpath("paper.csv").read_text(encoding="utf-8")
-    lines = [list(line.values()) for line in csv.DictReader(text.splitlines())]
+    lines = [list(line.values()) for line in read_table("paper.csv")]
     return {tuple(key): Average(float(mean), float(std or "nan")) for *key, mean, std in lines}
 
 
@@ -200,7 +183,9 @@ def _table1(block: Block, sets: list[str]) -> Table:
         f"forgetting class {sets[0]}" if len(sets) == 1 else f"mean over {len(sets)} classes, one forgotten at a time"
     )
     methods = [method for method in block.methods if method not in ("pd", "pd_is")]
-    return _table(block, 1, which, (*_ACCURACIES, *_AUDITED.values()), sets, methods=methods, notes=[_WHOLE, *notes])
+    return _table(
+        block, 1, which, (*_ACCURACIES, *_AUDITED.values()), sets, methods=methods, notes=[_TEXTS["whole"], *notes]
+    )
 
 
 def _table8(block: Block, sets: list[str]) -> Table:
@@ -216,7 +201,11 @@ def _table(
     methods = [m for m in methods or block.methods if any(block.runs(m, head, sets) for head in heads)]
     lines = [_line(block, number, m, heads, sets, kind) for m in methods]
     fewer = not all(_whole({*block.runs(m, "A_r", sets), *block.runs(m, "A_r*", sets)}) for m in methods)
-    about = {"single": [_SINGLE], "multi": [_STAND_IN]}.get(kind, []) if number == 2 else [_FEWER] * fewer
+    about = (
+        {"single": [_TEXTS["single"]], "multi": [_TEXTS["multi"]]}.get(kind, [])
+        if number == 2
+        else [_TEXTS["fewer"]] * fewer
+    )
     notes = [*block.notes(lines), *(about if _compared(lines) else []), *notes]
     columns = [
         Column("method", small="sets x seeds", words=True),
@@ -235,7 +224,7 @@ def _table6(block: Block, sets: list[str]) -> Table:
     for forget in sets:
         group = _kind(forget).capitalize() or f"classes {forget}"
         columns += [Column("#Sample" if head == "samples" else head, group) for head in heads]
-    notes = [*block.notes(lines), *_star(heads), *[_STAND_IN] * any(_kind(s) == "distributed" for s in sets)]
+    notes = [*block.notes(lines), *_star(heads), *[_TEXTS["multi"]] * any(_kind(s) == "distributed" for s in sets)]
     return make_table(f"Table 6: {block.title}, samples per step that the student learns from", columns, lines, notes)
 
 
@@ -299,7 +288,7 @@ def _present(block: Block, heads: tuple[str, ...]) -> list[str]:
 
 
 def _star(heads: list[str]) -> list[str]:
-    return [_STAR] if "A_r*" in heads else []
+    return [_TEXTS["star"]] if "A_r*" in heads else []
 
 
 def _compared(lines: list[list[Cell]]) -> bool:
@@ -323,7 +312,7 @@ def _differences(dataset: str, arch: str, config: dict[str, Any]) -> list[str]:
     if not any(key[1:3] == (dataset, arch) for key in printed()):
         return []
     if not (configuration := _configuration(dataset)):
-        return ["the paper's settings (the package configs) are not installed, so they were not compared"]
+        return [_TEXTS["no_settings"]]
     theirs = _flat(configuration.get_config(arch).to_dict())
     same = {  # 0 is a default of ours; the paper's text, unlike its program, has no warm-up
         "data.image_size": [32],

@@ -4,37 +4,17 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ispf_jax.report.names import metric, model_name, shown
+from ispf_jax.report.names import TEXTS, metric, model_name, shown
 from ispf_jax.report.tables import MISSING, Column, Table, make_table
 from ispf_jax.report.verdict import tier_order
 from ispf_jax.report.workdir import Contents
 from ispf_jax.runtime.rows import STAGES, Row
 
-_ALWAYS = (
-    "This is a measurement, not a certificate: a class may be left in a way that nothing here looks at.",
-    "The headline is the last epoch. What is marked * was selected on test images, as the paper does, and is for comparison only.",
-    "Forget accuracy alone says little: a masked head, which hides the class and forgets nothing, has none either.",
-)
-_SATURATES = "MIA-I saturates: it is 0 or 100 for any model that gives the class no confidence, a masked head included."
-_NO_TEST = "There were no test images: no accuracy was measured, not even the original's."
-_RUN_COLUMNS = {
-    "method": "method",
-    "base": "base",
-    "forget": "forget",
-    "seed": "seed",
-    "selection": "selection",
-    "epoch": "epoch",
-    "seconds": "train_seconds",
-    "student steps": "student_steps",
-    "generator steps": "generator_steps",
-    "images synthesised": "images_synthesised",
-    "used": "access",
-    "computed on": "computed",
-    "weights": "weights",
-    "teacher": "teacher",
-}
-_WORDS = ("method", "base", "forget", "selection", "used", "computed on", "weights", "teacher")
 _WORK = ("student_steps", "generator_steps", "images_synthesised")
+_COLUMNS = ("method", "base", "forget", "seed", "selection", "epoch", "train_seconds", *_WORK)
+_COLUMNS += ("access", "computed", "weights", "teacher")
+_HEADS = {"train_seconds": "seconds", "access": "used", "computed": "computed on"}
+_WORDS = ("method", "base", "forget", "selection", "used", "computed on", "weights", "teacher")
 _STAGE_OF = {"original": "original", "masked_head": "original", "retrain": "retrain"}
 
 
@@ -48,27 +28,19 @@ class Limits(NamedTuple):
 
 def limits(contents: Contents) -> Limits:
     """What a reader must know before using a number."""
-    measured = [m for audit in contents.audits for m in audit.measurements]
-    said = list(_ALWAYS)
-    if any(m.metric == "mia1" for m in measured):
-        said.append(_SATURATES)
-    if contents.rows and all(row.acc_overall is None for row in contents.rows):
-        said.append(_NO_TEST)
-    ways = Counter(row.computed for row in contents.rows if row.computed)
-    if len(ways) > 1:
-        counts = "; ".join(f"{way} ({n} result{'s' * (n > 1)})" for way, n in sorted(ways.items()))
-        said.append(
-            "Results were computed in several ways, which may round differently; training amplifies that as another seed "
-            f"would: {counts}."
-        )
+    measured = sorted((m for a in contents.audits for m in a.measurements), key=lambda m: metric(m.metric).order)
+    texts, said = TEXTS["limits"], list(TEXTS["limits"]["always"])
+    said += [texts["mia1"]] if any(m.metric == "mia1" for m in measured) else []
+    said += [texts["no_test"]] if contents.rows and all(row.acc_overall is None for row in contents.rows) else []
+    ways = sorted(Counter(row.computed for row in contents.rows if row.computed).items())
+    counts = [f"{way} ({n} result{'s' * (n > 1)})" for way, n in ways]
+    said += [texts["ways"].format("; ".join(counts))] if len(ways) > 1 else []
     sets, seeds = (len({a.run[axis] for a in contents.audits}) for axis in (0, 1))
     if measured and (seeds < 3 or sets < 2):
-        said.append(
-            f"{sets} forget set{'s' * (sets > 1)} and {seeds} training seed{'s' * (seeds > 1)} were audited; results vary "
-            "with both."
-        )
+        audited = f"{sets} forget set{'s' * (sets > 1)} and {seeds} training seed{'s' * (seeds > 1)}"
+        said.append(f"{audited} were audited; results vary with both.")
     tiers, undefined = defaultdict(dict), defaultdict(dict)
-    for m in sorted(measured, key=lambda m: metric(m.metric).order):
+    for m in measured:
         tiers[m.tier or "not stated"][metric(m.metric).label.partition(",")[0]] = None
         if m.value is None:
             note = f": {m.note}" if m.note not in ("", "undefined") else ""
@@ -82,11 +54,8 @@ def facts(contents: Contents) -> list[tuple[str, list[tuple[str, str]]]]:
     """(heading, [(name, value)]) of everything that the pipeline recorded; the configuration comes last."""
     groups: dict[str, dict] = {"Run": {}}
     for name, value in contents.provenance.items():
-        heading = str(name).replace("_", " ").capitalize()
-        if isinstance(value, dict):
-            groups[heading] = value
-        else:
-            groups["Run"][heading] = value
+        heading = name.replace("_", " ").capitalize()
+        (groups if isinstance(value, dict) else groups["Run"])[heading] = value
     groups.pop("Config", None)
     groups |= {"Audit": contents.audits[0].settings if contents.audits else {}, "Configuration": contents.config}
     return [(heading, _flat(values)) for heading, values in groups.items() if values]
@@ -97,33 +66,28 @@ def runs_table(rows: Sequence[Row]) -> Table | None:
     lines = []
     for row in rows:
         own = {"method": shown(row.method).name, "seed": str(row.seed), "train_seconds": f"{row.train_seconds:,.0f}"}
-        lines.append([_said(own.get(name, getattr(row, name))) for name in _RUN_COLUMNS.values()])
-    note = "Times are of training alone, without evaluation. Weights, teacher: hashes of what came out and went in."
-    return make_table("Runs one by one", _RUN_COLUMNS, lines, [note], _WORDS) if lines else None
+        lines.append([_said(own.get(name, getattr(row, name))) for name in _COLUMNS])
+    heads = [_HEADS.get(name, name.replace("_", " ")) for name in _COLUMNS]
+    return make_table("Runs one by one", heads, lines, [TEXTS["notes"]["runs"]], _WORDS) if lines else None
 
 
 def times_table(contents: Contents) -> Table | None:
     """Wall time by stage over all starts, with the work that was done in it; None without a journal."""
-    work = defaultdict(list)
+    work, lines = defaultdict(list), []
     for row in _once(contents.rows):
         work[_STAGE_OF.get(row.method, "unlearn")].append(row)
-    lines = []
     for stage in (*STAGES, "audit"):
         jobs = [job for job in contents.jobs if job["stage"] == stage]
         cut = sum(not job.get("finished") for job in jobs)
         devices = dict.fromkeys(f"{len(job['devices'])} x {job['devices'][0]}" for job in jobs if job["devices"])
-        counts = [sum(getattr(row, name) for row in work[stage]) for name in _WORK]
-        if jobs:
-            number = f"{len(jobs)}" + (f" ({cut} interrupted)" if cut else "")
-            lines.append([stage, *_times(jobs), number, ", ".join(devices), *(_said(n or "") for n in counts)])
+        counts = [_said(sum(getattr(row, name) for row in work[stage]) or "") for name in _WORK]
+        number = f"{len(jobs)}" + (f" ({cut} interrupted)" if cut else "")
+        lines += [[stage, *_times(jobs), number, ", ".join(devices), *counts]] if jobs else []
     lines.append(["total", *_times(contents.jobs), str(len(contents.jobs)), *[MISSING] * 4])
     heads = ["stage", "wall time", Column("processor time", small="all cores"), "jobs", "devices"]
     heads += [name.replace("_", " ") for name in _WORK]
-    note = (
-        "Wall time over all starts: compilation, training, evaluation and pictures of the jobs; without loading data and "
-        "writing this report."
-    )
-    return make_table("Time and work", heads, lines, [note], ["stage", "devices"]) if contents.jobs else None
+    notes = [TEXTS["notes"]["times"]]
+    return make_table("Time and work", heads, lines, notes, ("stage", "devices")) if contents.jobs else None
 
 
 def hashes_table(contents: Contents) -> Table | None:
@@ -145,10 +109,8 @@ def hashes_table(contents: Contents) -> Table | None:
 
 def _once(rows: Sequence[Row]) -> list[Row]:
     """Rows of different runs: one per run, whatever its selections, and the original once per seed."""
-    runs = {}
-    for row in sorted(rows, key=lambda row: row.student_steps):
-        runs[row.method, row.base, row.method == "original" or row.forget, row.seed] = row
-    return list(runs.values())
+    ordered = sorted(rows, key=lambda row: row.student_steps)
+    return list({(r.method, r.base, r.method == "original" or r.forget, r.seed): r for r in ordered}.values())
 
 
 def _times(jobs: list[dict[str, Any]]) -> list[str]:
@@ -166,10 +128,8 @@ def _duration(seconds: float) -> str:
 def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     found = []
     for name, value in values.items():
-        deeper = (
-            _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", _said(value, "d"))]
-        )
-        found += deeper
+        inner = isinstance(value, dict)
+        found += _flat(value, f"{prefix}{name}.") if inner else [(f"{prefix}{name}", _said(value, "d"))]
     return found
 
 

@@ -5,17 +5,11 @@ from dataclasses import replace
 from statistics import median
 
 from ispf_jax.report.averages import count
-from ispf_jax.report.names import metric, shown
+from ispf_jax.report.names import TEXTS, metric, shown
 from ispf_jax.report.tables import MISSING, Cell, Column, Place, Table, make_table
 from ispf_jax.report.verdict import Finding, Verdict
 
-READING = (
-    "Place: 0 = like the retrained model, 1 = like the original; beyond 0 or 1 = beyond that model. A place with a "
-    "question mark (hollow): the 95 % intervals of these two overlap, so the metric hardly separates them; such places "
-    "do not count in the residue."
-)
-_DEVIATIONS = "sd: population standard deviation (ddof=0) of the seeds' means, as in the paper; sample sd: that of a sample (ddof=1)."
-_UNEVEN = "Not every number is over the same runs; those over several runs say how many."
+_NOTES = TEXTS["notes"]
 _GROUPS = {"residue": "what can be recovered", "paper": "the paper's"}
 
 
@@ -39,7 +33,9 @@ def verdict_table(verdict: Verdict, title: str) -> Table:
     ]
     grids = {count(f.runs) for (_, name), f in verdict.findings.items() if name in names}
     spread = any(f.average.std == f.average.std for f in verdict.findings.values())
-    notes = [READING] * bool(residue) + [_DEVIATIONS] * spread + [_UNEVEN] * (len(grids) > 1)
+    notes = (
+        [_NOTES["reading"]] * bool(residue) + [_NOTES["deviations"]] * spread + [_NOTES["uneven"]] * (len(grids) > 1)
+    )
     return make_table(title, heads, rows, notes)
 
 
@@ -78,8 +74,7 @@ def class_table(verdict: Verdict, title: str) -> Table | None:
         cells = [Cell(f.text.removesuffix(" %"), f.small.partition(", n ")[0]) if f else Cell() for f in found]
         rows.append([metric(name).number, ", ".join(map(str, counts)), *cells])
     heads = [Column("class", words=True), "images", *(Column(verdict.name(m), small="%") for m in verdict.models)]
-    note = "Test images of each class that are classified correctly; small print: 95 % Wilson interval, or the spread over runs."
-    return make_table(title, heads, rows, [note]) if rows else None
+    return make_table(title, heads, rows, [_NOTES["classes"]]) if rows else None
 
 
 def sentences(verdict: Verdict) -> list[tuple[str, str]]:

@@ -82,6 +82,12 @@ class Contents:
         return {key: Verdict(measurements, self.bases) for key, measurements in found.items()}
 
     @property
+    def audited(self) -> dict[tuple[str, str], Verdict]:
+        """The verdicts with an audit."""
+        settings = {(audit.dataset, audit.arch) for audit in self.audits}
+        return {key: verdict for key, verdict in self.verdicts.items() if key in settings}
+
+    @property
     def trials(self) -> list[RunKey]:
         """All (forget set, seed) of results and audits."""
         return sort_runs({of.run for of in (*self.rows, *self.audits)})

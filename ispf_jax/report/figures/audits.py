@@ -20,36 +20,20 @@ KINDS = {
 }
 """Colour and marker of every kind of point, in the order they are drawn, close to those of the paper."""
 
-_RELEARNING = "Every model is trained again on images of the kind in the title; a model that kept the class recovers it in a few steps."
-_CLASSES = "Framed: forgotten classes. What unlearning cost the retained classes shows here, and in no average."
-_CONFUSION = (
-    "A retrained model spreads the forgotten class over other classes in a typical pattern; unlearned models can be compared "
-    "with it."
-)
-_CLOSENESS = "The paper's figure 6: predictions on test images of the forgotten class. KL(retrained || model) of the mean predictions."
-_REPRESENTATIONS = (
-    "The paper's figure 6: real test images, t-SNE of each model's penultimate features. A model that does not know the "
-    "class scatters it over the classes that look like it; one that hides it keeps a separate cluster."
-)
 
-
-def pictures(audit: Audit, bases: bool = False) -> list[Picture]:
-    """All pictures of an audit; those of parts that were not run are left out."""
+def pictures(audit: Audit, about: str, bases: bool = False) -> list[Picture]:
+    """All pictures of an audit; those of parts that were not run are left out. `about`: which audit it is, in words."""
+    embedded = ", ".join(["Real and synthetic images", *dict.fromkeys(how for *_, how in audit.embedding if how)])
     kinds = {
-        "relearn": ("Relearning", _relearning, _RELEARNING),
-        "class_accuracy": ("Accuracy class by class", _class_accuracies, _CLASSES),
-        "confusion": ("Confusion of the forgotten class", _confusion, _CONFUSION),
-        "closeness": ("Predictions", _closeness, _CLOSENESS),
-        "representation": ("Representations", _representations, _REPRESENTATIONS),
-        "embedding": ("Real and synthetic images", _embeddings, _embedded(audit)),
+        "relearn": ("Relearning", _relearning),
+        "class_accuracy": ("Accuracy class by class", _class_accuracies),
+        "confusion": ("Confusion of the forgotten class", _confusion),
+        "closeness": ("Predictions", _closeness),
+        "representation": ("Representations", _representations),
+        "embedding": (embedded, _embeddings),
     }
-    found = []
-    for name, (title, make, caption) in kinds.items():
-        panels, keys = make(audit, bases)
-        if panels:
-            title = f"{title}: forgetting {audit.forget}, seed {audit.seed}"
-            found.append(Picture(f"{name}_{audit.slug}", title, tuple(panels), caption, tuple(keys)))
-    return found
+    drawn = [(kind, title, *make(audit, bases)) for kind, (title, make) in kinds.items()]
+    return [Picture("audits", k, (t, about), audit.slug, tuple(ps), tuple(keys)) for k, t, ps, keys in drawn if ps]
 
 
 Drawn = tuple[list[Panel], list[Key]]
@@ -95,7 +79,7 @@ def _confusion(audit: Audit, bases: bool) -> Drawn:
 
 
 def _closeness(audit: Audit, bases: bool) -> Drawn:
-    """Divergence of predictions on forgotten test images from the retrained model, and the mean predictions themselves."""
+    """Divergence of predictions on forgotten test images from the retrained model, and the mean predictions."""
     divergence = [m for m in audit.measurements if m.metric == "kl_retrain" and m.value is not None]
     divergence = sorted((m for m in divergence if m.model != "retrain"), key=lambda m: model_order(m.model))
     models = sorted(audit.mean_prediction, key=model_order)
@@ -122,7 +106,7 @@ def _representations(audit: Audit, bases: bool) -> Drawn:
 
 
 def _embeddings(audit: Audit, bases: bool) -> Drawn:
-    """Real and synthetic images in two dimensions, one panel per method; the same axes if they share the real images."""
+    """Real and synthetic images in two dimensions, one panel per method; the same axes if real images are shared."""
     limits = None
     if len({points[kinds == "real forgotten"].tobytes() for _, points, kinds, _ in audit.embedding}) == 1:
         every = np.concatenate([points for _, points, _, _ in audit.embedding])
@@ -134,11 +118,6 @@ def _embeddings(audit: Audit, bases: bool) -> Drawn:
     ]
     present = {kind for _, _, kinds, _ in audit.embedding for kind in kinds}
     return panels, [Key(kind, *look, "none") for kind, look in KINDS.items() if kind in present]
-
-
-def _embedded(audit: Audit) -> str:
-    methods = dict.fromkeys(method for *_, method in audit.embedding if method)
-    return ". ".join(["The paper's figures 1 and 3", *methods]) + "."
 
 
 def _of_class(m: Measurement) -> bool:
@@ -172,7 +151,7 @@ def _scatter(points: np.ndarray, kinds: np.ndarray, title: str, limits: np.ndarr
 
 
 def _classes(points: np.ndarray, classes: np.ndarray, forgotten: list[int], title: str, axes: Axes) -> None:
-    """Retained classes in colours with their number, as far as there are colours; the forgotten ones on top in black."""
+    """Retained classes in colours with their number, if there are enough colours; the forgotten ones on top in black."""
     colors = matplotlib.colormaps["tab20"].colors
     few = len(np.unique(classes)) <= ANNOTATED
     box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.75, "linewidth": 0}

@@ -12,10 +12,10 @@ from matplotlib.patches import Patch
 
 from ispf_jax.report.figures.style import Panel, Picture, heat, label, line, model_key
 from ispf_jax.report.generator import Share, synthesis_shares
-from ispf_jax.report.names import model_name, shown
+from ispf_jax.report.names import TEXTS, model_name, shown
 from ispf_jax.report.results import Summary, by_setting, summarise
 from ispf_jax.report.workdir import Contents
-from ispf_jax.runtime.rows import BEST_TEST, Row, RunLog
+from ispf_jax.runtime.rows import BEST_TEST, Row, RunLog, forget_order
 
 _X = {"seconds": "training time [s]", "student_step": "student steps", "generator_step": "generator steps"}
 _PANELS = (  # title, x, y (a second one is dashed), what y is
@@ -30,23 +30,6 @@ _PANELS = (  # title, x, y (a second one is dashed), what y is
         "mean over the batch",
     ),
 )
-_TRAINING = (
-    "The paper's figures 2 (AllCNN), 5 (ResNet18) and 7 (ZSKT base). Time is that of training alone, whereas the authors' "
-    "includes an evaluation per epoch. H is the entropy of the teacher's prediction over retained classes, summed over the "
-    "batch (Eq. 11)."
-)
-_LOSSES = {
-    "generator/total": "generator: total",
-    "generator/adv": "generator: adversarial (adv)",
-    "generator/bn": "generator: batch-norm matching (bn)",
-    "generator/oh": "generator: one-hot (oh)",
-    "generator/balance": "generator: class balance",
-    "generator/act": "generator: activation (act)",
-    "student/loss": "student: distillation",
-}
-_CLASSES = "Images of the generator steps by the teacher's label, over the whole run. Framed: forgotten classes."
-_SYNTHESIS = "The paper's figure 4: forgetting a class that the generator makes often costs GKT the most."
-_BARS = "Mean over forget sets, then over seeds; lines: standard deviation over seeds."
 
 
 def training_curves(runs: Iterable[RunLog]) -> list[Picture]:
@@ -54,9 +37,8 @@ def training_curves(runs: Iterable[RunLog]) -> list[Picture]:
     pictures = []
     for slug, group in _groups(runs).items():
         panels = tuple(Panel(partial(_curves, group, *panel)) for panel in _PANELS)
-        title = f"{group[0].base}: forgetting {group[0].forget}, seed {group[0].seed}"
         keys = tuple(model_key(run.method) for run in group)
-        pictures.append(Picture(f"training_{slug}", title, panels, _TRAINING, keys))
+        pictures.append(Picture("training", "training", _title("Training", group[0]), slug, panels, keys))
     return pictures
 
 
@@ -64,14 +46,15 @@ def loss_curves(runs: Iterable[RunLog]) -> list[Picture]:
     """One picture per run: a panel with its own scale for every term of the generator loss and for the student loss."""
     pictures = []
     for run in runs:
-        panels = []
-        for term, title in _LOSSES.items():
-            x = "student_step" if term.startswith("student/") else "generator_step"
-            if len(run.series(x, term)):
-                panels.append(Panel(partial(_curves, [run], title, x, [term], "mean loss of the epoch"), (3.2, 2.5)))
-        name = f"losses_{run.base}_{run.method}_{run.slug.removeprefix(run.base + '_')}"
-        title = f"{run.base} {run.method}: forgetting {run.forget}, seed {run.seed}"
-        pictures += [Picture(name, title, tuple(panels))] if panels else []
+        terms = {term: "student_step" if "student" in term else "generator_step" for term in TEXTS["losses"]}
+        panels = [
+            Panel(partial(_curves, [run], TEXTS["losses"][term], x, [term], "mean loss of the epoch"), (3.2, 2.5))
+            for term, x in terms.items()
+            if len(run.series(x, term))
+        ]
+        slug = run.slug.replace("_", f"_{run.method}_", 1)
+        title = _title(f"Losses of {shown(run.method).name}", run)
+        pictures += [Picture("losses", "losses", title, slug, tuple(panels))] if panels else []
     return pictures
 
 
@@ -79,40 +62,39 @@ def class_histograms(runs: Iterable[RunLog]) -> list[Picture]:
     """Share of every class (by the teacher's label) among all images of a run: methods (rows) by classes (columns)."""
     pictures = []
     for slug, group in _groups(run for run in runs if run.class_shares() is not None).items():
-        first, shares = group[0], 100 * np.stack([run.class_shares() for run in group])
-        rows, framed = [model_name(run.method) for run in group], map(int, first.forget.split(","))
-        panel = heat(shares, rows, "Share of images [%]", framed=tuple(framed), digits=1)
-        title = f"Classes of synthetic images: {first.base}, forgetting {first.forget}, seed {first.seed}"
-        pictures.append(Picture(f"classes_{slug}", title, (panel,), _CLASSES))
+        shares, rows = np.stack([run.class_shares() for run in group]), [model_name(run.method) for run in group]
+        panel = heat(100 * shares, rows, "Share of images [%]", framed=forget_order(group[0].forget), digits=1)
+        title = _title("Classes of synthetic images", group[0])
+        pictures.append(Picture("classes", "classes", title, slug, (panel,)))
     return pictures
 
 
 def synthesis_against_accuracy(contents: Contents) -> list[Picture]:
-    """Figure 4: how often plain DFKD makes a class against what GKT retains when it forgets that class; a point per class."""
-    return [
-        Picture(
-            f"synthesis_{'_'.join(setting)}",
-            f"Synthesis and GKT: {', '.join(setting)}",
-            (Panel(partial(_synthesis, shares), (4.2, 3.2)),),
-            _SYNTHESIS,
-        )
-        for setting, shares in synthesis_shares(contents).items()
-    ]
+    """Figure 4: the share of a class in DFKD's images against what GKT retains when it forgets that class."""
+    pictures = []
+    for setting, shares in synthesis_shares(contents).items():
+        panel, title = Panel(partial(_synthesis, shares), (4.2, 3.2)), ("Synthesis and GKT", ", ".join(setting))
+        pictures.append(Picture("synthesis", "synthesis", title, "_".join(setting), (panel,)))
+    return pictures
 
 
-def accuracy_bars(rows: Sequence[Row]) -> list[Picture]:
+def accuracy_bars(rows: Iterable[Row]) -> list[Picture]:
     """Accuracy on forgotten (hatched) and on retained classes (full) of every method, per data set and network.
 
     Means and standard deviations are those of the table of results; the best-on-test selection is left out.
     """
     pictures = []
-    for (dataset, arch), part in by_setting(rows).items():
+    for setting, part in by_setting(rows).items():
         summaries = [s for s in summarise(part) if s.selection != BEST_TEST]
         if any(s.average("acc_retain") for s in summaries):  # else there were no test images
             panel = Panel(partial(_bars, summaries), (max(4.0, 1.5 + 0.95 * len(summaries)), 3.4))
-            name = re.sub(r"[^\w.-]+", "-", f"accuracy_{dataset}_{arch}")
-            pictures.append(Picture(name, f"{dataset}, {arch}", (panel,), _BARS))
+            slug = re.sub(r"[^\w.-]+", "-", "_".join(setting))
+            pictures.append(Picture("accuracy", "accuracy", ("Accuracy", ", ".join(setting)), slug, (panel,)))
     return pictures
+
+
+def _title(words: str, run: RunLog) -> tuple[str, str]:
+    return words, f"{run.base}, forgetting {run.forget}, seed {run.seed}"
 
 
 def _groups(runs: Iterable[RunLog]) -> dict[str, list[RunLog]]:
@@ -152,11 +134,8 @@ def _bars(summaries: Sequence[Summary], axes: Axes) -> None:
     several = len({s.base for s in summaries if s.base}) > 1
     for place, summary in enumerate(summaries):
         color = shown(summary.method).color
-        for x, field, fill in (
-            (place - 0.2, "acc_forget", {"hatch": "////", "fill": False}),
-            (place + 0.2, "acc_retain", {}),
-        ):
-            found = summary.average(field)
+        for x, field, fill in ((-0.2, "acc_forget", {"hatch": "////", "fill": False}), (0.2, "acc_retain", {})):
+            x, found = place + x, summary.average(field)
             if found and np.isfinite(found.mean):
                 spread = found.std if found.std == found.std else None
                 axes.bar(x, found.mean, 0.38, yerr=spread, capsize=2, color=color, edgecolor=color, **fill)

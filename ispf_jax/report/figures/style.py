@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from ispf_jax.report.names import model_name, shown
+from ispf_jax.report.names import TEXTS, model_name, shown
 
 FORGOTTEN = "#D55E00"
 """Colour of the frame around forgotten classes."""
@@ -27,6 +27,8 @@ ANNOTATED = 20
 _RC = {
     "svg.hashsalt": "ispf",
     "font.size": 8,
+    "figure.titlesize": 10,
+    "figure.titleweight": "bold",
     "axes.titlesize": 9,
     "axes.grid": True,
     "grid.color": "#DDDDDD",
@@ -59,13 +61,33 @@ class Panel(NamedTuple):
 
 @dataclass(frozen=True)
 class Picture:
-    """What is written as `name`.svg and `name`.png; `caption` explains it to a reader who sees it for the first time."""
+    """What is drawn as one figure.
 
-    name: str
-    title: str
+    Attributes:
+      section: of the page; pictures of "losses" are only in files.
+      kind: what it shows; chooses the caption.
+      title: what it shows, in words, and of which run: "Relearning", "forgetting 3, seed 0".
+      slug: tells it from others of its kind in the names of files.
+    """
+
+    section: str
+    kind: str
+    title: tuple[str, str]
+    slug: str
     panels: tuple[Panel, ...]
-    caption: str = ""
     keys: tuple[Key, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}_{self.slug}"
+
+    @property
+    def heading(self) -> str:
+        return ": ".join(self.title)
+
+    @property
+    def caption(self) -> str:
+        return TEXTS["captions"].get(self.kind, "")
 
 
 def compose(picture: Picture, most: int = 4) -> Figure:
@@ -75,6 +97,7 @@ def compose(picture: Picture, most: int = 4) -> Figure:
     columns = -(-len(panels) // rows)
     width, height = (max(panel.size[axis] for panel in panels) for axis in (0, 1))
     figure = Figure(figsize=(max(4.0, width * columns), height * rows + 0.5), layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.08)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, panel in zip(grid, panels):
         panel.draw(axes)
@@ -83,7 +106,7 @@ def compose(picture: Picture, most: int = 4) -> Figure:
     if picture.keys:
         handles = [Line2D([], [], label=k.label, color=k.color, marker=k.marker, ls=k.line) for k in picture.keys]
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 2 * columns))
-    figure.suptitle(picture.title)
+    figure.suptitle(picture.heading)
     return figure
 
 
