@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ispf_jax.report.averages import average
 from ispf_jax.report.measurements import Measurement
 from ispf_jax.report.names import TEXTS, shown
+from ispf_jax.report.results import average
 from ispf_jax.report.tables import MISSING, Table, make_table
 from ispf_jax.report.workdir import Contents
 from ispf_jax.runtime.rows import BEST_TEST, RunLog

@@ -3,44 +3,81 @@
 `paper.csv` holds the numbers that the paper prints (arXiv 2412.13790), one per line; "sets" is "single", "multi",
 "shared", "distributed" or (table 9) the forgotten class. A standard deviation is the population one over the authors'
 trials; MIA and AIN are printed without. Original and DFKD rows of tables 1 and 2 print the accuracy on the whole test set
-as both A_f and A_r. Rows of table 8 that table 1 has too (PF, ISPF, Retrain) stand in table 1 only.
+as both A_f and A_r.
 """
 
 import importlib
 from collections import defaultdict
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
 from pathlib import PurePath
 from types import ModuleType
 from typing import Any
 
-from ispf_jax.report.averages import Average, average, count
 from ispf_jax.report.names import TEXTS, read_table, shown
-from ispf_jax.report.results import by_setting
-from ispf_jax.report.tables import Cell, Column, Table, make_table
+from ispf_jax.report.results import Average, average, by_setting, count
+from ispf_jax.report.tables import MISSING, Cell, Column, Table, make_table
 from ispf_jax.report.workdir import Contents
 from ispf_jax.runtime.rows import BEST_TEST, REFERENCES, Row, RunKey, forget_order, method_order
 
 NEAR = {"AIN": 0.1, "samples": 5.0}
 """A difference to the paper up to this (else one percentage point) is marked as near."""
 
-Values = dict[tuple[str, str], dict[RunKey, float]]
-"""{(method, head of the column): {run: value}}."""
-
+_TEXTS = TEXTS["paper"]
 _DATASETS = ("cifar100", "cifar10", "svhn")
 _TITLES = {"svhn": "SVHN", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "allcnn": "AllCNN", "resnet18": "ResNet18"}
 _ACCURACIES = ("A_f", "A_r", "A_f*", "A_r*")
 _AUDITED = {"mia1": "MIA-I", "mia2": "MIA-II", "ain": "AIN"}
+_HEADS = {"samples": "#Sample"}
 _SMALL = {"samples": "of the batch", "AIN": "1 is like retraining", "MIA-II": "F1 x 100"}
-_TEN = {str(number) for number in range(10)}
 
-_TEXTS = TEXTS["paper"]
 _COMPARED = ("model.", "generator.", "train.", "distill.", "evaluate.every", "data.mean", "data.std")
 _COMPARED += ("data.image_size", "data.channels", "data.max_train", "data.max_test", "data.val_fraction")
 """The keys, or beginnings of keys, that change what a run computes."""
 
 _EITHER = ("model.name", "train.augment_validation", "distill.thresholded_post_filter")
 """Not compared: the network is a column of the tables; of the others one value is the paper's, one its program's."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """All runs of one data set and network with one base, and the paper's data set to compare them with.
+
+    Attributes:
+      values: {(method, head of the column): {run: value}}.
+      bounds: {forget set: why its AIN is not an exact number}.
+      beside, reasons: see `counterpart`.
+    """
+
+    dataset: str
+    arch: str
+    base: str
+    values: dict[tuple[str, str], dict[RunKey, float]]
+    bounds: dict[str, list[str]]
+    beside: str | None
+    reasons: list[str]
+
+    @property
+    def sets(self) -> list[str]:
+        return sorted({forget for runs in self.values.values() for forget, _ in runs}, key=forget_order)
+
+    @property
+    def methods(self) -> list[str]:
+        return sorted({method for method, _ in self.values}, key=method_order)
+
+    def runs(self, method: str, head: str, sets: list[str]) -> dict[RunKey, float]:
+        return {run: value for run, value in self.values.get((method, head), {}).items() if run[0] in sets}
+
+    def printed(self, table: int, method: str, head: str, sets: str) -> Average | None:
+        """The paper's number, None if it prints none."""
+        return printed().get((str(table), self.beside, self.arch, sets, method, head))
+
+
+@cache
+def printed() -> dict[tuple[str, ...], Average]:
+    """The paper's numbers by (table, dataset, arch, sets, method, metric)."""
+    lines = [list(line.values()) for line in read_table("paper.csv")]
+    return {tuple(key): Average(float(mean), float(std or "nan")) for *key, mean, std in lines}
 
 
 def counterpart(dataset: str, arch: str, config: dict[str, Any], note: str = "") -> tuple[str | None, list[str]]:
@@ -61,78 +98,7 @@ def counterpart(dataset: str, arch: str, config: dict[str, Any], note: str = "")
 
 def paper_tables(contents: Contents) -> list[Table]:
     """All tables that the runs of a work directory fill at least partly."""
-    tables = []
-    for block in _blocks(contents):
-        singles, multis = ([s for s in block.sets if ("," in s) == several] for several in (False, True))
-        if block.base == "zskt":
-            tables += [_table(block, 7, "ZSKT base", _ACCURACIES, singles)] if singles else []
-            continue
-        if singles and block.beside != "cifar100":
-            tables.append(_table1(block, singles))
-        if multis or block.beside == "cifar100":
-            distributed = [s for s in multis if _kind(s) == "distributed"]
-            others = [s for s in multis if s not in distributed]
-            kinds = {"single": ("single classes", singles), "multi": ("ten classes at once, distributed", distributed)}
-            kinds[""] = "several classes at once", others
-            tables += [_table(block, 2, title, _ACCURACIES, of, kind) for kind, (title, of) in kinds.items() if of]
-        if multis and any(head == "samples" for _, head in block.values):
-            tables.append(_table6(block, multis))
-        if {"pd", "pd_is"} & set(block.methods):
-            tables.append(_table8(block, singles or multis))
-        if len(singles) > 1:
-            tables += [_table9(block, singles[i : i + 10]) for i in range(0, len(singles), 10)]
-    return tables
-
-
-@dataclass(frozen=True)
-class Block:
-    """All runs of one data set and network with one base, and the paper's data set to compare them with.
-
-    Attributes:
-      beside, reasons: see `counterpart`.
-      bounds: (forget set, why its AIN is not an exact number).
-    """
-
-    dataset: str
-    arch: str
-    base: str
-    values: Values
-    bounds: list[tuple[str, str]]
-    beside: str | None
-    reasons: list[str]
-
-    @property
-    def title(self) -> str:
-        names = f"{_TITLES.get(self.dataset, self.dataset)}, {_TITLES.get(self.arch, self.arch)}"
-        return names + (f" ({self.base})" if self.base else "")
-
-    @property
-    def sets(self) -> list[str]:
-        return sorted({forget for runs in self.values.values() for forget, _ in runs}, key=forget_order)
-
-    @property
-    def methods(self) -> list[str]:
-        return sorted({method for method, _ in self.values}, key=method_order)
-
-    def runs(self, method: str, head: str, sets: list[str]) -> dict[RunKey, float]:
-        return {run: value for run, value in self.values.get((method, head), {}).items() if run[0] in sets}
-
-    def printed(self, table: int, method: str, head: str, sets: str = "single") -> Average | None:
-        """The paper's number, None if it prints none."""
-        return printed().get((str(table), self.beside, self.arch, sets, method, head))
-
-    def notes(self, table_rows: list[list[Cell]]) -> list[str]:
-        """How to read a table next to the paper."""
-        if not _compared(table_rows):
-            return [f"The paper has no numbers for {self.title}{', forgetting these classes' if self.beside else ''}."]
-        return [_TEXTS["print"]] + (["Not comparable: " + "; ".join(self.reasons) + "."] if self.reasons else [])
-
-
-@cache
-def printed() -> dict[tuple[str, ...], Average]:
-    """The paper's numbers by (table, dataset, arch, sets, method, metric)."""
-    lines = [list(line.values()) for line in read_table("paper.csv")]
-    return {tuple(key): Average(float(mean), float(std or "nan")) for *key, mean, std in lines}
+    return [table for block in _blocks(contents) for table in _tables(block)]
 
 
 def _blocks(contents: Contents) -> list[Block]:
@@ -140,78 +106,69 @@ def _blocks(contents: Contents) -> list[Block]:
     found = []
     for (dataset, arch), rows in by_setting(contents.rows).items():
         beside = counterpart(dataset, arch, contents.config, contents.data_note)
-        for base in sorted({row.of_base for row in rows if row.method not in REFERENCES}) or [""]:
-            values, bounds = _accuracies([row for row in rows if row.of_base in ("", base)]), []
+        for base in sorted({row.of_base for row in rows} - {""}) or [""]:
+            values, bounds = _accuracies([row for row in rows if row.of_base in ("", base)]), defaultdict(list)
             for m in contents.verdicts[dataset, arch].measurements:
                 method, _, of = m.model.partition("/")
                 if m.metric in _AUDITED and of in ("", base):
-                    if m.value is not None:
-                        values[method, _AUDITED[m.metric]][m.run] = m.value
+                    values[method, _AUDITED[m.metric]] |= {} if m.value is None else {m.run: m.value}
                     if m.metric == "ain" and m.note not in ("", "exact"):
-                        bounds.append((m.forget, f"{shown(method).name}: {m.note}"))
+                        bounds[m.forget].append(f"{shown(method).name}: {m.note}")
             for run in contents.runs:
                 kept = run.series("kept")
                 if len(kept) and run.base == base and (run.method, "A_r") in values:
                     values[run.method, "samples"][run.forget, run.seed] = kept.mean()
-            values = {key: runs for key, runs in values.items() if runs}
             found.append(Block(dataset, arch, base, values, bounds, *beside))
     return found
 
 
-def _accuracies(rows: list[Row]) -> Values:
+def _accuracies(rows: list[Row]) -> dict[tuple[str, str], dict[RunKey, float]]:
     """A_f* and A_r* are from the best-on-test rows; original and DFKD get the accuracy on all classes twice."""
     values = defaultdict(dict)
     for row in rows:
-        star = "*" if row.selection == BEST_TEST else ""
-        both = (
-            (row.acc_overall, row.acc_overall)
-            if row.method in ("original", "dfkd")
-            else (row.acc_forget, row.acc_retain)
-        )
-        for head, value in zip(("A_f", "A_r"), both):
-            if value is not None:
-                values[row.method, head + star][row.run] = value
+        star, whole = "*" if row.selection == BEST_TEST else "", row.method in ("original", "dfkd")
+        for head, value in (("A_f", row.acc_forget), ("A_r", row.acc_retain)):
+            value = row.acc_overall if whole else value
+            values[row.method, head + star] |= {} if value is None else {row.run: value}
     return values
 
 
-def _table1(block: Block, sets: list[str]) -> Table:
-    bounds = dict.fromkeys(text for forget, text in block.bounds if forget in sets)
-    notes = (
-        [f"AIN is a bound or undefined where a model did not relearn in time ({'; '.join(bounds)})."] if bounds else []
-    )
-    which = (
-        f"forgetting class {sets[0]}" if len(sets) == 1 else f"mean over {len(sets)} classes, one forgotten at a time"
-    )
-    methods = [method for method in block.methods if method not in ("pd", "pd_is")]
-    return _table(
-        block, 1, which, (*_ACCURACIES, *_AUDITED.values()), sets, methods=methods, notes=[_TEXTS["whole"], *notes]
-    )
+def _tables(block: Block) -> list[Table]:
+    singles, multis = ([s for s in block.sets if ("," in s) == several] for several in (False, True))
+    if block.base == "zskt":
+        return [_table(block, 7, "ZSKT base", _ACCURACIES, singles)] if singles else []
+    tables, ours = [], [method for method in block.methods if method not in ("pd", "pd_is")]
+    if singles and block.beside != "cifar100":
+        several = f"mean over {len(singles)} classes, one forgotten at a time"
+        title = several if len(singles) > 1 else f"forgetting class {singles[0]}"
+        tables.append(_table(block, 1, title, (*_ACCURACIES, *_AUDITED.values()), singles, methods=ours))
+    if multis or block.beside == "cifar100":
+        kinds = {"single": ("single classes", singles), "multi": ("ten classes at once, distributed", [])}
+        kinds[""] = "several classes at once", []
+        for s in multis:
+            kinds["multi" if _kind(s) == "distributed" else ""][1].append(s)
+        tables += [_table(block, 2, title, _ACCURACIES, sets, kind) for kind, (title, sets) in kinds.items() if sets]
+    if multis and any(head == "samples" for _, head in block.values):
+        tables.append(_table6(block, multis))
+    if len(ours) < len(block.methods):
+        methods = [m for m in ("pd", "pd_is", "pf", "ispf", "retrain") if m in block.methods]
+        title = "PostFilter or zeroed probabilities"
+        tables.append(_table(block, 8, title, ("A_r", "A_r*", "MIA-II"), singles or multis, methods=methods))
+    tens = [singles[i : i + 10] for i in range(0, len(singles), 10)] if len(singles) > 1 else []
+    return tables + [_table9(block, sets) for sets in tens]
 
 
-def _table8(block: Block, sets: list[str]) -> Table:
-    methods = [m for m in ("pd", "pd_is", "pf", "ispf", "retrain") if (m, "A_r") in block.values]
-    return _table(block, 8, "PostFilter or zeroed probabilities", ("A_r", "A_r*", "MIA-II"), sets, methods=methods)
-
-
-def _table(
-    block: Block, number: int, title: str, heads, sets: list[str], kind="single", methods=None, notes=()
-) -> Table:
+def _table(block: Block, number: int, title: str, heads, sets: list[str], kind="single", methods=()) -> Table:
     """A line per method with the means over the forget sets."""
     heads = _present(block, heads)
     methods = [m for m in methods or block.methods if any(block.runs(m, head, sets) for head in heads)]
     lines = [_line(block, number, m, heads, sets, kind) for m in methods]
-    fewer = not all(_whole({*block.runs(m, "A_r", sets), *block.runs(m, "A_r*", sets)}) for m in methods)
-    about = (
-        {"single": [_TEXTS["single"]], "multi": [_TEXTS["multi"]]}.get(kind, [])
-        if number == 2
-        else [_TEXTS["fewer"]] * fewer
-    )
-    notes = [*block.notes(lines), *(about if _compared(lines) else []), *notes]
-    columns = [
-        Column("method", small="sets x seeds", words=True),
-        *(Column(h, small=_SMALL.get(h, "%")) for h in heads),
-    ]
-    return make_table(f"Table {number}: {block.title}, {title}", columns, lines, [*notes, *_star(heads)])
+    whole = all(_whole({*block.runs(m, "A_r", sets), *block.runs(m, "A_r*", sets)}) for m in methods)
+    notes = {2: [_TEXTS[kind]] if kind else []}.get(number, [] if whole else [_TEXTS["fewer"]])
+    bounds = dict.fromkeys(text for forget in sets for text in block.bounds[forget])
+    about = [_TEXTS["whole"], *([_TEXTS["bounds"].format("; ".join(bounds))] if bounds else [])] * (number == 1)
+    columns = [Column("method", small="sets x seeds", words=True), *(Column(h, "", _SMALL.get(h, "%")) for h in heads)]
+    return _noted(block, f"Table {number}: {{}}, {title}", columns, lines, notes, about)
 
 
 def _table6(block: Block, sets: list[str]) -> Table:
@@ -219,13 +176,12 @@ def _table6(block: Block, sets: list[str]) -> Table:
     heads = _present(block, ("samples", "A_r", "A_r*"))
     columns, lines = [Column("method", words=True)], []
     for method in (m for m in block.methods if (m, "samples") in block.values):
-        of_sets = [_line(block, 6, method, heads, [s], _kind(s)) for s in sets]
-        lines.append([Cell(shown(method).name), *(cell for line in of_sets for cell in line[1:])])
+        cells = [cell for s in sets for cell in _line(block, 6, method, heads, [s], _kind(s))[1:]]
+        lines.append([Cell(shown(method).name), *cells])
     for forget in sets:
-        group = _kind(forget).capitalize() or f"classes {forget}"
-        columns += [Column("#Sample" if head == "samples" else head, group) for head in heads]
-    notes = [*block.notes(lines), *_star(heads), *[_TEXTS["multi"]] * any(_kind(s) == "distributed" for s in sets)]
-    return make_table(f"Table 6: {block.title}, samples per step that the student learns from", columns, lines, notes)
+        columns += [Column(_HEADS.get(h, h), _kind(forget).capitalize() or f"classes {forget}") for h in heads]
+    notes = [_TEXTS["multi"]] * any(_kind(s) == "distributed" for s in sets)
+    return _noted(block, "Table 6: {}, samples per step that the student learns from", columns, lines, (), notes)
 
 
 def _table9(block: Block, sets: list[str]) -> Table:
@@ -236,8 +192,20 @@ def _table9(block: Block, sets: list[str]) -> Table:
             cells = [_line(block, 9, method, [head], [forget], forget)[1] for forget in sets]
             lines.append([Cell("" if i else shown(method).name), Cell(head), *cells])
     columns = [Column("method", words=True), Column("", words=True), *(Column(s, "forgotten class") for s in sets)]
-    notes = [*block.notes(lines), *_star([line[1].text for line in lines])]
-    return make_table(f"Table 9: {block.title}, class by class", columns, lines, notes)
+    return _noted(block, "Table 9: {}, class by class", columns, lines)
+
+
+def _noted(block: Block, title: str, columns: list[Column], lines: list[list[Cell]], compared=(), always=()) -> Table:
+    """A table with the notes on how to read it next to the paper; `compared` are those for numbers of the paper."""
+    name = ", ".join(_TITLES.get(name, name) for name in (block.dataset, block.arch))
+    name += f" ({block.base})" if block.base else ""
+    if any(cell.small.startswith("paper ") for line in lines for cell in line):
+        reasons = ["Not comparable: " + "; ".join(block.reasons) + "."] if block.reasons else []
+        notes = [_TEXTS["print"], *reasons, *compared]
+    else:
+        notes = [f"The paper has no numbers for {name}{', forgetting these classes' if block.beside else ''}."]
+    starred = any("A_r*" in words for words in ([c.label for c in columns], [line[1].text for line in lines]))
+    return make_table(title.format(name), columns, lines, [*notes, *always, *[_TEXTS["star"]] * starred])
 
 
 def _line(block: Block, number: int, method: str, heads: list[str], sets: list[str], kind: str) -> list[Cell]:
@@ -246,58 +214,43 @@ def _line(block: Block, number: int, method: str, heads: list[str], sets: list[s
     every = set().union(*runs.values())
     cells = [Cell(shown(method).name, count(every) if every else "")]
     for head, mine in runs.items():
-        theirs, plain = None, head.rstrip("*")
+        plain, theirs, ours = head.rstrip("*"), None, average(mine)
         if head.endswith("*") == bool(block.runs(method, plain + "*", sets)):  # the paper's epoch, where it was kept
             theirs = _theirs(block, number, method, plain, kind, set(mine) or every)
-        fewer = f"{len(mine)} of {len(every)} runs" if 0 < len(mine) < len(every) else ""
-        cells.append(_cell(average(mine), theirs, head, fewer))
+        small, mark = [f"paper {theirs.text()}"] if theirs else [], ""
+        if ours and theirs:
+            difference = ours.mean - theirs.mean
+            small.append(f"{difference:+.2f}")
+            mark = "near" if abs(difference) <= NEAR.get(head, 1.0) else "above" if difference > 0 else "below"
+        small += [f"{len(mine)} of {len(every)} runs"] if 0 < len(mine) < len(every) else []
+        cells.append(Cell(ours.text() if ours else MISSING, ", ".join(small), mark))
     return cells
 
 
-def _theirs(block: Block, number: int, method: str, head: str, kind: str, runs: set[RunKey]) -> Average | None:
-    """The paper's number over the same classes as `runs`; table 8 prints PF, ISPF and Retrain as table 1 does.
+def _theirs(block: Block, table: int, method: str, head: str, kind: str, runs: set[RunKey]) -> Average | None:
+    """The paper's number over the same classes as `runs`.
 
     Ten classes are averaged in tables 1, 7 and 8; of fewer, table 9 has A_f and A_r. Original and DFKD do not depend on
     the class.
     """
-    table = 1 if number == 8 and method in ("pf", "ispf", "retrain") else number
     if table in (2, 6, 9) or _whole(runs) or (method in ("original", "dfkd") and head in ("A_f", "A_r")):
         return block.printed(table, method, head, kind)
     theirs = {run: block.printed(9, method, head, run[0]) for run in runs}
-    if table != 1 or None in theirs.values():
+    if table == 7 or None in theirs.values():
         return None
-    classes = {forget for forget, _ in runs}
-    return (
-        next(iter(theirs.values()))
-        if len(classes) == 1
-        else Average(average({r: a.mean for r, a in theirs.items()}).mean)
-    )
-
-
-def _cell(ours: Average | None, theirs: Average | None, head: str, fewer: str) -> Cell:
-    text = ours.text() if ours else "-"
-    if not ours or not theirs:
-        return Cell(text, f"paper {theirs.text()}" if theirs else fewer)
-    difference = ours.mean - theirs.mean
-    mark = "near" if abs(difference) <= NEAR.get(head, 1.0) else "above" if difference > 0 else "below"
-    return Cell(text, ", ".join(filter(None, (f"paper {theirs.text()}", f"{difference:+.2f}", fewer))), mark)
+    if len({forget for forget, _ in runs}) == 1:
+        return next(iter(theirs.values()))
+    return Average(average({run: one.mean for run, one in theirs.items()}).mean)
 
 
 def _present(block: Block, heads: tuple[str, ...]) -> list[str]:
-    return [head for head in heads if any(head == known for _, known in block.values)]
-
-
-def _star(heads: list[str]) -> list[str]:
-    return [_TEXTS["star"]] if "A_r*" in heads else []
-
-
-def _compared(lines: list[list[Cell]]) -> bool:
-    return any(cell.small.startswith("paper ") for line in lines for cell in line)
+    return [head for head in heads if any(block.values[key] for key in block.values if key[1] == head)]
 
 
 def _whole(runs: set[RunKey]) -> bool:
     """Whether every seed forgot each of ten classes by itself."""
-    return {forget for forget, _ in runs} == _TEN and len(runs) == 10 * len({seed for _, seed in runs})
+    sets, seeds = ({run[axis] for run in runs} for axis in (0, 1))
+    return sets == set("0123456789") and len(runs) == 10 * len(seeds)
 
 
 def _kind(forget: str) -> str:
@@ -305,29 +258,6 @@ def _kind(forget: str) -> str:
     configuration = _configuration("cifar100_multi")
     sets = configuration.SETS if configuration else {}
     return next((name for name, ids in sets.items() if set(forget_order(ids)) == set(forget_order(forget))), "")
-
-
-def _differences(dataset: str, arch: str, config: dict[str, Any]) -> list[str]:
-    """ "distill.epochs=2 (paper: 100)" for every key with another value than in the configuration of the paper's runs."""
-    if not any(key[1:3] == (dataset, arch) for key in printed()):
-        return []
-    if not (configuration := _configuration(dataset)):
-        return [_TEXTS["no_settings"]]
-    theirs = _flat(configuration.get_config(arch).to_dict())
-    same = {  # 0 is a default of ours; the paper's text, unlike its program, has no warm-up
-        "data.image_size": [32],
-        "data.channels": [3],
-        "distill.warmup_epochs": [0],
-        "distill.threshold": [0.1 / theirs["data.classes"]],
-        "distill.cosine_epochs": [0] if theirs["distill.cosine_epochs"] == theirs["distill.epochs"] else [],
-    }
-    found = []
-    for key in sorted(config.keys() & theirs.keys()):
-        values = [_plain(value) for value in (theirs[key], *same.get(key, []))]
-        if key.startswith(_COMPARED) and key not in _EITHER and _plain(config[key]) not in values:
-            paper = "all images" if key.startswith("data.max") else _text(values[0])
-            found.append(f"{key}={_text(_plain(config[key]))} (paper: {paper})")
-    return found
 
 
 @cache
@@ -339,22 +269,33 @@ def _configuration(name: str) -> ModuleType | None:
         return None
 
 
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in config.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+def _differences(dataset: str, arch: str, config: dict[str, Any]) -> list[str]:
+    """ "distill.epochs=2 (paper: 100)" for every key with another value than in the paper's configuration."""
+    if not any(key[1:3] == (dataset, arch) for key in printed()):
+        return []
+    if not (configuration := _configuration(dataset)):
+        return [_TEXTS["no_settings"]]
+    paper, found = configuration.get_config(arch), []
+    same = {"data.image_size": 32, "data.channels": 3, "distill.threshold": 0.1 / paper.data.classes}
+    same["distill.warmup_epochs"] = 0  # the paper's text, unlike its program, has none
+    same |= {"distill.cosine_epochs": 0} if paper.distill.cosine_epochs == paper.distill.epochs else {}
+    for key in sorted(key for key in config if key.startswith(_COMPARED) and key not in _EITHER):
+        theirs = reduce(lambda node, name: node.get(name), key.split("."), paper)
+        if _plain(config[key]) not in (_plain(theirs), _plain(same.get(key, theirs))):
+            text = "all images" if key.startswith("data.max") else _text(theirs)
+            found.append(f"{key}={_text(config[key])} (paper: {text})")
+    return found
 
 
 def _plain(value: Any) -> tuple:
     """A value of a configuration, which may be a list or its text, for comparison; one number for equal ones."""
     parts = value if isinstance(value, (list, tuple)) else str(value).split(",")
     try:
-        numbers = tuple(map(float, filter(lambda part: part != "", parts)))
+        numbers = tuple(float(part) for part in parts if part != "")
         return numbers[:1] if len(set(numbers)) == 1 else numbers
     except ValueError:
         return tuple(map(str, parts))
 
 
-def _text(values: tuple) -> str:
-    return ",".join(f"{value:g}" if isinstance(value, float) else value for value in values) or "none"
+def _text(value: Any) -> str:
+    return ",".join(f"{part:g}" if isinstance(part, float) else part for part in _plain(value)) or "none"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ispf_jax.report.averages import Average, average, count
 from ispf_jax.report.measurements import Measurement
 from ispf_jax.report.names import TIERS, metric, metric_order, model_name, model_order
+from ispf_jax.report.results import Average, average, count
 from ispf_jax.report.tables import Place
 from ispf_jax.runtime.rows import RunKey, write_csv
 
@@ -117,7 +117,7 @@ def write_averages_csv(path: Path, verdicts: dict[tuple[str, str], Verdict]) -> 
 
     Standard deviations are empty with one seed; `undefined` of the `runs` have no value and are not in the mean.
     """
-    names = "dataset arch model metric mean population_std sample_std forget_sets seeds runs undefined place".split()
+    names = ["dataset", "arch", "model", "metric", "mean", "population_std", "sample_std", "forget_sets", "seeds", "runs", "undefined", "place"]
     lines = []
     for setting, verdict in verdicts.items():
         for f in verdict.findings.values():

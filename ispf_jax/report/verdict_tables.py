@@ -4,8 +4,8 @@ from collections import defaultdict
 from dataclasses import replace
 from statistics import median
 
-from ispf_jax.report.averages import count
 from ispf_jax.report.names import TEXTS, metric, shown
+from ispf_jax.report.results import count
 from ispf_jax.report.tables import MISSING, Cell, Column, Place, Table, make_table
 from ispf_jax.report.verdict import Finding, Verdict
 

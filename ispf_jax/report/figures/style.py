@@ -7,6 +7,7 @@ the same bytes.
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from typing import NamedTuple
 
 import matplotlib
@@ -24,22 +25,7 @@ FORGOTTEN = "#D55E00"
 ANNOTATED = 20
 """Up to so many classes have their numbers written into a picture."""
 
-_RC = {
-    "svg.hashsalt": "ispf",
-    "font.size": 8,
-    "figure.titlesize": 10,
-    "figure.titleweight": "bold",
-    "axes.titlesize": 9,
-    "axes.grid": True,
-    "grid.color": "#DDDDDD",
-    "grid.linewidth": 0.5,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "lines.linewidth": 1.3,
-    "lines.markersize": 4.5,
-    "legend.frameon": False,
-}
+_STYLE = str(resources.files("ispf_jax.report").joinpath("pictures.mplstyle"))
 _OPTIONS = {"svg": {"metadata": {"Date": None, "Creator": None}}, "png": {"metadata": {"Software": None}, "dpi": 150}}
 
 
@@ -96,8 +82,7 @@ def compose(picture: Picture, most: int = 4) -> Figure:
     rows = -(-len(panels) // most)
     columns = -(-len(panels) // rows)
     width, height = (max(panel.size[axis] for panel in panels) for axis in (0, 1))
-    figure = Figure(figsize=(max(4.0, width * columns), height * rows + 0.5), layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.08)
+    figure = Figure(figsize=(max(4.0, width * columns), height * rows + 0.5))
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, panel in zip(grid, panels):
         panel.draw(axes)
@@ -113,7 +98,7 @@ def compose(picture: Picture, most: int = 4) -> Figure:
 def draw(picture: Picture, *formats: str) -> list[bytes]:
     """The picture in each of the formats ("svg", "png"), without dates and versions."""
     files = []
-    with matplotlib.rc_context(_RC):
+    with matplotlib.rc_context(fname=_STYLE):
         figure = compose(picture)
         for kind in formats:
             buffer = io.BytesIO()
