@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,8 +14,7 @@ from ispf_jax.runtime.rows import RunKey, forget_order, parse_json, parse_record
 FORMAT = 1
 
 
-@dataclass(frozen=True)
-class Measurement:
+class Measurement(NamedTuple):
     """One number about one model; the fields are the columns of `audit.csv`.
 
     Attributes:
@@ -58,8 +57,8 @@ class Audit:
       confusion: {model: counts of predicted classes [forgotten classes in the order of `forget`, C]}.
       mean_prediction: {model: probabilities [C], averaged over forgotten test images}.
       weights: {model: hash of its weights}.
-      embedding: (method, points [N, 2], kind of every point [N], what was embedded and how).
-      representation: (model, points [N, 2], classes [N]) of real test images, each in the model's own features.
+      embedding: (model, points [N, 2], kind of every point [N], what was embedded and how).
+      representation: (model, points [N, 2], classes [N], "") of real test images, each in the model's own features.
       not_run: (metric, why).
     """
 
@@ -67,18 +66,18 @@ class Audit:
     seed: int
     dataset: str
     arch: str
-    measurements: list[Measurement]
-    models: list[str]
-    forget_names: list[str]
-    class_names: list[str]
-    settings: dict[str, Any]
-    curves: list[tuple[str, str, np.ndarray]]
-    confusion: dict[str, np.ndarray]
-    mean_prediction: dict[str, np.ndarray]
-    weights: dict[str, str]
-    embedding: list[tuple[str, np.ndarray, np.ndarray, str]]
-    representation: list[tuple[str, np.ndarray, np.ndarray]]
-    not_run: list[tuple[str, str]]
+    measurements: list
+    models: list
+    forget_names: list = field(default_factory=list)
+    class_names: list = field(default_factory=list)
+    settings: dict = field(default_factory=dict)
+    curves: list = field(default_factory=list)
+    confusion: dict = field(default_factory=dict)
+    mean_prediction: dict = field(default_factory=dict)
+    weights: dict = field(default_factory=dict)
+    embedding: list = field(default_factory=list)
+    representation: list = field(default_factory=list)
+    not_run: list = field(default_factory=list)
 
     @property
     def run(self) -> RunKey:
@@ -100,31 +99,25 @@ def parse_audit(content: Any) -> Audit:
         raise ValueError(f"not an audit of format {FORMAT}")
     try:
         run = {name: content[name] for name in ("dataset", "arch", "forget", "seed")}
-        points = [(e, np.array(e["points"], float)) for e in content.get("embedding", [])]
-        features = [(e, np.array(e["points"], float)) for e in content.get("representation", [])]
-        return Audit(
-            **run,
-            measurements=[parse_record(Measurement, entry | run) for entry in content["measurements"]],
-            models=list(content["models"]),
-            forget_names=list(content.get("forget_names", [])),
-            class_names=list(content.get("class_names", [])),
-            settings=dict(content.get("settings", {})),
-            curves=[
-                (c["model"], c["kind"], np.array([c["steps"], c["accuracy"]], float)) for c in content.get("curves", [])
-            ],
-            confusion=_arrays(content.get("confusion", {})),
-            mean_prediction=_arrays(content.get("mean_prediction", {})),
-            weights=dict(content.get("weights", {})),
-            embedding=[
-                (e["title"], p.reshape(len(e["kind"]), 2), np.array(e["kind"]), e.get("method", "")) for e, p in points
-            ],
-            representation=[
-                (e["title"], p.reshape(len(e["classes"]), 2), np.array(e["classes"], int)) for e, p in features
-            ],
-            not_run=[(entry["metric"], entry["why"]) for entry in content.get("not_run", [])],
-        )
+        curves, not_run = content.get("curves", []), content.get("not_run", [])
+        read = {
+            "measurements": [parse_record(Measurement, entry | run) for entry in content["measurements"]],
+            "curves": [(c["model"], c["kind"], np.array([c["steps"], c["accuracy"]], float)) for c in curves],
+            "confusion": _arrays(content.get("confusion", {})),
+            "mean_prediction": _arrays(content.get("mean_prediction", {})),
+            "embedding": [_points(entry, "kind") for entry in content.get("embedding", [])],
+            "representation": [_points(entry, "classes") for entry in content.get("representation", [])],
+            "not_run": [(entry["metric"], entry["why"]) for entry in not_run],
+        }
+        return parse_record(Audit, content | read)
     except (KeyError, TypeError, AttributeError, ValueError) as error:  # numpy refuses what has not the right shape
         raise ValueError(f"incomplete: {error}") from None
+
+
+def _points(entry: dict[str, Any], labels: str) -> tuple[str, np.ndarray, np.ndarray, str]:
+    """(title, points [N, 2], labels [N], how they were made)."""
+    points = np.array(entry["points"], float).reshape(len(entry[labels]), 2)
+    return entry["title"], points, np.array(entry[labels]), entry.get("method", "")
 
 
 def _arrays(values: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -148,9 +141,6 @@ def read_audits(workdir: str | os.PathLike) -> list[Audit]:
 
 def write_audit_csv(path: Path, audits: Iterable[Audit]) -> None:
     """Write one line per measurement, in the order of models and metrics."""
-    lines = (
-        vars(m)
-        for audit in audits
-        for m in sorted(audit.measurements, key=lambda m: (model_order(m.model), metric_order(m.metric)))
-    )
-    write_csv(path, [field.name for field in fields(Measurement)], lines)
+    order = lambda m: (model_order(m.model), metric_order(m.metric))
+    lines = (m._asdict() for audit in audits for m in sorted(audit.measurements, key=order))
+    write_csv(path, Measurement._fields, lines)

@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
@@ -14,7 +15,6 @@ from ispf_jax.report.paper import paper_tables
 from ispf_jax.report.provenance import facts, hashes_table, limits, runs_table, times_table
 from ispf_jax.report.results import result_tables
 from ispf_jax.report.tables import Place, Table, in_part, of_part
-from ispf_jax.report.verdict import Verdict
 from ispf_jax.report.verdict_tables import class_table, full_table, sentences, verdict_table
 from ispf_jax.report.workdir import Contents, Sample, missing
 from ispf_jax.runtime.atomic import atomic_write_bytes, ensure_writable
@@ -59,7 +59,7 @@ def render(parts: dict[str, Contents], pictures: list[Picture], drawn: dict[str,
         example=Place(0.3),
         title=_title(parts),
         subtitle=_subtitle(parts, every),
-        settings=[_setting(part, c, key) for part, c in parts.items() for key in c.settings],
+        settings=[_setting(part, c, key) for part, c in parts.items() for key in c.verdicts],
         limits=limits(every),
         missing=missing(parts),
         results=_each(parts, lambda c: result_tables(c.rows)),
@@ -83,23 +83,21 @@ def _each(parts: dict[str, Contents], make: Callable[[Contents], Iterable[Table 
     return [of_part(table, part) for part, c in parts.items() for table in make(c) if table]
 
 
-def _setting(part: str, contents: Contents, key: tuple[str, str]) -> dict:
+def _setting(part: str, contents: Contents, key: tuple[str, str]) -> dict[str, Any]:
     """One data set and network: its verdict, and the details of every forget set if there are several."""
     verdict, name = contents.verdicts[key], in_part(", ".join(key), part)
-    sets = sorted({m.forget for m in verdict.measurements}, key=forget_order)
-    details = {contents.forget_name(s): _details(verdict.of(s), name, contents.forget_name(s)) for s in sets}
+    sets = {m.forget: contents.forget_name(m.forget) for m in verdict.measurements}
+    details = {}
+    for forget in sorted(sets, key=forget_order) if len(sets) > 1 else ():
+        words, own = f"{name}: forgetting {sets[forget]}", verdict.of(forget)
+        details[sets[forget]] = [full_table(own, words), class_table(own, f"{words}, class by class")]
     return {
         "verdict": verdict_table(verdict, f"{name}: what is left"),
         "words": sentences(verdict),
         "full": full_table(verdict, f"{name}: all measurements"),
-        "classes": class_table(verdict, f"{name}: accuracy class by class") if len(sets) < 2 else None,
-        "sets": details if len(sets) > 1 else {},
+        "classes": None if details else class_table(verdict, f"{name}: accuracy class by class"),
+        "sets": details,
     }
-
-
-def _details(verdict: Verdict, name: str, forgotten: str) -> list[Table]:
-    words = f"{name}: forgetting {forgotten}"
-    return list(filter(None, (full_table(verdict, words), class_table(verdict, f"{words}, class by class"))))
 
 
 def _title(parts: dict[str, Contents]) -> str:
@@ -117,7 +115,7 @@ def _subtitle(parts: dict[str, Contents], every: Contents) -> list[tuple[str, st
     bases, seeds = sorted({base for _, *of in students for base in of}), sorted({seed for _, seed in every.trials})
     forgotten = "; ".join(sets[:12]) + (f"; and {len(sets) - 12} more" if len(sets) > 12 else "")
     count = f"{len(sets)} sets: " if len(sets) > 1 else "class " if sets else ""
-    models = [f"{arch} without images" if data == "none" else f"{arch} on {data}" for data, arch in every.settings]
+    models = [f"{arch} without images" if data == "none" else f"{arch} on {data}" for data, arch in every.verdicts]
     by = ", ".join(shown(method).name for method in methods) or "no method yet"
     notes = dict.fromkeys(c.data_note for c in parts.values() if c.data_note)
     facts = {

@@ -117,14 +117,13 @@ def write_averages_csv(path: Path, verdicts: dict[tuple[str, str], Verdict]) -> 
 
     Standard deviations are empty with one seed; `undefined` of the `runs` have no value and are not in the mean.
     """
-    names = ["dataset", "arch", "model", "metric", "mean", "population_std", "sample_std", "forget_sets", "seeds", "runs", "undefined", "place"]
+    names = ("dataset", "arch", "model", "metric", "mean", "population_std", "sample_std")
+    names += ("forget_sets", "seeds", "runs", "undefined", "place")
     lines = []
-    for setting, verdict in verdicts.items():
-        for f in verdict.findings.values():
-            numbers = [None if x != x else x for x in (f.average.mean, f.average.std, f.average.sample_std)]
-            counts = [len(set(axis)) for axis in zip(*f.runs)] + [len(f.runs), len(f.runs) - len(f.defined)]
-            values = [*setting, f.model, f.metric, *numbers, *counts, f.place and f.place.at]
-            lines.append(dict(zip(names, values)))
+    for setting, f in ((setting, f) for setting, verdict in verdicts.items() for f in verdict.findings.values()):
+        numbers = [None if x != x else x for x in vars(f.average).values()]
+        counts = [len(set(axis)) for axis in zip(*f.runs)] + [len(f.runs), len(f.runs) - len(f.defined)]
+        lines.append(dict(zip(names, [*setting, f.model, f.metric, *numbers, *counts, f.place and f.place.at])))
     write_csv(path, names, lines)
 
 

@@ -2,11 +2,10 @@
 
 import json
 import os
-from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ispf_jax.errors import UserError
 from ispf_jax.forget import forget_sets, named
@@ -15,13 +14,13 @@ from ispf_jax.report.names import model_name, model_order
 from ispf_jax.report.verdict import Verdict
 from ispf_jax.runtime.provenance import JOURNAL
 from ispf_jax.runtime.rows import BEST_TEST, Row, RunKey, RunLog, forget_order, load_runs, read_rows, run_files
+from ispf_jax.runtime.telemetry import read_metrics
 
 SETTINGS_OF_EXTENT = ("metrics", "embedding_images")
 """Settings of an audit that decide what is measured or drawn, but change no number."""
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(NamedTuple):
     """A grid of synthetic images as PNG, and the run whose generator made them."""
 
     method: str
@@ -59,27 +58,17 @@ class Contents:
     def measurements(self) -> list[Measurement]:
         """The long list: all that audits measured, and the accuracies of result rows where no audit was run."""
         found = {}
-        for row in self.rows:
+        for row in (row for row in self.rows if row.selection != BEST_TEST):
             for name, value in (("forget", row.acc_forget), ("retain", row.acc_retain), ("overall", row.acc_overall)):
-                if value is not None and row.selection != BEST_TEST:
-                    identity = row.dataset, row.arch, row.forget, row.seed, row.model, f"accuracy/{name}"
-                    found[identity] = Measurement(*identity, value, "%", tier="test images")
-        for audit in self.audits:
-            found |= {(m.dataset, m.arch, *m.run, m.model, m.metric): m for m in audit.measurements}
-        return list(found.values())
-
-    @cached_property
-    def settings(self) -> list[tuple[str, str]]:
-        """All (data set, network)."""
-        return sorted({(of.dataset, of.arch) for of in (*self.rows, *self.audits)})
+                m = Measurement(row.dataset, row.arch, *row.run, row.model, f"accuracy/{name}", value, "%")
+                found |= {} if value is None else {m[:6]: m._replace(tier="test images")}
+        return list((found | {m[:6]: m for audit in self.audits for m in audit.measurements}).values())
 
     @cached_property
     def verdicts(self) -> dict[tuple[str, str], Verdict]:
         """What is left, by (data set, network)."""
-        found = {key: [] for key in self.settings}
-        for m in self.measurements:
-            found[m.dataset, m.arch].append(m)
-        return {key: Verdict(measurements, self.bases) for key, measurements in found.items()}
+        settings = sorted({(of.dataset, of.arch) for of in (*self.rows, *self.audits)})
+        return {key: Verdict([m for m in self.measurements if m[:2] == key], self.bases) for key in settings}
 
     @property
     def audited(self) -> dict[tuple[str, str], Verdict]:
@@ -100,7 +89,7 @@ class Contents:
     @cached_property
     def bases(self) -> bool:
         """Whether several bases (dfq, zskt) were run, so that names must say which."""
-        return len({base for model in self.models if (base := model.partition("/")[2])}) > 1
+        return len({model.partition("/")[2] for model in self.models} - {""}) > 1
 
     @property
     def data_note(self) -> str:
@@ -115,25 +104,24 @@ class Contents:
 
 def read(workdir: str | os.PathLike, provenance: dict[str, Any] | None = None) -> Contents:
     """Read a work directory; whatever is not there stays empty. Damaged files are set aside first."""
-    workdir = Path(workdir)
+    workdir, provenance = Path(workdir), dict(provenance or {})
     rows, runs, audits = read_rows(workdir), load_runs(workdir), read_audits(workdir)
-    usual = Counter(map(_settings, audits)).most_common(1)
+    usual = max(map(_settings, audits), key=list(map(_settings, audits)).count, default="")
     saved = _json(workdir / "config.json")
-    provenance = dict(provenance or {})
     if saved.get("data_fingerprint"):
         provenance["data_fingerprint"] = saved["data_fingerprint"]
     return Contents(
         rows,
         runs,
-        [a for a in audits if _settings(a) == usual[0][0]],
-        [Sample(*key, path.read_bytes()) for key, path in run_files(workdir, "samples.png")],
-        _damaged(workdir),
-        [str(name) for name in saved.get("class_names") or []],
-        provenance.get("config") or saved.get("config") or {},
-        provenance,
-        _jobs(workdir / JOURNAL),
-        _begun_audits(workdir),
-        [a for a in audits if _settings(a) != usual[0][0]],
+        audits=[a for a in audits if _settings(a) == usual],
+        other_audits=[a for a in audits if _settings(a) != usual],
+        samples=[Sample(*key, path.read_bytes()) for key, path in run_files(workdir, "samples.png")],
+        damaged=_damaged(workdir),
+        class_names=[str(name) for name in saved.get("class_names") or []],
+        config=provenance.get("config") or saved.get("config") or {},
+        provenance=provenance,
+        jobs=read_metrics(workdir / JOURNAL) if (workdir / JOURNAL).exists() else [],
+        begun_audits=_begun_audits(workdir),
     )
 
 
@@ -159,70 +147,61 @@ def unfinished(contents: Contents) -> list[str]:
     A stage is asked for if the configuration names it, or if it has left anything: a start for the report alone names
     no other stage.
     """
-    config, expected = contents.config, _expected(contents)
-    have = {(row.model, *row.run) for row in contents.rows}
+    config, have = contents.config, {(row.model, *row.run) for row in contents.rows}
     begun = {(f"{run.method}/{run.base}", run.forget, run.seed): run for run in contents.runs}
-    models = {model for model, *_ in have}
-    stages = {*(config.get("stages") or ()), *models}
+    left = {model for model, *_ in (*have, *begun)}
+    stages = {*config.get("stages", ()), *left, *("unlearn" for model in left if "/" in model)}
     wanted = [stage for stage in ("original", "retrain") if stage in stages]
-    if "unlearn" in stages or begun or any("/" in model for model in models):
+    if "unlearn" in stages:
         wanted += [f"{method}/{base}" for base in config.get("base", ()) for method in config.get("methods", ())]
-    jobs = dict.fromkeys([(model, *run) for model in wanted for run in expected] + list(begun))
+    jobs = dict.fromkeys([(model, *run) for model in wanted for run in _expected(contents)] + list(begun))
     said = []
     for model in sorted({model for model, *_ in jobs}, key=model_order):
         rest = [job for job in jobs if job[0] == model and job not in have]
         epochs = [begun[job].records[-1].get("epoch") or 0 for job in rest if job in begun]
         state = f"; {len(epochs)} begun, the furthest at epoch {max(epochs)}" if epochs else ""
-        of = len({job for job in {*jobs, *have} if job[0] == model})
-        where = _runs([job[1:] for job in rest], contents)
-        if rest:
-            name = model_name(model, contents.bases)
-            said.append(f"{name}: {len(rest)} of {of} runs without a result ({where}{state}).")
+        runs = f"{len(rest)} of {sum(job[0] == model for job in {*jobs, *have})} runs without a result"
+        name, which = model_name(model, contents.bases), _runs([job[1:] for job in rest], contents)
+        said += [f"{name}: {runs} ({which}{state})."] if rest else []
     return said
 
 
 def unaudited(contents: Contents) -> list[str]:
     """Trials without an audit, and models that the audit of their trial left out, as sentences."""
-    again = "start it again with audit in config.stages."
-    said = [
-        f"The audit of {_runs([run], contents)} was begun and is not finished: {again}" for run in contents.begun_audits
-    ]
+    audits, said, again = contents.audits, [], "start it again with audit in config.stages."
+    for run in contents.begun_audits:
+        said.append(f"The audit of {_runs([run], contents)} was begun and is not finished: {again}")
     for other in contents.other_audits:
-        usual = contents.audits[0].settings
-        differ = [
-            f"audit.{k}={v}, not {usual.get(k)}"
-            for k, v in other.settings.items()
-            if k not in SETTINGS_OF_EXTENT and v != usual.get(k)
-        ]
-        said.append(
-            f"The audit of {_runs([other.run], contents)} has other settings than the others ({', '.join(differ)}) "
-            f"and is left out: {again}"
-        )
-    if not contents.audits:
+        mine, usual = _numbers(other), _numbers(audits[0])
+        differ = ", ".join(f"audit.{k}={v}, not {usual.get(k)}" for k, v in mine.items() if v != usual.get(k))
+        which = _runs([other.run], contents)
+        said.append(f"The audit of {which} has other settings than most ({differ}) and is left out: {again}")
+    if not audits:
         none = (
             "No audit was run, so what is left of the forgotten classes was not measured. Add audit to config.stages."
         )
-        return said or ([none] if contents.rows else [])
-    audited = {audit.run: audit.models for audit in (*contents.audits, *contents.other_audits)}
+        return said or [none] * bool(contents.rows)
+    audited = {audit.run: audit.models for audit in (*audits, *contents.other_audits)}
     if without := [run for run in contents.trials if run not in audited]:
         said.append(f"{len(without)} of {len(contents.trials)} trials without an audit ({_runs(without, contents)}).")
-    left_out = defaultdict(dict)
-    for row in contents.rows:
-        if row.model not in audited.get(row.run, [row.model]):
-            left_out[row.model][row.run] = None
-    return said + [
-        f"{model_name(model, contents.bases)}: left out of the audit of {_runs(list(runs), contents)}."
-        for model, runs in left_out.items()
-    ]
+    for model in contents.models:
+        runs = [r.run for r in contents.rows if r.model == model and model not in audited.get(r.run, [model])]
+        which = _runs(list(dict.fromkeys(runs)), contents)
+        said += [f"{model_name(model, contents.bases)}: left out of the audit of {which}."] if runs else []
+    return said
 
 
 def sort_runs(runs: set[RunKey]) -> list[RunKey]:
     return sorted(runs, key=lambda run: (forget_order(run[0]), run[1]))
 
 
+def _numbers(audit: Audit) -> dict[str, Any]:
+    """The settings that change numbers."""
+    return {k: v for k, v in audit.settings.items() if k not in SETTINGS_OF_EXTENT}
+
+
 def _settings(audit: Audit) -> str:
-    """The settings that change numbers, as text that can be compared."""
-    return json.dumps({k: v for k, v in audit.settings.items() if k not in SETTINGS_OF_EXTENT}, sort_keys=True)
+    return json.dumps(_numbers(audit), sort_keys=True)
 
 
 def _expected(contents: Contents) -> list[RunKey]:
@@ -250,28 +229,10 @@ def _json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _jobs(path: Path) -> list[dict[str, Any]]:
-    """The journal; incomplete lines are left out."""
-    jobs = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
-        try:
-            job = json.loads(line)
-            if isinstance(job["stage"], str) and job["seconds"] >= 0 and isinstance(job["devices"], list):
-                jobs.append(job)
-        except (ValueError, KeyError, TypeError):
-            continue
-    return jobs
-
-
 def _begun_audits(workdir: Path) -> list[RunKey]:
     folders = {path.parent for path in workdir.glob("audit/*/seed*/*.json")}
-    return sort_runs(
-        {
-            (folder.parent.name.replace("-", ","), int(folder.name[4:]))
-            for folder in folders
-            if folder.name[4:].isdecimal() and not (folder / "audit.json").exists()
-        }
-    )
+    begun = (f for f in folders if f.name[4:].isdecimal() and not (f / "audit.json").exists())
+    return sort_runs({(folder.parent.name.replace("-", ","), int(folder.name[4:])) for folder in begun})
 
 
 def _damaged(workdir: Path) -> list[str]:

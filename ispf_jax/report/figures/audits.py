@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 
-from ispf_jax.report.figures.style import ANNOTATED, Key, Panel, Picture, heat, label, line, model_key
+from ispf_jax.report.figures.style import ANNOTATED, Panel, Picture, heat, key, label, line, model_key
 from ispf_jax.report.measurements import Audit, Measurement
 from ispf_jax.report.names import metric, metric_order, model_name, model_order, shown
 
@@ -36,7 +36,7 @@ def pictures(audit: Audit, about: str, bases: bool = False) -> list[Picture]:
     return [Picture("audits", k, (t, about), audit.slug, tuple(ps), tuple(keys)) for k, t, ps, keys in drawn if ps]
 
 
-Drawn = tuple[list[Panel], list[Key]]
+Drawn = tuple[list[Panel], list[dict]]
 
 
 def _relearning(audit: Audit, bases: bool) -> Drawn:
@@ -57,7 +57,8 @@ def _relearning(audit: Audit, bases: bool) -> Drawn:
 
 def _class_accuracies(audit: Audit, bases: bool) -> Drawn:
     """Accuracy of every model on every class."""
-    found = {(m.model, int(metric(m.metric).number)): m.value for m in audit.measurements if _of_class(m)}
+    measured = [m for m in audit.measurements if metric(m.metric).kind == "classes"]
+    found = {(m.model, int(metric(m.metric).number)): m.value for m in measured}
     models = sorted({model for model, _ in found}, key=model_order)
     if not models:
         return [], []
@@ -96,32 +97,23 @@ def _closeness(audit: Audit, bases: bool) -> Drawn:
 def _representations(audit: Audit, bases: bool) -> Drawn:
     """Real test images in each model's own features, the forgotten classes marked."""
     name = ", ".join(audit.forget_names) or audit.forget
-    keys = [Key(f"forgotten class ({name})", *KINDS["real forgotten"], "none")]
-    keys += [Key("retained classes, number at their median", "#7A7A7A", ".", "none")]
+    keys = [key(f"forgotten class ({name})", *KINDS["real forgotten"], "none")]
+    keys += [key("retained classes, number at their median", "#7A7A7A", ".", "none")]
     found = sorted(audit.representation, key=lambda entry: model_order(entry[0]))
     return [
         Panel(partial(_classes, points, classes, audit.forgotten, model_name(model, bases)), (3.6, 3.4))
-        for model, points, classes in found
+        for model, points, classes, _ in found
     ], keys
 
 
 def _embeddings(audit: Audit, bases: bool) -> Drawn:
-    """Real and synthetic images in two dimensions, one panel per method; the same axes if real images are shared."""
-    limits = None
-    if len({points[kinds == "real forgotten"].tobytes() for _, points, kinds, _ in audit.embedding}) == 1:
-        every = np.concatenate([points for _, points, _, _ in audit.embedding])
-        low, high = every.min(axis=0), every.max(axis=0)
-        limits = np.stack([low, high]) + 0.04 * np.stack([low - high, high - low])
-    panels = [
-        Panel(partial(_scatter, points, kinds, model_name(model, bases), limits), (4.0, 3.6))
-        for model, points, kinds, _ in audit.embedding
-    ]
+    """Real and synthetic images in two dimensions, one panel per method."""
     present = {kind for _, _, kinds, _ in audit.embedding for kind in kinds}
-    return panels, [Key(kind, *look, "none") for kind, look in KINDS.items() if kind in present]
-
-
-def _of_class(m: Measurement) -> bool:
-    return metric(m.metric).kind == "classes"
+    keys = [key(kind, *look, "none") for kind, look in KINDS.items() if kind in present]
+    return [
+        Panel(partial(_scatter, points, kinds, model_name(model, bases)), (4.0, 3.6))
+        for model, points, kinds, _ in audit.embedding
+    ], keys
 
 
 def _names(models: Sequence[str], bases: bool) -> list[str]:
@@ -140,13 +132,11 @@ def _bars(divergence: Sequence[Measurement], bases: bool, axes: Axes) -> None:
     label(axes, "KL to the retrained model", "nats")
 
 
-def _scatter(points: np.ndarray, kinds: np.ndarray, title: str, limits: np.ndarray | None, axes: Axes) -> None:
+def _scatter(points: np.ndarray, kinds: np.ndarray, title: str, axes: Axes) -> None:
     for kind in [*KINDS, *sorted(set(kinds) - set(KINDS))]:
         color, marker = KINDS.get(kind, ("#332288", "*"))
         if (kinds == kind).any():
             axes.scatter(*points[kinds == kind].T, s=9, c=color, marker=marker, linewidths=0.6, alpha=0.8)
-    if limits is not None:
-        axes.set(xlim=limits[:, 0], ylim=limits[:, 1])
     _bare(axes, title)
 
 

@@ -29,15 +29,6 @@ _STYLE = str(resources.files("ispf_jax.report").joinpath("pictures.mplstyle"))
 _OPTIONS = {"svg": {"metadata": {"Date": None, "Creator": None}}, "png": {"metadata": {"Software": None}, "dpi": 150}}
 
 
-class Key(NamedTuple):
-    """An entry of a legend."""
-
-    label: str
-    color: str
-    marker: str = ""
-    line: str = "-"
-
-
 class Panel(NamedTuple):
     """One coordinate system: `draw` fills it, `size` is its share of a figure in inches."""
 
@@ -54,6 +45,7 @@ class Picture:
       kind: what it shows; chooses the caption.
       title: what it shows, in words, and of which run: "Relearning", "forgetting 3, seed 0".
       slug: tells it from others of its kind in the names of files.
+      keys: the entries of the legend.
     """
 
     section: str
@@ -61,7 +53,7 @@ class Picture:
     title: tuple[str, str]
     slug: str
     panels: tuple[Panel, ...]
-    keys: tuple[Key, ...] = ()
+    keys: tuple[dict, ...] = ()
 
     @property
     def name(self) -> str:
@@ -89,7 +81,7 @@ def compose(picture: Picture, most: int = 4) -> Figure:
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
     if picture.keys:
-        handles = [Line2D([], [], label=k.label, color=k.color, marker=k.marker, ls=k.line) for k in picture.keys]
+        handles = [Line2D([], [], **key) for key in picture.keys]
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 2 * columns))
     figure.suptitle(picture.heading)
     return figure
@@ -103,16 +95,19 @@ def draw(picture: Picture, *formats: str) -> list[bytes]:
         for kind in formats:
             buffer = io.BytesIO()
             figure.savefig(buffer, format=kind, **_OPTIONS[kind])
-            figure.set_layout_engine(
-                "none"
-            )  # the layout found for the first file, which takes longest, serves the others
+            figure.set_layout_engine("none")  # the layout of the first file, which takes longest, serves the others
             files.append(buffer.getvalue())
     return files
 
 
-def model_key(model: str, bases: bool = False) -> Key:
+def key(label: str, color: str, marker: str, ls: str = "-") -> dict[str, str]:
+    """An entry of a legend."""
+    return {"label": label, "color": color, "marker": marker, "ls": ls}
+
+
+def model_key(model: str, bases: bool = False) -> dict[str, str]:
     """The legend entry of a model."""
-    return Key(model_name(model, bases), shown(model).color, shown(model).marker)
+    return key(model_name(model, bases), shown(model).color, shown(model).marker)
 
 
 def label(axes: Axes, title: str, x: str = "", y: str = "") -> None:
