@@ -41,32 +41,33 @@ def render(parts: dict[str, Contents], pictures: list[Picture], drawn: dict[str,
     Args:
       drawn: {name: SVG} of pictures that are drawn already.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("ispf_jax.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    every = Contents(
-        rows=[r for c in parts.values() for r in c.rows], audits=[a for c in parts.values() for a in c.audits]
-    )
-    combined, shown_pictures = "" not in parts, on_page(pictures)
+    blocks = {"trim_blocks": True, "lstrip_blocks": True, "undefined": jinja2.StrictUndefined}
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("ispf_jax.report"), autoescape=True, **blocks)
+    rows, audits = [r for c in parts.values() for r in c.rows], [a for c in parts.values() for a in c.audits]
+    every, sections = Contents(rows=rows, audits=audits), on_page(pictures)
+    on_this_page = [p for groups in sections.values() for group in groups for p in group]
+    students = [model.split("/") for model in every.models if model not in REFERENCES]
     return environment.get_template("page.html").render(
         uri=lambda kind, data: f"data:image/{kind};base64,{base64.b64encode(data).decode()}",
         svg=lambda picture: (drawn or {}).get(picture.name) or draw(picture, "svg")[0],
         shown=shown,
         example=Place(0.3),
-        title=_title(parts),
-        subtitle=_subtitle(parts, every),
+        every=every,
+        parts=[part for part in parts if part],
+        sets=_forgotten(parts),
+        methods=sorted({method for method, *_ in students}, key=method_order),
+        bases=sorted({base for _, *of in students for base in of}),
+        seeds=sorted({seed for _, seed in every.trials}),
+        trials=sum(len(c.trials) for c in parts.values()),
+        data_notes=list(dict.fromkeys(c.data_note for c in parts.values() if c.data_note)),
         settings=[_setting(part, c, key) for part, c in parts.items() for key in c.verdicts],
         limits=limits(every),
         missing=missing(parts),
         results=_each(parts, lambda c: result_tables(c.rows)),
         paper=_each(parts, paper_tables),
-        pictures=shown_pictures,
-        hidden=sum(p.section != "losses" for p in pictures) - sum(len(g) for gs in shown_pictures.values() for g in gs),
-        samples=[] if combined else _samples(parts[""]),
+        pictures=sections,
+        hidden=sum(p.section != "losses" for p in pictures) - len(on_this_page),
+        samples=_samples(parts[""]) if "" in parts else [],
         health=_each(parts, lambda c: [generator_table(c)]),
         runs=_each(parts, lambda c: [runs_table(c.rows)]),
         facts=[(in_part(name, part), pairs) for part, c in parts.items() for name, pairs in facts(c)],
@@ -74,7 +75,6 @@ def render(parts: dict[str, Contents], pictures: list[Picture], drawn: dict[str,
         hashes=_each(parts, lambda c: [hashes_table(c)]),
         asks=_asks(every),
         runs_too=any(c.rows or c.runs or not c.audits for c in parts.values()),
-        pages=[f"{part}/report/index.html" for part in parts] if combined else [],
     )
 
 
@@ -98,36 +98,6 @@ def _setting(part: str, contents: Contents, key: tuple[str, str]) -> dict[str, A
         "classes": None if details else class_table(verdict, f"{name}: accuracy class by class"),
         "sets": details,
     }
-
-
-def _title(parts: dict[str, Contents]) -> str:
-    sets = _forgotten(parts)
-    if len(sets) != 1:
-        return "What is left of the forgotten classes?"
-    return f"What is left of class{'es' if len(forget_order(*sets.values())) > 1 else ''} {next(iter(sets))}?"
-
-
-def _subtitle(parts: dict[str, Contents], every: Contents) -> list[tuple[str, str]]:
-    """(word, what it is) of the first lines: what was forgotten from what, by which methods."""
-    sets = list(_forgotten(parts))
-    students = [model.split("/") for model in every.models if model not in REFERENCES]
-    methods = sorted({method for method, *_ in students}, key=method_order)
-    bases, seeds = sorted({base for _, *of in students for base in of}), sorted({seed for _, seed in every.trials})
-    forgotten = "; ".join(sets[:12]) + (f"; and {len(sets) - 12} more" if len(sets) > 12 else "")
-    count = f"{len(sets)} sets: " if len(sets) > 1 else "class " if sets else ""
-    models = [f"{arch} without images" if data == "none" else f"{arch} on {data}" for data, arch in every.verdicts]
-    by = ", ".join(shown(method).name for method in methods) or "no method yet"
-    notes = dict.fromkeys(c.data_note for c in parts.values() if c.data_note)
-    facts = {
-        "Forgotten": count + (forgotten or "nothing yet"),
-        "From": "; ".join(models) or "no model yet",
-        "By": by + (f", base {' and '.join(bases)}" if bases else ""),
-        "Trials": f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}" if seeds else "none yet",
-        "Audited": f"{len(every.audits)} of {sum(len(c.trials) for c in parts.values())} trials",
-        "Parts": ", ".join(parts),
-        "Data": "; ".join(notes),
-    }
-    return [(word, text) for word, text in facts.items() if text]
 
 
 def _asks(contents: Contents) -> dict[str, str]:

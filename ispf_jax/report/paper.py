@@ -68,10 +68,6 @@ class Block:
     def runs(self, method: str, head: str, sets: list[str]) -> dict[RunKey, float]:
         return {run: value for run, value in self.values.get((method, head), {}).items() if run[0] in sets}
 
-    def printed(self, table: int, method: str, head: str, sets: str) -> Average | None:
-        """The paper's number, None if it prints none."""
-        return printed().get((str(table), self.beside, self.arch, sets, method, head))
-
 
 @cache
 def printed() -> dict[tuple[str, ...], Average]:
@@ -233,9 +229,13 @@ def _theirs(block: Block, table: int, method: str, head: str, kind: str, runs: s
     Ten classes are averaged in tables 1, 7 and 8; of fewer, table 9 has A_f and A_r. Original and DFKD do not depend on
     the class.
     """
+
+    def number(table: int, sets: str) -> Average | None:
+        return printed().get((str(table), block.beside, block.arch, sets, method, head))
+
     if table in (2, 6, 9) or _whole(runs) or (method in ("original", "dfkd") and head in ("A_f", "A_r")):
-        return block.printed(table, method, head, kind)
-    theirs = {run: block.printed(9, method, head, run[0]) for run in runs}
+        return number(table, kind)
+    theirs = {run: number(9, run[0]) for run in runs}
     if table == 7 or None in theirs.values():
         return None
     if len({forget for forget, _ in runs}) == 1:

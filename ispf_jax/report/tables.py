@@ -88,14 +88,8 @@ class Table:
         return found if any(name for name, _ in found) else []
 
 
-def make_table(
-    title: str,
-    heads: Iterable[Column | str],
-    rows: Iterable[Iterable[Cell | str]],
-    notes: Iterable[str] = (),
-    words: Sequence[str] = (),
-) -> Table:
-    """A table of heads and cells, where strings have nothing but text; `words` names the heads of left-aligned columns."""
+def make_table(title: str, heads: Iterable, rows: Iterable, notes: Iterable = (), words: Sequence = ()) -> Table:
+    """A table from heads (`Column` or text) and rows of `Cell` or text; `words` are the heads of left-aligned columns."""
     columns = (h if isinstance(h, Column) else Column(h, words=h in words) for h in heads)
     cells = (tuple(c if isinstance(c, Cell) else Cell(c) for c in row) for row in rows)
     return Table(title, tuple(columns), tuple(cells), tuple(notes))

@@ -107,7 +107,8 @@ def read(workdir: str | os.PathLike, provenance: dict[str, Any] | None = None) -
     workdir, provenance = Path(workdir), dict(provenance or {})
     rows, runs, audits = read_rows(workdir), load_runs(workdir), read_audits(workdir)
     usual = max(map(_settings, audits), key=list(map(_settings, audits)).count, default="")
-    saved = _json(workdir / "config.json")
+    saved, journal = _json(workdir / "config.json"), workdir / JOURNAL
+    journal = read_metrics(journal) if journal.exists() else []
     if saved.get("data_fingerprint"):
         provenance["data_fingerprint"] = saved["data_fingerprint"]
     return Contents(
@@ -120,7 +121,7 @@ def read(workdir: str | os.PathLike, provenance: dict[str, Any] | None = None) -
         class_names=[str(name) for name in saved.get("class_names") or []],
         config=provenance.get("config") or saved.get("config") or {},
         provenance=provenance,
-        jobs=read_metrics(workdir / JOURNAL) if (workdir / JOURNAL).exists() else [],
+        jobs=[job for job in journal if {"stage", "seconds", "devices"} <= job.keys()],
         begun_audits=_begun_audits(workdir),
     )
 

@@ -12,7 +12,7 @@ from ispf_jax.report.workdir import Contents
 SHOWN = 3
 """Pictures of so many forget sets and seeds are on the page; those of the others are in `figures/` only."""
 
-_MOST = dict(accuracy=None, audits=SHOWN, training=SHOWN, classes=SHOWN, synthesis=None, losses=0)
+_MOST = {"accuracy": None, "audits": SHOWN, "training": SHOWN, "classes": SHOWN, "synthesis": None, "losses": 0}
 
 
 def gallery(contents: Contents) -> list[Picture]:
