@@ -1,26 +1,58 @@
 """The page: everything in one file that needs no network and no script."""
 
 import base64
+from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from ispf_jax.report.figures import SHOWN, combined_gallery, gallery, on_page
+from ispf_jax.report.figures import audits as of_audits
+from ispf_jax.report.figures import runs as of_runs
 from ispf_jax.report.figures.style import Picture, draw
-from ispf_jax.report.generator import generator_table
 from ispf_jax.report.names import metric, metric_order, shown
 from ispf_jax.report.paper import paper_tables
-from ispf_jax.report.provenance import facts, hashes_table, limits, runs_table, times_table
 from ispf_jax.report.results import result_tables
+from ispf_jax.report.runs import facts, generator_table, hashes_table, limits, runs_table, times_table
 from ispf_jax.report.tables import Place, Table, in_part, of_part
-from ispf_jax.report.verdict_tables import class_table, full_table, sentences, verdict_table
+from ispf_jax.report.verdict import class_table, full_table, sentences, verdict_table
 from ispf_jax.report.workdir import Contents, Sample, missing
 from ispf_jax.runtime.atomic import atomic_write_bytes, ensure_writable
 from ispf_jax.runtime.rows import REFERENCES, forget_order, method_order
 
-__all__ = ["combined_gallery", "gallery", "render", "write_pictures"]
+SHOWN = 3
+"""Pictures of so many forget sets and seeds are on the page; those of the others are in `figures/` only."""
+
+_MOST = {"accuracy": None, "audits": SHOWN, "training": SHOWN, "classes": SHOWN, "synthesis": None, "losses": 0}
+
+
+def gallery(contents: Contents) -> list[Picture]:
+    """The pictures of everything there is, in the order of the page."""
+    found = of_runs.accuracy_bars(contents.rows)
+    for audit in contents.audits:
+        about = f"forgetting {contents.forget_name(audit.forget)}, seed {audit.seed}"
+        found += of_audits.pictures(audit, about, contents.bases)
+    found += of_runs.training_curves(contents.runs) + of_runs.class_histograms(contents.runs)
+    return found + of_runs.synthesis_against_accuracy(contents) + of_runs.loss_curves(contents.runs)
+
+
+def combined_gallery(parts: dict[str, Contents]) -> list[Picture]:
+    """The pictures that sum up a part, for every part of a sweep; all others are on the parts' own pages."""
+    return [
+        replace(p, slug=f"{p.slug}_{part}", title=(p.title[0], in_part(p.title[1], part)))
+        for part, c in parts.items()
+        for p in (*of_runs.accuracy_bars(c.rows), *of_runs.synthesis_against_accuracy(c))
+    ]
+
+
+def on_page(pictures: Iterable[Picture]) -> dict[str, list[list[Picture]]]:
+    """What the page shows: {section: [pictures of one run]}."""
+    sections = {section: defaultdict(list) for section in _MOST}
+    for picture in pictures:
+        sections[picture.section][picture.slug].append(picture)
+    return {section: list(runs.values())[: _MOST[section]] for section, runs in sections.items()}
 
 
 def write_pictures(pictures: list[Picture], folder: Path) -> dict[str, bytes]:

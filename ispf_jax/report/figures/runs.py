@@ -11,9 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from ispf_jax.report.figures.style import Panel, Picture, heat, label, line, model_key
-from ispf_jax.report.generator import Share, synthesis_shares
 from ispf_jax.report.names import TEXTS, model_name, shown
-from ispf_jax.report.results import Summary, by_setting, summarise
+from ispf_jax.report.results import Summary, average, by_setting, summarise
 from ispf_jax.report.workdir import Contents
 from ispf_jax.runtime.rows import BEST_TEST, Row, RunLog, forget_order
 
@@ -24,10 +23,10 @@ _PANELS = (  # title, x, y (a second one is dashed), what y is
     ("Samples filtered out", "student_step", ["filtered"], "samples per batch"),
     ("Retained-class entropy H (Eq. 11)", "student_step", ["entropy"], "H, summed over the batch [nats]"),
     (
-        "Teacher's probability of forgotten classes",
+        "Probability of forgotten classes",
         "student_step",
         ["teacher_forget_probability"],
-        "mean over the batch",
+        "teacher's mean over the batch",
     ),
 )
 
@@ -78,6 +77,27 @@ def synthesis_against_accuracy(contents: Contents) -> list[Picture]:
     return pictures
 
 
+def synthesis_shares(contents: Contents) -> dict[tuple[str, str, str], list[tuple[int, float, float]]]:
+    """Figure 4 by (data set, network, base): (class, its share among DFKD's images, A_r of GKT without it) of two or more.
+
+    DFKD does not depend on the class to be forgotten, so all its runs are averaged.
+    """
+    made, retained = defaultdict(list), defaultdict(lambda: defaultdict(dict))
+    for run in contents.runs:
+        if run.method == "dfkd" and (share := run.class_shares()) is not None:
+            made[run.base].append(share)
+    for r in contents.rows:
+        if r.method == "gkt" and r.selection != BEST_TEST and r.forget.isdecimal() and r.acc_retain is not None:
+            retained[r.dataset, r.arch, r.of_base][int(r.forget)][r.run] = r.acc_retain
+    found = {}
+    for setting, classes in retained.items():
+        if len({len(share) for share in made[setting[2]]}) == 1:
+            mean = np.mean(made[setting[2]], axis=0)
+            known = sorted((c, runs) for c, runs in classes.items() if c < len(mean))
+            found[setting] = [(c, float(mean[c]), average(runs).mean) for c, runs in known]
+    return {setting: points for setting, points in found.items() if len(points) > 1}
+
+
 def accuracy_bars(rows: Iterable[Row]) -> list[Picture]:
     """Accuracy on forgotten (hatched) and on retained classes (full) of every method, per data set and network.
 
@@ -120,8 +140,8 @@ def _curves(runs: Sequence[RunLog], title: str, x: str, ys: Sequence[str], y_lab
     label(axes, title, _X[x], y_label)
 
 
-def _synthesis(shares: Sequence[Share], axes: Axes) -> None:
-    numbers, xs, ys = zip(*((s.number, 100 * s.share, s.accuracy) for s in shares))
+def _synthesis(shares: Sequence[tuple[int, float, float]], axes: Axes) -> None:
+    numbers, xs, ys = zip(*((c, 100 * share, accuracy) for c, share, accuracy in shares))
     axes.scatter(xs, ys, color="#0072B2", s=22)
     for number, x, y in zip(numbers, xs, ys):
         axes.annotate(str(number), (x, y), (4, 3), textcoords="offset points", fontsize=7)

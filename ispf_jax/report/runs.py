@@ -1,14 +1,15 @@
-"""Where the numbers come from and what they cannot say: limits, times, hashes, and the runs one by one."""
+"""What the runs came from, took and made, and what their numbers cannot say."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from ispf_jax.report.measurements import Measurement
 from ispf_jax.report.names import TEXTS, metric, model_name, shown
 from ispf_jax.report.tables import MISSING, Column, Table, make_table
 from ispf_jax.report.verdict import tier_order
 from ispf_jax.report.workdir import Contents
-from ispf_jax.runtime.rows import STAGES, Row
+from ispf_jax.runtime.rows import STAGES, Row, RunLog
 
 _WORK = ("student_steps", "generator_steps", "images_synthesised")
 _COLUMNS = ("method", "base", "forget", "seed", "selection", "epoch", "train_seconds", *_WORK)
@@ -16,6 +17,13 @@ _COLUMNS += ("access", "computed", "weights", "teacher")
 _HEADS = {"train_seconds": "seconds", "access": "used", "computed": "computed on"}
 _WORDS = ("method", "base", "forget", "selection", "used", "computed on", "weights", "teacher")
 _STAGE_OF = {"original": "original", "masked_head": "original", "retrain": "retrain"}
+
+
+_DUPLICATES = {
+    "duplicates/exact": "equal images",
+    "duplicates/pixels": "near in pixels",
+    "duplicates/features": "near in features",
+}
 
 
 class Limits(NamedTuple):
@@ -105,6 +113,51 @@ def hashes_table(contents: Contents) -> Table | None:
             lines.append([model_name(model, contents.bases), audit.forget, str(audit.seed), digest, source])
     heads = ["model", "forget", "seed", "hash of the weights", "made from"]
     return make_table("Weights", heads, lines, words=[head for head in heads if head != "seed"]) if lines else None
+
+
+def generator_table(contents: Contents) -> Table | None:
+    """One line per run; None without runs. Duplicates are those that the audit of the run's trial counted."""
+    counted = {(m.model, m.run, m.metric): m for m in contents.measurements if m.metric in _DUPLICATES}
+    copies = [name for name in _DUPLICATES if any(name == metric for _, _, metric in counted)]
+    words = ("method", "base", "forget")
+    heads = [*words, "seed", "images", "learned from", "filtered out", "of forgotten classes", "H per image"]
+    heads += ["rarest class", "commonest class", "empty steps", *(_DUPLICATES[name] for name in copies)]
+    lines = []
+    for run in contents.runs:
+        found = [counted.get((f"{run.method}/{run.base}", (run.forget, run.seed), name)) for name in copies]
+        shares = [_number("{:.1f} %", m and m.value) for m in found]
+        lines.append([shown(run.method).name, run.base, run.forget, str(run.seed), *_health(run), *shares])
+    notes = [TEXTS["notes"]["generator"], _about_copies(list(counted.values()))]
+    return make_table("Generator health", heads, lines, notes, words) if lines else None
+
+
+def _health(run: RunLog) -> list[str]:
+    """Images of all steps, shares of three kinds, entropy per kept image (over which it is summed), classes, empty steps."""
+    last = {name: run.series(name)[-1:].sum() for name in ("student_step", "generator_step", "entropy", "kept")}
+    batch, classes, skipped = run.series("batch_size")[-1:].sum(), run.class_shares(), run.series("skipped_steps")
+    parts = [
+        run.series(name).mean() if len(run.series(name)) else None for name in ("kept", "filtered", "forget_samples")
+    ]
+    extremes = [] if classes is None else [(c, 100 * classes[c]) for c in (classes.argmin(), classes.argmax())]
+    return [
+        _number("{:,.0f}", batch * (last["student_step"] + last["generator_step"]) or None),
+        *(_number("{:.1f} %", None if part is None or not batch else 100 * part / batch) for part in parts),
+        _number("{:.2f}", last["entropy"] / last["kept"] if last["kept"] else None),
+        *([f"{c}: {share:.1f} %" for c, share in extremes] or [MISSING] * 2),
+        _number("{:.0f}", skipped.sum() if len(skipped) else None),
+    ]
+
+
+def _number(form: str, value: float | None) -> str:
+    return MISSING if value is None else form.format(value)
+
+
+def _about_copies(counted: list[Measurement]) -> str:
+    """What the shares of duplicates are shares of, and the same of real images."""
+    sizes = " or ".join(f"{n:,}" for n in sorted({m.n for m in counted if m.n}))
+    real = dict.fromkeys(f"{_DUPLICATES[m.metric]} {m.note}" for m in counted if m.note)
+    text = TEXTS["notes"]["duplicates" if counted else "no_duplicates"].format(sizes)
+    return text + (f" ({'; '.join(real)})." if real else "." * bool(counted))
 
 
 def _once(rows: Sequence[Row]) -> list[Row]:
