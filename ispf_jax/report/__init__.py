@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from ispf_jax.report import workdir as reading
-from ispf_jax.report.measurements import parse_audit, write_audit_csv
 from ispf_jax.report.paper import paper_tables
 from ispf_jax.report.results import result_tables
 from ispf_jax.report.tables import Table, of_part, to_console, to_markdown
-from ispf_jax.report.verdict import class_table, places_table, verdict_table, write_averages_csv
+from ispf_jax.report.verdict import class_table, places_table, verdict_table, write_audit_csv, write_averages_csv
 from ispf_jax.runtime.atomic import atomic_write_text, ensure_writable, from_plain, to_plain
+from ispf_jax.runtime.measurements import parse_audit
 from ispf_jax.runtime.rows import write_results
 
 __all__ = ["write_audit_page", "write_combined", "write_report"]

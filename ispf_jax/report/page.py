@@ -134,13 +134,10 @@ def _setting(part: str, contents: Contents, key: tuple[str, str]) -> dict[str, A
 
 def _asks(contents: Contents) -> dict[str, str]:
     """{metric: what it asks} of all that were measured; the layers of one metric are one."""
-    asks = {}
-    for name in sorted({m.metric for audit in contents.audits for m in audit.measurements}, key=metric_order):
-        known = metric(name)
-        if known.kind != "classes" and known.asks:
-            one = known.kind in ("layers", "closeness")
-            asks[known.label.partition(",")[0] if one else known.label] = known.asks
-    return asks
+    names = sorted({m.metric for audit in contents.audits for m in audit.measurements}, key=metric_order)
+    known = (metric(name) for name in names if metric(name).kind != "classes")
+    families = [metric(m.family.replace("#", m.number)) for m in known if m.family]
+    return {family.label: family.asks for family in families}
 
 
 def _forgotten(parts: dict[str, Contents]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from ispf_jax.report.tables import MISSING, Cell, Column, Table, make_table
 from ispf_jax.report.workdir import Contents
 from ispf_jax.runtime.rows import BEST_TEST, REFERENCES, Row, RunKey, forget_order, method_order
 
-NEAR = {"AIN": 0.1, "samples": 5.0}
+NEAR = {"AIN": 0.1, "#Sample": 5.0}
 """A difference to the paper up to this (else one percentage point) is marked as near."""
 
 _TEXTS = TEXTS["paper"]
@@ -28,8 +28,7 @@ _DATASETS = ("cifar100", "cifar10", "svhn")
 _TITLES = {"svhn": "SVHN", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "allcnn": "AllCNN", "resnet18": "ResNet18"}
 _ACCURACIES = ("A_f", "A_r", "A_f*", "A_r*")
 _AUDITED = {"mia1": "MIA-I", "mia2": "MIA-II", "ain": "AIN"}
-_HEADS = {"samples": "#Sample"}
-_SMALL = {"samples": "of the batch", "AIN": "1 is like retraining", "MIA-II": "F1 x 100"}
+_SMALL = {"#Sample": "of the batch", "AIN": "1 is like retraining", "MIA-II": "F1 x 100"}
 
 _COMPARED = ("model.", "generator.", "train.", "distill.", "evaluate.every", "data.mean", "data.std")
 _COMPARED += ("data.image_size", "data.channels", "data.max_train", "data.max_test", "data.val_fraction")
@@ -113,7 +112,7 @@ def _blocks(contents: Contents) -> list[Block]:
             for run in contents.runs:
                 kept = run.series("kept")
                 if len(kept) and run.base == base and (run.method, "A_r") in values:
-                    values[run.method, "samples"][run.forget, run.seed] = kept.mean()
+                    values[run.method, "#Sample"][run.forget, run.seed] = kept.mean()
             found.append(Block(dataset, arch, base, values, bounds, *beside))
     return found
 
@@ -144,7 +143,7 @@ def _tables(block: Block) -> list[Table]:
         for s in multis:
             kinds["multi" if _kind(s) == "distributed" else ""][1].append(s)
         tables += [_table(block, 2, title, _ACCURACIES, sets, kind) for kind, (title, sets) in kinds.items() if sets]
-    if multis and any(head == "samples" for _, head in block.values):
+    if multis and any(head == "#Sample" for _, head in block.values):
         tables.append(_table6(block, multis))
     if len(ours) < len(block.methods):
         methods = [m for m in ("pd", "pd_is", "pf", "ispf", "retrain") if m in block.methods]
@@ -169,13 +168,13 @@ def _table(block: Block, number: int, title: str, heads, sets: list[str], kind="
 
 def _table6(block: Block, sets: list[str]) -> Table:
     """Mean number of distilled samples per step, and A_r, of every set of several classes."""
-    heads = _present(block, ("samples", "A_r", "A_r*"))
+    heads = _present(block, ("#Sample", "A_r", "A_r*"))
     columns, lines = [Column("method", words=True)], []
-    for method in (m for m in block.methods if (m, "samples") in block.values):
+    for method in (m for m in block.methods if (m, "#Sample") in block.values):
         cells = [cell for s in sets for cell in _line(block, 6, method, heads, [s], _kind(s))[1:]]
         lines.append([Cell(shown(method).name), *cells])
     for forget in sets:
-        columns += [Column(_HEADS.get(h, h), _kind(forget).capitalize() or f"classes {forget}") for h in heads]
+        columns += [Column(h, _kind(forget).capitalize() or f"classes {forget}") for h in heads]
     notes = [_TEXTS["multi"]] * any(_kind(s) == "distributed" for s in sets)
     return _noted(block, "Table 6: {}, samples per step that the student learns from", columns, lines, (), notes)
 

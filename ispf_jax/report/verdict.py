@@ -8,10 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from statistics import median
 
-from ispf_jax.report.measurements import Measurement
 from ispf_jax.report.names import TEXTS, TIERS, metric, metric_order, model_name, model_order, shown
 from ispf_jax.report.results import Average, average, count
 from ispf_jax.report.tables import MISSING, Cell, Column, Place, Table, make_table
+from ispf_jax.runtime.measurements import Audit, Measurement
 from ispf_jax.runtime.rows import RunKey, write_csv
 
 Runs = dict[RunKey, Measurement]
@@ -25,18 +25,17 @@ _BOUNDS = {"at most": "\u2264", "at least": "\u2265", "not reached": "\u2265"}
 
 @dataclass(frozen=True)
 class Finding:
-    """One metric of one model over all its runs; the place has the 95 % interval of one run or the range over several."""
+    """One metric of one model over all its runs; the place has the 95 % interval of one run or the range of several.
+
+    `defined` are the runs that have a value.
+    """
 
     model: str
     metric: str
     runs: Runs
+    defined: Runs
     average: Average
     place: Place | None
-
-    @property
-    def defined(self) -> Runs:
-        """The runs that have a value."""
-        return _defined(self.runs)
 
     @property
     def text(self) -> str:
@@ -79,7 +78,7 @@ class Verdict:
         for model, name in sorted(pool, key=lambda key: (model_order(key[0]), metric_order(key[1]))):
             runs, *ends = (_defined(pool.get((of, name), {})) for of in (model, "retrain", "original"))
             mean = average({run: m.value for run, m in runs.items()}) or Average(math.nan)
-            found[model, name] = Finding(model, name, pool[model, name], mean, _place(runs, *ends))
+            found[model, name] = Finding(model, name, pool[model, name], runs, mean, _place(runs, *ends))
         return found
 
     @property
@@ -114,6 +113,13 @@ class Verdict:
 def tier_order(tier: str) -> int:
     """Sort key: from least to most; no tier is less than any, an unknown one more."""
     return ("", *TIERS).index(tier) if tier in ("", *TIERS) else len(TIERS) + 1
+
+
+def write_audit_csv(path: Path, audits: Iterable[Audit]) -> None:
+    """Write one line per measurement, in the order of models and metrics."""
+    order = lambda m: (model_order(m.model), metric_order(m.metric))
+    lines = (m._asdict() for audit in audits for m in sorted(audit.measurements, key=order))
+    write_csv(path, Measurement._fields, lines)
 
 
 def write_averages_csv(path: Path, verdicts: dict[tuple[str, str], Verdict]) -> None:

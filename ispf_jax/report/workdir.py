@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from ispf_jax.errors import UserError
 from ispf_jax.forget import forget_sets, named
-from ispf_jax.report.measurements import Audit, Measurement, read_audits
 from ispf_jax.report.names import model_name, model_order
 from ispf_jax.report.verdict import Verdict
+from ispf_jax.runtime.measurements import Audit, Measurement, read_audits
 from ispf_jax.runtime.provenance import JOURNAL
 from ispf_jax.runtime.rows import BEST_TEST, Row, RunKey, RunLog, forget_order, load_runs, read_rows, run_files
 from ispf_jax.runtime.telemetry import read_metrics

@@ -1,15 +1,13 @@
-"""Audits as one list of measurements, and what else an audit holds for the pictures."""
+"""The files of audits, `audit/<forget>/seed<k>/audit.json`: what a measurement is, and what else an audit holds."""
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ispf_jax.report.names import metric_order, model_order
-from ispf_jax.runtime.rows import RunKey, forget_order, parse_json, parse_record, set_aside, write_csv
+from ispf_jax.runtime.rows import RunKey, forget_order, parse_json, parse_record, set_aside
 
 FORMAT = 1
 
@@ -137,10 +135,3 @@ def read_audits(workdir: str | os.PathLike) -> list[Audit]:
         except ValueError as error:
             set_aside(path, error)
     return sorted(audits, key=lambda a: (a.dataset, a.arch, a.forgotten, a.seed))
-
-
-def write_audit_csv(path: Path, audits: Iterable[Audit]) -> None:
-    """Write one line per measurement, in the order of models and metrics."""
-    order = lambda m: (model_order(m.model), metric_order(m.metric))
-    lines = (m._asdict() for audit in audits for m in sorted(audit.measurements, key=order))
-    write_csv(path, Measurement._fields, lines)
