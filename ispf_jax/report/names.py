@@ -42,7 +42,7 @@ class Model:
 
 
 MODELS = {line.pop("method"): Model(**line) for line in read_table("models.csv")}
-"""Colours are those of Okabe & Ito and of P. Tol, distinct for colour-blind readers; the markers work without colour."""
+"""Colours are those of Okabe & Ito and of P. Tol, distinct for colour-blind readers; markers work without colour."""
 
 _OWN = (("#332288", "*"), ("#117733", "h"), ("#88CCEE", "<"), ("#661100", ">"), ("#DDCC77", "8"))
 """Colour and marker of methods that users added; the name chooses, so a method looks the same in all pictures."""

@@ -12,13 +12,13 @@ import jinja2
 from ispf_jax.report.figures import audits as of_audits
 from ispf_jax.report.figures import runs as of_runs
 from ispf_jax.report.figures.style import Picture, draw
-from ispf_jax.report.names import metric, metric_order, shown
+from ispf_jax.report.names import TEXTS, metric, metric_order, shown
 from ispf_jax.report.paper import paper_tables
 from ispf_jax.report.results import result_tables
 from ispf_jax.report.runs import facts, generator_table, hashes_table, limits, runs_table, times_table
 from ispf_jax.report.tables import Place, Table, in_part, of_part
 from ispf_jax.report.verdict import class_table, full_table, sentences, verdict_table
-from ispf_jax.report.workdir import Contents, Sample, missing
+from ispf_jax.report.workdir import Contents, missing
 from ispf_jax.runtime.atomic import atomic_write_bytes, ensure_writable
 from ispf_jax.runtime.rows import REFERENCES, forget_order, method_order
 
@@ -83,6 +83,7 @@ def render(parts: dict[str, Contents], pictures: list[Picture], drawn: dict[str,
         uri=lambda kind, data: f"data:image/{kind};base64,{base64.b64encode(data).decode()}",
         svg=lambda picture: (drawn or {}).get(picture.name) or draw(picture, "svg")[0],
         shown=shown,
+        captions=TEXTS["captions"],
         example=Place(0.3),
         every=every,
         parts=[part for part in parts if part],
@@ -146,10 +147,9 @@ def _forgotten(parts: dict[str, Contents]) -> dict[str, str]:
     return dict(sorted(found.items(), key=lambda item: (forget_order(item[1]), item[0])))
 
 
-def _samples(contents: Contents) -> list[tuple[str, list[Sample]]]:
-    """(heading, samples of all methods) of the first forget sets and seeds."""
-    groups: dict[str, list[Sample]] = {}
-    for s in contents.samples:
-        heading = f"{s.base}, forgetting {contents.forget_name(s.forget)}, seed {s.seed}"
-        groups.setdefault(heading, []).append(s)
+def _samples(contents: Contents) -> list[tuple[str, list[tuple[str, bytes]]]]:
+    """(heading, (method, image) of all methods) of the first forget sets and seeds."""
+    groups = defaultdict(list)
+    for (method, base, forget, seed), png in contents.samples:
+        groups[f"{base}, forgetting {contents.forget_name(forget)}, seed {seed}"].append((method, png))
     return list(groups.items())[:SHOWN]

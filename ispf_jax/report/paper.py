@@ -2,8 +2,8 @@
 
 `paper.csv` holds the numbers that the paper prints (arXiv 2412.13790), one per line; "sets" is "single", "multi",
 "shared", "distributed" or (table 9) the forgotten class. A standard deviation is the population one over the authors'
-trials; MIA and AIN are printed without. Original and DFKD rows of tables 1 and 2 print the accuracy on the whole test set
-as both A_f and A_r.
+trials; MIA and AIN are printed without. Original and DFKD rows of tables 1 and 2 print the accuracy on the whole test
+set as both A_f and A_r.
 """
 
 import importlib

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from ispf_jax.report.names import TEXTS, metric, model_name, shown
 from ispf_jax.report.tables import MISSING, Column, Table, make_table
@@ -26,16 +26,12 @@ _DUPLICATES = {
 }
 
 
-class Limits(NamedTuple):
-    """Sentences; (tier, metrics that needed it); (metric, why it was not measured)."""
+def limits(contents: Contents) -> dict[str, list]:
+    """What a reader must know before using a number.
 
-    sentences: list[str]
-    tiers: list[tuple[str, str]]
-    not_run: list[tuple[str, str]]
-
-
-def limits(contents: Contents) -> Limits:
-    """What a reader must know before using a number."""
+    Returns:
+      "sentences"; "tiers": (tier, metrics that needed it); "not_run": (metric, why it was not measured).
+    """
     measured = sorted((m for a in contents.audits for m in a.measurements), key=lambda m: metric(m.metric).order)
     texts, said = TEXTS["limits"], list(TEXTS["limits"]["always"])
     said += [texts["mia1"]] if any(m.metric == "mia1" for m in measured) else []
@@ -55,7 +51,8 @@ def limits(contents: Contents) -> Limits:
             undefined[metric(m.metric).label, note][model_name(m.model, contents.bases)] = None
     not_run = list(dict.fromkeys(pair for audit in contents.audits for pair in audit.not_run))
     not_run += [(label, f"undefined for {', '.join(models)}{note}") for (label, note), models in undefined.items()]
-    return Limits(said, [(tier, ", ".join(tiers[tier])) for tier in sorted(tiers, key=tier_order)], not_run)
+    needed = [(tier, ", ".join(tiers[tier])) for tier in sorted(tiers, key=tier_order)]
+    return {"sentences": said, "tiers": needed, "not_run": not_run}
 
 
 def facts(contents: Contents) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -132,16 +129,14 @@ def generator_table(contents: Contents) -> Table | None:
 
 
 def _health(run: RunLog) -> list[str]:
-    """Images of all steps, shares of three kinds, entropy per kept image (over which it is summed), classes, empty steps."""
+    """Images of all steps; shares of three kinds; entropy, a sum over the kept images, per image; classes; empty steps."""
     last = {name: run.series(name)[-1:].sum() for name in ("student_step", "generator_step", "entropy", "kept")}
     batch, classes, skipped = run.series("batch_size")[-1:].sum(), run.class_shares(), run.series("skipped_steps")
-    parts = [
-        run.series(name).mean() if len(run.series(name)) else None for name in ("kept", "filtered", "forget_samples")
-    ]
+    kinds = [run.series(name) for name in ("kept", "filtered", "forget_samples")]
     extremes = [] if classes is None else [(c, 100 * classes[c]) for c in (classes.argmin(), classes.argmax())]
     return [
         _number("{:,.0f}", batch * (last["student_step"] + last["generator_step"]) or None),
-        *(_number("{:.1f} %", None if part is None or not batch else 100 * part / batch) for part in parts),
+        *(_number("{:.1f} %", 100 * part.mean() / batch if len(part) and batch else None) for part in kinds),
         _number("{:.2f}", last["entropy"] / last["kept"] if last["kept"] else None),
         *([f"{c}: {share:.1f} %" for c, share in extremes] or [MISSING] * 2),
         _number("{:.0f}", skipped.sum() if len(skipped) else None),

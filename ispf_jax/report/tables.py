@@ -54,7 +54,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """The head of a column: neighbours share a `group` above it, `small` (unit, tier) is below; words are left-aligned."""
+    """The head of a column; neighbours share a `group` above it, `small` (unit, tier) is below; words go left."""
 
     label: str
     group: str = ""
@@ -89,7 +89,7 @@ class Table:
 
 
 def make_table(title: str, heads: Iterable, rows: Iterable, notes: Iterable = (), words: Sequence = ()) -> Table:
-    """A table from heads (`Column` or text) and rows of `Cell` or text; `words` are the heads of left-aligned columns."""
+    """A table from heads (`Column` or text) and rows of `Cell` or text; columns in `words` are left-aligned."""
     columns = (h if isinstance(h, Column) else Column(h, words=h in words) for h in heads)
     cells = (tuple(c if isinstance(c, Cell) else Cell(c) for c in row) for row in rows)
     return Table(title, tuple(columns), tuple(cells), tuple(notes))

@@ -1,4 +1,4 @@
-"""What is left of the forgotten classes: metrics averaged over runs, and their place between retraining and original."""
+"""What is left of the forgotten classes: averages over runs, places between retraining and original, and their tables."""
 
 import math
 from collections import defaultdict
@@ -260,7 +260,7 @@ def _defined(runs: Runs) -> Runs:
 
 
 def _place(runs: Runs, retrain: Runs, original: Runs) -> Place | None:
-    """The recorded place of a single run; over several, the average distance to retraining in units of the average whole one.
+    """The recorded place of a single run; over several, the mean distance to retraining divided by the mean whole distance.
 
     The ratio of averages is used because single runs whose ends nearly meet would dominate an average of ratios. All
     runs count: leaving out those whose ends overlap would select runs by the whole distance that they happened to have,

@@ -5,11 +5,11 @@ import os
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ispf_jax.errors import UserError
 from ispf_jax.forget import forget_sets, named
-from ispf_jax.report.names import model_name, model_order
+from ispf_jax.report.names import TEXTS, model_name, model_order
 from ispf_jax.report.verdict import Verdict
 from ispf_jax.runtime.measurements import Audit, Measurement, read_audits
 from ispf_jax.runtime.provenance import JOURNAL
@@ -20,21 +20,12 @@ SETTINGS_OF_EXTENT = ("metrics", "embedding_images")
 """Settings of an audit that decide what is measured or drawn, but change no number."""
 
 
-class Sample(NamedTuple):
-    """A grid of synthetic images as PNG, and the run whose generator made them."""
-
-    method: str
-    base: str
-    forget: str
-    seed: int
-    png: bytes
-
-
 @dataclass(frozen=True)
 class Contents:
     """What a report is made from.
 
     Attributes:
+      samples: grids of synthetic images: ((method, base, forget set, seed), PNG).
       config: flat ("data.name").
       damaged: files that were set aside.
       jobs: the journal's {"stage", "job", "seconds", "cpu_seconds", "finished", "ended", "devices"}.
@@ -45,7 +36,7 @@ class Contents:
     rows: list[Row] = field(default_factory=list)
     runs: list[RunLog] = field(default_factory=list)
     audits: list[Audit] = field(default_factory=list)
-    samples: list[Sample] = field(default_factory=list)
+    samples: list[tuple[tuple, bytes]] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     class_names: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
@@ -116,7 +107,7 @@ def read(workdir: str | os.PathLike, provenance: dict[str, Any] | None = None) -
         runs,
         audits=[a for a in audits if _settings(a) == usual],
         other_audits=[a for a in audits if _settings(a) != usual],
-        samples=[Sample(*key, path.read_bytes()) for key, path in run_files(workdir, "samples.png")],
+        samples=[(run, path.read_bytes()) for run, path in run_files(workdir, "samples.png")],
         damaged=_damaged(workdir),
         class_names=[str(name) for name in saved.get("class_names") or []],
         config=provenance.get("config") or saved.get("config") or {},
@@ -178,10 +169,7 @@ def unaudited(contents: Contents) -> list[str]:
         which = _runs([other.run], contents)
         said.append(f"The audit of {which} has other settings than most ({differ}) and is left out: {again}")
     if not audits:
-        none = (
-            "No audit was run, so what is left of the forgotten classes was not measured. Add audit to config.stages."
-        )
-        return said or [none] * bool(contents.rows)
+        return said or [TEXTS["limits"]["no_audit"]] * bool(contents.rows)
     audited = {audit.run: audit.models for audit in (*audits, *contents.other_audits)}
     if without := [run for run in contents.trials if run not in audited]:
         said.append(f"{len(without)} of {len(contents.trials)} trials without an audit ({_runs(without, contents)}).")
@@ -237,7 +225,7 @@ def _begun_audits(workdir: Path) -> list[RunKey]:
 
 
 def _damaged(workdir: Path) -> list[str]:
-    """Files that a reader set aside, now or at an earlier start; checkpoints, thousands of files, are not looked into."""
+    """Files that a reader set aside, now or at an earlier start; the thousands of files of checkpoints are skipped."""
     found = []
     for folder, inner, files in os.walk(workdir):
         inner[:] = [name for name in inner if name not in ("checkpoints", "tensorboard")]

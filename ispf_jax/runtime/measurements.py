@@ -21,8 +21,8 @@ class Measurement(NamedTuple):
       low, high: 95 % interval, None if there is none.
       n: number of examples.
       tier: what the number needed, see `names.TIERS`.
-      place: (value - retrained) / (original - retrained): 0 like retrained, 1 like the original; None where these do not
-        differ.
+      place: (value - retrained) / (original - retrained): 0 like retrained, 1 like the original; None where these do
+        not differ.
     """
 
     dataset: str

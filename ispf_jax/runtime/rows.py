@@ -112,7 +112,7 @@ class RunLog:
         return np.array(whole, float).reshape(-1, len(names))
 
     def class_shares(self) -> np.ndarray | None:
-        """Share of every class, by the teacher's label, among all images of the generator steps; None if not recorded."""
+        """Share of every class, by the teacher's label, in the images of the generator steps; None if not recorded."""
         counts = [r["class_counts"] for r in self.records if isinstance(r.get("class_counts"), list)]
         if not counts or len(set(map(len, counts))) > 1 or not np.sum(counts):
             return None
@@ -207,7 +207,7 @@ def set_aside(path: Path, error: Exception) -> None:
 
 
 def write_results(workdir: str | os.PathLike, rows: Iterable[Row], provenance: dict[str, Any] | None = None) -> None:
-    """Write `results.json` (an object with `rows` and `provenance`) and `results.csv`, each atomically, in `row_order`."""
+    """Write `results.json` (an object with `rows` and `provenance`) and `results.csv`, in `row_order`."""
     ordered = [
         {name: value for name, value in vars(row).items() if name in RESULT_FIELDS or value is not None}
         for row in sorted(rows, key=row_order)

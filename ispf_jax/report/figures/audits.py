@@ -83,14 +83,12 @@ def _closeness(audit: Audit, bases: bool) -> Drawn:
     """Divergence of predictions on forgotten test images from the retrained model, and the mean predictions."""
     divergence = [m for m in audit.measurements if m.metric == "kl_retrain" and m.value is not None]
     divergence = sorted((m for m in divergence if m.model != "retrain"), key=lambda m: model_order(m.model))
-    models = sorted(audit.mean_prediction, key=model_order)
-    panels = []
+    models, panels = sorted(audit.mean_prediction, key=model_order), []
     if divergence:
         panels.append(Panel(partial(_bars, divergence, bases), (5.0, 1.1 + 0.27 * len(divergence))))
     if models:
-        mean = 100 * np.array([audit.mean_prediction[model] for model in models])
-        title = "Mean prediction [% probability]"
-        panels.append(heat(mean, _names(models, bases), title, audit.class_names, least=0.5))
+        mean, title = [audit.mean_prediction[model] for model in models], "Mean prediction [% probability]"
+        panels.append(heat(100 * np.array(mean), _names(models, bases), title, audit.class_names, least=0.5))
     return panels, []
 
 
@@ -141,7 +139,7 @@ def _scatter(points: np.ndarray, kinds: np.ndarray, title: str, axes: Axes) -> N
 
 
 def _classes(points: np.ndarray, classes: np.ndarray, forgotten: list[int], title: str, axes: Axes) -> None:
-    """Retained classes in colours with their number, if there are enough colours; the forgotten ones on top in black."""
+    """Retained classes in colours with their number, if there are enough colours; forgotten ones on top in black."""
     colors = matplotlib.colormaps["tab20"].colors
     few = len(np.unique(classes)) <= ANNOTATED
     box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.75, "linewidth": 0}

@@ -78,7 +78,7 @@ def synthesis_against_accuracy(contents: Contents) -> list[Picture]:
 
 
 def synthesis_shares(contents: Contents) -> dict[tuple[str, str, str], list[tuple[int, float, float]]]:
-    """Figure 4 by (data set, network, base): (class, its share among DFKD's images, A_r of GKT without it) of two or more.
+    """Figure 4 by (data set, network, base): (class, its share of DFKD's images, A_r of GKT without it) of two or more.
 
     DFKD does not depend on the class to be forgotten, so all its runs are averaged.
     """
@@ -135,8 +135,6 @@ def _curves(runs: Sequence[RunLog], title: str, x: str, ys: Sequence[str], y_lab
             Line2D([], [], color="#444444", ls=ls, label=word) for ls, word in (("-", "retained"), ("--", "forgotten"))
         ]
         axes.legend(handles=words, loc="center left", frameon=True, framealpha=0.85, edgecolor="none")
-    if ys[0] == "filtered":
-        axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
     label(axes, title, _X[x], y_label)
 
 

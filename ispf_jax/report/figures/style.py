@@ -1,7 +1,7 @@
 """How all pictures look, and what a picture is: panels that are drawn once, for the page and for files.
 
-Figures are made without pyplot and its global state, so that a program that plots is not disturbed; the same input gives
-the same bytes.
+Figures are made without pyplot and its global state, so that a program that plots is not disturbed; the same input
+gives the same bytes.
 """
 
 import io
@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from ispf_jax.report.names import TEXTS, model_name, shown
+from ispf_jax.report.names import model_name, shown
 
 FORGOTTEN = "#D55E00"
 """Colour of the frame around forgotten classes."""
@@ -62,10 +62,6 @@ class Picture:
     @property
     def heading(self) -> str:
         return ": ".join(self.title)
-
-    @property
-    def caption(self) -> str:
-        return TEXTS["captions"].get(self.kind, "")
 
 
 def compose(picture: Picture, most: int = 4) -> Figure:
