@@ -1,4 +1,4 @@
-"""What is left of the forgotten classes: averages over runs, places between retraining and original, and their tables."""
+"""What is left of the forgotten classes: averages over runs, places between retraining and original, and tables."""
 
 import math
 from collections import defaultdict
@@ -208,11 +208,9 @@ def sentences(verdict: Verdict) -> list[tuple[str, str]]:
         residue, accuracy = verdict.residue(model), verdict.findings.get((model, "accuracy/forget"))
         words = [f"classifies {accuracy.text} of the forgotten test images correctly."] if accuracy else []
         if residue:
-            least, most = residue[0], residue[-1]
-            words.append(
-                f"What can be recovered: most by {metric(most.metric).label} (place {most.place}), least by "
-                f"{metric(least.metric).label} ({least.place}); median {_span(residue).text} of {len(residue)} measures."
-            )
+            (least, low), *_, (most, high) = ((metric(f.metric).label, f.place) for f in (residue[0], residue[-1]))
+            span = f"median {_span(residue).text} of {len(residue)} measures"
+            words.append(f"What can be recovered: most by {most} (place {high}), least by {least} ({low}); {span}.")
         if words and model not in ("original", "retrain"):
             said.append((verdict.name(model), " ".join(words)))
     return said
@@ -260,7 +258,7 @@ def _defined(runs: Runs) -> Runs:
 
 
 def _place(runs: Runs, retrain: Runs, original: Runs) -> Place | None:
-    """The recorded place of a single run; over several, the mean distance to retraining divided by the mean whole distance.
+    """The recorded place of a single run; over several, the mean distance to retraining over the mean whole distance.
 
     The ratio of averages is used because single runs whose ends nearly meet would dominate an average of ratios. All
     runs count: leaving out those whose ends overlap would select runs by the whole distance that they happened to have,

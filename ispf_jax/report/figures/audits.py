@@ -70,13 +70,13 @@ def _class_accuracies(audit: Audit, bases: bool) -> Drawn:
 
 def _confusion(audit: Audit, bases: bool) -> Drawn:
     """The predictions of every model for the forgotten test images: a heat map per forgotten class."""
-    models = sorted(audit.confusion, key=model_order)
-    panels = []
-    for name, *counts in zip(audit.forget_names or audit.forget.split(","), *(audit.confusion[m] for m in models)):
-        shares = [100 * count / max(count.sum(), 1) for count in counts]
+    models, panels = sorted(audit.confusion, key=model_order), []
+    names, counts = audit.forget_names or audit.forget.split(","), [audit.confusion[model] for model in models]
+    for name, *of_models in zip(names, *counts) if models else ():
+        shares = [100 * count / max(count.sum(), 1) for count in of_models]
         title = f"Predictions for images of {name} [% of its images]"
         panels.append(heat(np.array(shares), _names(models, bases), title, audit.class_names, least=0.5))
-    return panels if models else [], []
+    return panels, []
 
 
 def _closeness(audit: Audit, bases: bool) -> Drawn:
