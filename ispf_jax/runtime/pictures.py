@@ -1,4 +1,4 @@
-"""Images side by side in one PNG."""
+"""Images next to each other in one PNG."""
 
 import io
 import os
@@ -15,7 +15,7 @@ def image_grid(
 ) -> Path:
     """Write images, uint8 [N, H, W, C] with C of 1 or 3, as one PNG: row by row, a white pixel between neighbours.
 
-    `columns` defaults to a square grid, `scale` (whole number, nearest neighbour) to what makes an image 48 pixels high.
+    `columns` defaults to a square grid, `scale` (whole number, nearest neighbour) to images 48 pixels high.
     """
     images = np.asarray(images_uint8)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3) or not len(images):

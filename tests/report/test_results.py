@@ -4,8 +4,12 @@ import math
 
 import pytest
 
-from ispf_jax.report.cells import to_markdown
-from ispf_jax.report.table import summarise, summary_table, summary_tables
+from ispf_jax.report.results import count, result_tables, summarise
+from ispf_jax.report.tables import to_console, to_markdown
+
+
+def console(rows):
+    return "\n\n".join(map(to_console, result_tables(rows)))
 
 
 def lines_of(table):
@@ -26,9 +30,9 @@ def test_mean_over_forget_sets_then_population_std_over_seeds(make_row):
     }  # means 92 and 97 -> 94.5, population std 2.5
     rows = [make_row("ispf", forget=f, seed=s, acc_retain=v) for (f, s), v in values.items()]
     (summary,) = summarise(rows)
-    assert summary.mean_std("acc_retain") == pytest.approx((94.5, 2.5))
-    assert summary.count == "2 x 2"
-    assert lines_of(summary_table(rows))["ispf"][3] == "94.50 +/- 2.50"
+    average = summary.average("acc_retain")
+    assert (average.mean, average.std) == pytest.approx((94.5, 2.5)) and count(summary.runs) == "2 x 2"
+    assert lines_of(console(rows))["ispf"][3] == "94.50 +/- 2.50"
 
 
 def test_seeds_weigh_the_same_when_runs_are_missing_and_the_table_says_so(make_row):
@@ -38,22 +42,13 @@ def test_seeds_weigh_the_same_when_runs_are_missing_and_the_table_says_so(make_r
         make_row("ispf", forget="1", seed=1, acc_retain=96.0),
     ]
     (summary,) = summarise(rows)
-    assert summary.mean_std("acc_retain") == pytest.approx((94.0, 2.0))
-    assert summary.count == "2 x 2 (3 runs)"
+    average = summary.average("acc_retain")
+    assert (average.mean, average.std) == pytest.approx((94.0, 2.0)) and count(summary.runs) == "2 x 2 (3 runs)"
 
 
 def test_one_seed_has_no_spread(make_row):
-    (summary,) = summarise([make_row("ispf", acc_retain=97.123)])
-    mean, std = summary.mean_std("acc_retain")
-    assert mean == 97.123 and math.isnan(std)
-    assert lines_of(summary_table([make_row("ispf", acc_retain=97.123)]))["ispf"][1:] == [
-        "1 x 1",
-        "0.00",
-        "97.12",
-        "81.00",
-        "10",
-        "1000",
-    ]
+    shown = lines_of(console([make_row("ispf", acc_retain=97.123)]))["ispf"]
+    assert shown[1:] == ["1 x 1", "0.00", "97.12", "81.00", "10", "1000"]
 
 
 def test_best_on_test_stands_beside_the_last_epoch_and_never_replaces_it(make_row):
@@ -63,56 +58,34 @@ def test_best_on_test_stands_beside_the_last_epoch_and_never_replaces_it(make_ro
         make_row("gkt", acc_retain=80.0),
         make_row("pf", selection="best_test_retain", acc_forget=2.0, acc_retain=97.0),
     ]
-    lines = lines_of(summary_table(rows))
-    assert lines["method"] == [
-        "base",
-        "sets x seeds",
-        "forget",
-        "retain",
-        "overall",
-        "forget*",
-        "retain*",
-        "seconds",
-        "steps",
-    ]
+    lines = lines_of(console(rows))
+    heads = "base, sets x seeds, forget, retain, overall, forget*, retain*, seconds, steps"
+    assert lines["method"] == heads.split(", ")
     assert lines["ispf"] == ["dfq", "1 x 1", "0.00", "95.00", "81.00", "1.00", "96.00", "10", "1000"]
     assert lines["gkt"][5:7] == ["-", "-"]
     assert lines["pf"] == ["dfq", "1 x 1", "-", "-", "-", "2.00", "97.00", "-", "-"]
-    assert "* = the checkpoint with the best retain accuracy on the test images" in summary_table(rows)
-    assert "*" not in summary_table(rows[:1])
+    assert "* = the checkpoint with the best retain accuracy on the test images" in console(rows)
+    assert "*" not in console(rows[:1])
 
 
 def test_references_first_then_base_by_base_in_the_order_of_methods(make_row):
-    rows = [
-        make_row("ispf", base="zskt"),
-        make_row("ispf"),
-        make_row("gkt"),
-        make_row("masked_head", base="-"),
-        make_row("retrain", base=""),
-        make_row("original", base=None),
-    ]
-    order = [(s.base, s.method) for s in summarise(rows)]
-    assert order == [
-        ("", "original"),
-        ("", "retrain"),
-        ("", "masked_head"),
-        ("dfq", "gkt"),
-        ("dfq", "ispf"),
-        ("zskt", "ispf"),
-    ]
+    runs = [("ispf", "zskt"), ("ispf", "dfq"), ("gkt", "dfq"), ("masked_head", ""), ("retrain", ""), ("original", None)]
+    order = [(s.base, s.method) for s in summarise([make_row(method, base=base) for method, base in runs])]
+    references = [("", "original"), ("", "retrain"), ("", "masked_head")]
+    assert order == [*references, ("dfq", "gkt"), ("dfq", "ispf"), ("zskt", "ispf")]
 
 
-def test_settings_are_kept_apart_and_access_is_told(make_row):
+def test_settings_are_kept_apart_and_access_is_shown(make_row):
     rows = [make_row("ispf", access="weights only"), make_row("ispf", arch="resnet18", acc_retain=50.0)]
-    first, second = summary_table(rows).split("\n\n")
+    first, second = console(rows).split("\n\n")
     assert first.startswith("digits, allcnn\n") and lines_of(first)["ispf"][-1] == "weights only"
     assert second.startswith("digits, resnet18\n") and "50.00" in second and "used" not in second
 
 
 def test_a_number_that_is_not_finite_shows(make_row):
     rows = [make_row("ispf", acc_forget=math.nan), make_row("gkt", acc_forget=None)]
-    assert lines_of(summary_table(rows))["ispf"][2] == "nan"
-    assert lines_of(summary_table(rows))["gkt"][2] == "-"
+    assert lines_of(console(rows))["ispf"][2] == "nan"
+    assert lines_of(console(rows))["gkt"][2] == "-"
 
 
 def test_columns_of_the_console_table_line_up(make_row):
@@ -122,7 +95,7 @@ def test_columns_of_the_console_table_line_up(make_row):
         for s in (0, 1)
         for sel in ("last", "best_test_retain")
     ]
-    lines = summary_table(rows).splitlines()
+    lines = console(rows).splitlines()
     head = next(line for line in lines if line.startswith("method"))
     body = [line for line in lines if line.startswith(("masked_head", "is"))]
     assert len({len(line) for line in [head, *body]}) == 1 and len(body) == 2
@@ -132,7 +105,7 @@ def test_columns_of_the_console_table_line_up(make_row):
 
 def test_markdown_holds_the_same_cells(make_row):
     rows = [make_row("ispf", acc_retain=95.0), make_row("ispf", selection="best_test_retain", acc_retain=96.0)]
-    (text,) = map(to_markdown, summary_tables(rows))
+    (text,) = map(to_markdown, result_tables(rows))
     table = [[c.strip() for c in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
     assert text.startswith("## digits, allcnn\n")
     assert table[0][5:8] == ["overall", "forget\\*", "retain\\*"]
@@ -141,4 +114,4 @@ def test_markdown_holds_the_same_cells(make_row):
 
 
 def test_no_rows():
-    assert summary_table([]) == "no results yet" and summary_tables([]) == []
+    assert result_tables([]) == []
