@@ -92,7 +92,9 @@ def test_without_images_nothing_is_claimed(own_file, tmp_path):
     )
     table = pipeline.run(config, str(tmp_path / "run"))
     assert all(
-        getattr(row, f"acc_{part}") is None for row in read_rows(tmp_path / "run") for part in ("forget", "retain", "overall")
+        getattr(row, f"acc_{part}") is None
+        for row in read_rows(tmp_path / "run")
+        for part in ("forget", "retain", "overall")
     )
     assert "nan" not in table.lower()
     students = [row for row in read_rows(tmp_path / "run") if row.method in ("gkt", "ispf")]

@@ -1,7 +1,7 @@
 """The story: original -> retrain -> unlearn -> evaluate -> report. What is finished is never done again.
 
-A configuration becomes one experiment, or one per part; an experiment becomes jobs (`jobs.py`), which workers (`worker.py`)
-do one after another (`board.py`); the report reads what they left.
+A configuration becomes one experiment, or one per part; an experiment becomes jobs (`jobs.py`), which workers
+(`worker.py`) do one after another (`board.py`); the report reads what they left.
 """
 
 import dataclasses
@@ -85,8 +85,8 @@ class Run:
     """One experiment on loaded data, in a work directory that fits it.
 
     Raises:
-      UserError: the work directory was started with another configuration or other data, or a job would train without one
-        of its classes.
+      UserError: the work directory was started with another configuration or other data, or a job would train without
+        one of its classes.
     """
 
     def __init__(self, experiment: Experiment, workdir: Path):
@@ -168,7 +168,8 @@ class Run:
         return job.kind == "original" and bool(self.e.model.checkpoint)
 
     def _check_training_images(self, job: Job):
-        """Refused before anything is trained: no images at all, or a class whose images are all held out for validation."""
+        """Refused before anything is trained: no images at all, or a class whose images are all held out for
+        validation."""
         trained = job.kind in ("original", "retrain") and not self._is_given(job)
         labels = self.data.train.labels
         if not len(labels) and (trained or job.kind == "audit"):
@@ -204,7 +205,8 @@ class Run:
 
 
 def make_worker(e: Experiment, workdir: Path) -> Worker:
-    """The worker of a process that does whole jobs on all devices it sees; its progress is left to the process above."""
+    """The worker of a process that does whole jobs on all devices it sees; its progress is left to the process
+    above."""
     _prepare_jax(e)
     return Run(dataclasses.replace(e, spread="batch", devices=0, progress_seconds=1e9), workdir).workers[0]
 

@@ -57,7 +57,12 @@ def make_audit_json():
     def make(forget="3", seed=0, models=MODELS, shift=0.0, classes=10, **fields):
         rng, forgotten = np.random.default_rng(seed), forget.split(",")
         copies = {"unit": "%", "n": 64, "tier": "weights only", "note": "of 200 real training images: 2.0 %"}
-        counted = (("gkt/dfq", "exact", 1.5), ("gkt/dfq", "pixels", 12.5), ("ispf/dfq", "exact", 0.0), ("ispf/dfq", "pixels", 3.125))
+        counted = (
+            ("gkt/dfq", "exact", 1.5),
+            ("gkt/dfq", "pixels", 12.5),
+            ("ispf/dfq", "exact", 0.0),
+            ("ispf/dfq", "pixels", 3.125),
+        )
         steps, seen = list(range(9)), [m for m in models if "head" not in m]
         return {
             "format": 1,
@@ -70,9 +75,18 @@ def make_audit_json():
             "settings": {"shots": [1, 5], "relearn_steps": 50},
             "models": list(models),
             "measurements": [m for metric in VALUES for m in measured(metric, models, shift)]
-            + [copies | {"model": m, "metric": f"duplicates/{kind}", "value": v} for m, kind, v in counted if m in models],
+            + [
+                copies | {"model": m, "metric": f"duplicates/{kind}", "value": v}
+                for m, kind, v in counted
+                if m in models
+            ],
             "curves": [
-                {"model": m, "kind": f"relearn/{kind}", "steps": steps, "accuracy": [min(100, 9 * i * (j + 1)) for i in steps]}
+                {
+                    "model": m,
+                    "kind": f"relearn/{kind}",
+                    "steps": steps,
+                    "accuracy": [min(100, 9 * i * (j + 1)) for i in steps],
+                }
                 for j, m in enumerate(models)
                 for kind in ("all", "shots5")
             ],
@@ -80,7 +94,12 @@ def make_audit_json():
             "mean_prediction": {m: rng.dirichlet(np.ones(classes)).tolist() for m in models},
             "weights": {m: f"{seed}{i}c0ffee" for i, m in enumerate(models)},
             "embedding": [
-                {"title": m, "method": "t-SNE of the features", "points": rng.normal(size=(50, 2)).tolist(), "kind": KINDS * 10}
+                {
+                    "title": m,
+                    "method": "t-SNE of the features",
+                    "points": rng.normal(size=(50, 2)).tolist(),
+                    "kind": KINDS * 10,
+                }
                 for m in models
                 if "/" in m
             ],
@@ -119,7 +138,13 @@ def make_run():
         steps = {"epoch": epoch, "student_step": 10 * (epoch - 1), "generator_step": epoch, "seconds": 1.5 * epoch}
         generator = {"generator/total": 5.0 / epoch, "generator/adv": -0.1 * epoch, "class_counts": [1, 2, 5]}
         generator |= {"generator/bn": 9.0 / epoch} if base == "dfq" else {}
-        samples = {"kept": 100, "filtered": 28 - epoch, "forget_samples": 20.0, "retain_samples": 108.0, "skipped_steps": 1}
+        samples = {
+            "kept": 100,
+            "filtered": 28 - epoch,
+            "forget_samples": 20.0,
+            "retain_samples": 108.0,
+            "skipped_steps": 1,
+        }
         student = samples | {"student/loss": 1.0 / epoch, "entropy": 60.0 + epoch, "teacher_forget_probability": 0.25}
         tested = {"test/acc_retain": 90.0 + epoch, "test/acc_forget": 0.0}
         return steps | generator | {"batch_size": 128} | (student if epoch > 1 else {}) | ({} if epoch % 2 else tested)
