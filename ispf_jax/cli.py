@@ -2,12 +2,11 @@
 
     ispf --config=FILE       train, retrain, unlearn, audit, report, as the configuration says; FILE is looked up in the
                              current directory, then among the configurations that come with the package
-    ispf inspect FILE        say what a checkpoint is, and the command that unlearns it
-    ispf --help              all flags and configuration keys
-    ispf --version
+    ispf inspect FILE        say what a checkpoint is, and the command that unlearns it ispf --help              all
+    flags and configuration keys ispf --version
 
-On several machines, the same command on each: with --coordinator=HOST:PORT --processes=N --process=I (or --distributed under
-SLURM) they share every run; with --config.spread=ray a Ray cluster takes whole runs.
+On several machines, the same command on each: with --coordinator=HOST:PORT --processes=N --process=I (or --distributed
+under SLURM) they share every run; with --config.spread=ray a Ray cluster takes whole runs.
 """
 
 import difflib
@@ -107,7 +106,8 @@ def parse_flags(argv):
 
 
 def explain(argv, error) -> str:
-    """One line on why the command line was refused: what the package knows about its keys, else what the parser said."""
+    """One line on why the command line was refused: what the package knows about its keys, else what the parser
+    said."""
     from ispf_jax.config import override_problem
 
     words = [word if "=" in word else "=".join(argv[i : i + 2]) for i, word in enumerate(argv)]

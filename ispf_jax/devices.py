@@ -1,13 +1,7 @@
-"""The only place that knows about devices and processes: one device with `jit`, several, also of several processes,
-with `pmap`.
+"""The only place that knows devices and processes, and the only one that compiles steps.
 
-Step functions are written once, against an optional axis name. On one device the axis is None and every helper below is
-the identity; on several, each device holds its share of the batch and the helpers make sums, counts and noise global,
-so that a run gives the same numbers to rounding on any number of devices.
-
-The one spelling of a gradient that is right with and without an axis (`value_and_global_grad`): every device
-differentiates its own share of a loss that is normalised by *global* counts, and the gradients are summed. Terms that
-every device computes in full from global statistics enter as a share of 1/n (`replicated_share`).
+One device runs a program of `jit`, several, also of several processes, one of `pmap`; a step is written once, against
+an optional axis name (`collectives.py`).
 """
 
 import pickle
@@ -20,7 +14,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.experimental import multihost_utils
 
 from ispf_jax import ops
@@ -28,39 +21,6 @@ from ispf_jax.errors import ArgumentError, UserError
 
 AXIS = "devices"
 _PATIENCE = 7 * 24 * 3600  # seconds that processes wait at the end for the first one, which audits and reports
-
-
-def psum(tree, axis):
-    """Sum over the devices of `axis`; the identity when `axis` is None."""
-    return tree if axis is None else lax.psum(tree, axis)
-
-
-def replicated_share(value, axis):
-    """One device's share of a scalar that all devices compute alike."""
-    return value if axis is None else value / lax.axis_size(axis)
-
-
-def local_slice(x, axis):
-    """This device's rows of an array [global_batch, ...] that all devices hold."""
-    if axis is None:
-        return x
-    size = x.shape[0] // lax.axis_size(axis)
-    return lax.dynamic_slice_in_dim(x, lax.axis_index(axis) * size, size)
-
-
-def value_and_global_grad(loss_share, params, axis):
-    """Loss, auxiliary outputs and gradient of a loss that is the sum of the devices' shares.
-
-    Args:
-      loss_share: params -> (this device's share of the loss, aux); shares are normalised by global counts.
-      params: replicated pytree.
-    Returns:
-      ((loss, aux), gradient): loss and gradient are global; aux is left as the device computed it.
-    """
-    if axis is not None:
-        params = jax.tree.map(lambda p: lax.pcast(p, axis, to="varying"), params)
-    (loss, aux), grads = jax.value_and_grad(loss_share, has_aux=True)(params)
-    return (psum(loss, axis), aux), psum(grads, axis)
 
 
 _EXECUTABLES: dict = {}
@@ -74,16 +34,16 @@ class Program:
 
     Args:
       function: from `jax.jit` or `jax.pmap`.
+      options: of the compiler.
       arrange: turns the arguments of a call into those of `function`.
     """
 
-    def __init__(self, function, key, arrange: Callable = lambda args: args):
-        self._function, self._key, self._arrange = function, key, arrange
-        self._compiled = None
+    def __init__(self, function, key, options: dict, arrange: Callable = lambda args: args):
+        self._function, self._key, self._options, self._arrange = function, key, options, arrange
+        self._compiled: Any = None
 
     def prepare(self, *args) -> float:
-        """Compile for arguments like these, if that has not been done; returns the seconds it took (0 if it had
-        been)."""
+        """Compile for arguments like these, if that has not been done; returns the seconds it took."""
         if self._compiled is not None:
             return 0.0
         args = self._arrange(args)
@@ -92,7 +52,7 @@ class Program:
         key = (self._key, ops.describe(), structure, shapes)
         began = time.perf_counter()
         if key not in _EXECUTABLES:
-            _EXECUTABLES[key] = self._function.lower(*args).compile(ops.compiler_options())
+            _EXECUTABLES[key] = self._function.lower(*args).compile(ops.compiler_options() | self._options)
         self._compiled = _EXECUTABLES[key]
         return time.perf_counter() - began
 
@@ -116,9 +76,14 @@ class _CrewProgram:
 
 @dataclass(frozen=True)
 class Devices:
-    """The devices one run is spread over, those of other processes included."""
+    """The devices one run is spread over, those of other processes included.
+
+    Attributes:
+      deterministic: compile for the same bits from run to run on GPUs too, which is slower; CPUs always give them.
+    """
 
     devices: tuple
+    deterministic: bool = False
 
     @property
     def count(self) -> int:
@@ -176,7 +141,9 @@ class Devices:
         """
         key = (fn, setup, self, donate)
         if self.axis is None:
-            return Program(jax.jit(partial(fn, setup, axis=None), donate_argnums=tuple(range(donate))), key)
+            return Program(
+                jax.jit(partial(fn, setup, axis=None), donate_argnums=tuple(range(donate))), key, self._options
+            )
 
         def body(_, donated, kept):
             return fn(setup, *donated, *kept, axis=self.axis)
@@ -187,7 +154,13 @@ class Devices:
         mapped = jax.pmap(
             body, axis_name=self.axis, in_axes=(0, None, None), out_axes=None, devices=self.devices, donate_argnums=1
         )
-        return _CrewProgram(mapped, arrange) if self.crew else Program(mapped, key, arrange)
+        return _CrewProgram(mapped, arrange) if self.crew else Program(mapped, key, self._options, arrange)
+
+    @property
+    def _options(self):
+        """XLA's options for these devices."""
+        gpu = self.devices[0].platform in ("gpu", "cuda", "rocm")
+        return {"xla_gpu_deterministic_ops": True} if self.deterministic and gpu else {}
 
     def check_batch(self, batch_size: int):
         """Raise an ArgumentError unless a global batch splits evenly over the devices."""
@@ -202,7 +175,7 @@ class Devices:
         return f"{self.count} x {self.devices[0].device_kind}"
 
 
-def choose(devices: "Devices | int | None" = None) -> Devices:
+def choose(devices: "Devices | int | None" = None, deterministic: bool = False) -> Devices:
     """The devices for one run: those given, so many of this machine (of each, if several processes share runs), or all.
 
     Raises:
@@ -212,7 +185,9 @@ def choose(devices: "Devices | int | None" = None) -> Devices:
         return devices
     mine = local_devices(devices or 0)
     if jax.process_count() == 1:
-        return Devices(mine)
+        return Devices(mine, deterministic)
+    if deterministic and mine[0].platform != "cpu":
+        raise ArgumentError("deterministic", "=True is not possible where several processes share a run on GPUs.")
     by_process: dict[int, list] = {}
     for device in jax.devices():
         by_process.setdefault(device.process_index, []).append(device)
@@ -253,9 +228,9 @@ def join(coordinator: str = "", processes: int = 0, process: int = -1):
         else:
             jax.distributed.initialize(shutdown_timeout_seconds=_PATIENCE)
     except (ValueError, RuntimeError) as error:
-        raise UserError(
-            f"cannot join the other processes ({str(error).splitlines()[0]}); give --coordinator=HOST:PORT --processes=N --process=I to each."
-        ) from error
+        said = str(error).splitlines()[0]
+        text = "give --coordinator=HOST:PORT --processes=N --process=I to each"
+        raise UserError(f"cannot join the other processes ({said}); {text}.") from error
 
 
 def _packed(make):

@@ -17,7 +17,7 @@ from jax import lax
 
 from ispf_jax import losses, optim
 from ispf_jax.classifier import Network
-from ispf_jax.devices import local_slice, psum, replicated_share, value_and_global_grad
+from ispf_jax.collectives import local_slice, psum, replicated_share, value_and_global_grad
 from ispf_jax.methods import Method, Rules
 from ispf_jax.models.layers import MOMENTS
 from ispf_jax.state import DistillState, select

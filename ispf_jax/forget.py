@@ -1,6 +1,7 @@
 """Classes to forget: from what users write to class ids, and back to what readers see."""
 
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 
 from ispf_jax.errors import ArgumentError
 
@@ -16,7 +17,7 @@ def forget_set(forget: int | str | Iterable[int | str], class_names: Sequence[st
     Raises:
       ArgumentError: there is no such class, one is named twice, or none would be retained.
     """
-    words = forget.split(",") if isinstance(forget, str) else [forget] if isinstance(forget, int) else list(forget)
+    words = forget.split(",") if isinstance(forget, str) else [forget] if isinstance(forget, Integral) else list(forget)
     ids = tuple(sorted(_class_id(word, forget, class_names) for word in words))
     if len(set(ids)) < len(ids):
         raise ArgumentError("forget", f"={forget!r} names a class twice in one set; name every class once.")
@@ -42,7 +43,7 @@ def forget_sets(spec: str, class_names: Sequence[str]) -> tuple[ForgetSet, ...]:
 
 def _class_id(word, spec, class_names):
     """The class that a word means: a name, an id, or `name:...` and `id:...` where one word could be both."""
-    if isinstance(word, bool) or (not isinstance(word, (int, str)) and not hasattr(word, "__index__")):
+    if isinstance(word, bool) or not isinstance(word, (Integral, str)):
         raise ArgumentError("forget", f"={spec!r}: {word!r} is neither a class id nor a name.")
     word = word.strip() if isinstance(word, str) else f"id:{int(word)}"
     kind, _, rest = word.partition(":")

@@ -1,10 +1,13 @@
 """The pytrees that training carries: arrays only, no functions, no configuration."""
 
 import zlib
+from numbers import Integral
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+
+from ispf_jax.errors import ArgumentError
 
 
 @flax.struct.dataclass
@@ -52,7 +55,13 @@ def select(condition, new, old):
 
 
 def random_stream(seed: int, name: str) -> jax.Array:
-    """The key of a named random stream of a trial: streams of other names or seeds are independent."""
+    """The key of a named random stream of a trial: streams of other names or seeds are independent.
+
+    Raises:
+      ArgumentError: the seed is not a whole number from 0 to 4294967295.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**32:
+        raise ArgumentError("seed", f"={seed!r} must be a whole number from 0 to 4294967295.")
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
 
 

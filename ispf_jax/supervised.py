@@ -9,8 +9,8 @@ from jax import lax
 
 from ispf_jax import optim
 from ispf_jax.classifier import Network
+from ispf_jax.collectives import local_slice, psum, value_and_global_grad
 from ispf_jax.data.augment import augment
-from ispf_jax.devices import local_slice, psum, value_and_global_grad
 from ispf_jax.state import TrainState
 
 

@@ -28,9 +28,8 @@ def ensure_writable(directory: str | os.PathLike) -> Path:
             probe.write(b"x")
             probe.flush()
     except OSError as error:
-        raise StorageError(
-            f"cannot write in the directory {directory} ({_reason(error)}); make it writable or name another one with --workdir"
-        ) from error
+        text = "make it writable, or use another work directory"
+        raise StorageError(f"cannot write in the directory {directory} ({_reason(error)}); {text}") from error
     return directory
 
 

@@ -18,7 +18,7 @@ from ispf_jax.devices import Devices
 from ispf_jax.errors import UserError
 from ispf_jax.runtime import interruption
 from ispf_jax.runtime.store import Saved, Store, from_host, to_host
-from ispf_jax.runtime.telemetry import MetricsLog, progress, tensorboard
+from ispf_jax.runtime.telemetry import MetricsLog, progress, read_metrics, tensorboard
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def run(task: Task, state: Any, options: RunOptions, devices: Devices) -> tuple[
         done = saved.meta["epoch"]
         metrics_path = directory and directory / "metrics.jsonl"
         if done == task.epochs:
-            return saved, MetricsLog(metrics_path, keep_epochs=done).records
+            return saved, read_metrics(metrics_path) if metrics_path and metrics_path.exists() else []
         if devices.crew:  # each of its arrays once, in place: pmap gives donated arrays away while it moves them
             saved = saved._replace(state=devices.replicate(saved.state))
         compiled = task.prepare(saved.state)
@@ -186,6 +186,5 @@ def _check_weights(task, saved, epoch):
 
 
 def _diverged(task, what, epoch):
-    return UserError(
-        f"{task.title}: {what} in epoch {epoch}; the last good checkpoint is kept; lower the learning rate (lr) and start again elsewhere."
-    )
+    advice = "lower the learning rate (lr) and start again elsewhere"
+    return UserError(f"{task.title}: {what} in epoch {epoch}; the last good checkpoint is kept; {advice}.")

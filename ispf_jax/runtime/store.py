@@ -65,8 +65,8 @@ class Store:
             self._manager.save(step, args=ocp.args.Composite(**arrays, meta=ocp.args.JsonSave(saved.meta)))
         except (OSError, ValueError) as error:
             raise StorageError(
-                f"cannot save checkpoint {step} in {self.directory} ({_first_line(error)}); free space or make it writable, "
-                "then start the same command again: it continues from the checkpoint before."
+                f"cannot save checkpoint {step} in {self.directory} ({_first_line(error)}); free space or make it "
+                "writable, then start the same command again: it continues from the checkpoint before."
             ) from error
 
     def restore(self, template: Saved) -> Saved | None:

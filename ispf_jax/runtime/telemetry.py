@@ -25,17 +25,26 @@ class _Lines(tqdm.std.tqdm):
             self._shown = self.n
             print(str(self), file=self.fp, flush=True)
 
+    def close(self):
+        if not self.disable:
+            self.display()
+            self.disable = True
+            self._decr_instances(self)
+
     @staticmethod
     def status_printer(file):
         return lambda text: None
 
 
 _FORMAT = (
-    "{desc} | {n_fmt}/{total_fmt} {unit} {percentage:.0f}% | {rate_fmt} | {elapsed} elapsed, {remaining} left{postfix}"
+    "{desc} | {n_fmt}/{total_fmt}{unit} {percentage:.0f}% | {rate_noinv_fmt} | "
+    "{elapsed} elapsed, {remaining} left{postfix}"
 )
 
 
-def progress(title: str, total: int, done: int = 0, *, show: bool | str = True, every: float = 10.0, unit="step"):
+def progress(
+    title: str, total: int, done: int = 0, *, show: bool | str = True, every: float = 10.0, unit: str = " steps"
+):
     """A tqdm progress of one stage with rate, time left and the last scalars (`set_postfix`); use as a context manager.
 
     Args:

@@ -18,7 +18,7 @@ from ispf_jax.errors import UserError, keyed
 from ispf_jax.evaluate import agreement
 from ispf_jax.evaluate.accuracy import accuracies, confusion
 from ispf_jax.evaluate.audit import audit
-from ispf_jax.forget import joined, named
+from ispf_jax.forget import ForgetSet, joined, named
 from ispf_jax.methods import METHODS
 from ispf_jax.models import build_classifier
 from ispf_jax.runtime import interruption
@@ -144,6 +144,8 @@ class Worker:
             seed=job.seed,
             directory=self.workdir / job.place,
             fit=self._shadow,
+            augmentation=self.e.train.augment,
+            batch_size=self.e.evaluate.batch_size,
         )
 
     def _students(self, job) -> dict[str, Unlearned]:

@@ -160,7 +160,10 @@ def one_class(root):
 
 
 BAD = {
-    "another size": (put("train/dog/z.png", encoded(pixels(1, 0, 9)[0])), "train/dog/z.png is 9x9 .*8x8 was expected; set resize"),
+    "another size": (
+        put("train/dog/z.png", encoded(pixels(1, 0, 9)[0])),
+        "train/dog/z.png is 9x9 .*8x8 was expected; set resize",
+    ),
     "oblong": (put("train/ant/-.png", encoded(pixels(1, 0, 9)[0][:5])), "train/ant/-.png is 9x5 pixels"),
     "cut image": (put("test/cat/1.png", encoded(pixels(1, 0, 8)[0])[:80]), "test/cat/1.png is damaged or cannot"),
     "no image": (put("test/cat/1.png", b"hello"), "test/cat/1.png is damaged or cannot"),
@@ -171,7 +174,10 @@ BAD = {
     "class missing": (lambda root: shutil.rmtree(root / "test/cat"), "test/cat holds no image"),
     "split missing": (lambda root: shutil.rmtree(root / "test"), r"no split test \(or val, valid\)"),
     "one class": (one_class, r"no split test \(or val, valid\) with 2 or more classes"),
-    "name in Latin-1": (lambda root: rename(root, b"\xe9l\xe9phant"), r"class folders of .*'\\udce9l\\udce9phant' must be text"),
+    "name in Latin-1": (
+        lambda root: rename(root, b"\xe9l\xe9phant"),
+        r"class folders of .*'\\udce9l\\udce9phant' must be text",
+    ),
     "name with a line break": (lambda root: rename(root, b"a\nnt"), r"'a\\nnt'"),
 }
 
