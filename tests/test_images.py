@@ -46,14 +46,10 @@ def test_errors_of_the_data_name_keys_and_files(tmp_path):
     check_refused(missing, tmp_path / "work", ["SVHN", "train_32x32.mat", "manual_dir", "download is off"])
 
 
-def test_what_the_forgotten_classes_are_called_is_told(tmp_path, capsys):
+def test_what_the_forgotten_classes_are_called_is_reported(tmp_path):
     config = folder_config(folder(tmp_path / "a", (8,) * 5))
     config.update(forget="dog;0", dry_run=True)
     assert pipeline.run(config, str(tmp_path / "work")).splitlines()[0] == "to forget: 1 (dog); 0 (cat)"
-    config.update(stages="original", dry_run=False)
-    config.train.update(batch_size=1)
-    pipeline.run(config, str(tmp_path / "work"))
-    assert "to forget: 1 (dog); 0 (cat)\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
@@ -69,17 +65,17 @@ def test_an_original_that_would_not_see_a_class_is_refused_before_training(tmp_p
     check_refused(
         config,
         tmp_path / "work",
-        [f"original seed {seed}: class 1 (dog)", "of its 1 training image(s)", "val_fraction"],
+        ["original", "class 1 (dog)", "of its 1 training image(s)", "val_fraction"],
     )
     assert not (tmp_path / "work" / "original").exists()
 
 
-def test_an_original_no_better_than_guessing_on_the_forgotten_class_is_told(tmp_path, capsys):
+def test_an_original_no_better_than_guessing_on_the_forgotten_class_is_reported(tmp_path, caplog):
     """A learning rate at which nothing moves leaves a network that takes all images for one class."""
     config = tiny(stages="original", forget="each", train__lr=1e-12)
     config.train.update(epochs=1, decay_epochs="")
     pipeline.run(config, str(tmp_path / "poor"))
-    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: original seed 0: ")]
+    told = [r.getMessage() for r in caplog.records if r.getMessage().startswith("original seed 0: ")]
     files = [tmp_path / "poor" / "original" / "seed0" / "rows" / str(c) / "result.json" for c in range(5)]
     measured = [
         row["acc_forget"] for file in files for row in json.loads(file.read_text()) if row["method"] == "original"

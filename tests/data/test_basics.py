@@ -1,22 +1,11 @@
 """Arrays, splits, subsets, the embedded and the synthetic data."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from ispf_jax import data
 from ispf_jax.data.splits import balanced_subset
 from ispf_jax.errors import ArgumentError, UserError
-
-
-def test_import_is_light():
-    """Neither tensorflow nor tensorflow_datasets nor a file reader comes with the import."""
-    heavy = "'tensorflow', 'tensorflow_datasets', 'array_record', 'sklearn', 'requests'"
-    code = f"import sys, ispf_jax.data; found = [m for m in ({heavy}) if m in sys.modules]; assert not found, found"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 
 IMAGES, NAMES = np.zeros((3, 4, 4, 1), np.uint8), ("a", "b", "c")
@@ -47,10 +36,7 @@ def test_labels_that_are_none(labels, make):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (
-            ((IMAGES.astype(float), [0, 1, 2]), (IMAGES, [0, 1, 2]), NAMES),
-            ": images are float64 .3, 4, 4, 1.*uint8",
-        ),
+        (((IMAGES.astype(float), [0, 1, 2]), (IMAGES, [0, 1, 2]), NAMES), ": images are float64 .3, 4, 4, 1.*uint8"),
         (((IMAGES[0, 0], [0]), (IMAGES, [0, 1, 2]), NAMES), ": images are uint8 .4, 1., but must be"),
         ((([[1], [1, 2]], [0]), (IMAGES, [0, 1, 2]), NAMES), ": images are no array"),
         (((IMAGES, [0, 1, 2]), (IMAGES, [0, 1]), NAMES), ": labels have the shape .2., but there are 3 images"),

@@ -218,16 +218,6 @@ def test_bad_options(tmp_path, options, words):
         data.load("image_folder", **({"path": make_folder(tmp_path / "pets")} | options))
 
 
-@pytest.mark.parametrize("name", ["p.tar", "p.tar.gz", "p.tar.xz", "p.tar.bz2"])
-@pytest.mark.parametrize("keep", [0.0, 0.3, 0.8])
-def test_truncated_archives(tmp_path, name, keep):
-    file = archive(make_folder(tmp_path / "pets", size=32), tmp_path / name)
-    content = file.read_bytes().rstrip(b"\0") if name == "p.tar" else file.read_bytes()
-    file.write_bytes(content[: int(len(content) * keep)])
-    with pytest.raises(UserError, match=f"{name} is damaged or cannot"):
-        load(file)
-
-
 @pytest.mark.parametrize("broken", ["cut", "bad header", "no header"])
 def test_an_archive_damaged_between_two_files(tmp_path, broken):
     """tarfile takes that for the end: the files behind it would be missing without a word."""
@@ -259,6 +249,10 @@ def test_no_flipped_byte_passes_for_other_images(tmp_path, name):
         else:
             assert same(found, genuine)
     assert refused >= len(positions) - 3
+    for keep in (0.0, 0.3, 0.9):
+        file.write_bytes(content[: int(len(content) * keep)])
+        with pytest.raises(UserError, match=f"{name} is damaged or cannot"):
+            load(file)
 
 
 @pytest.fixture
