@@ -63,9 +63,7 @@ def test_an_original_that_would_not_see_a_class_is_refused_before_training(tmp_p
     config = folder_config(root)
     config.update(seeds=str(seed), stages="original", dry_run=dry_run)
     check_refused(
-        config,
-        tmp_path / "work",
-        ["original", "class 1 (dog)", "of its 1 training image(s)", "val_fraction"],
+        config, tmp_path / "work", ["original", "class 1 (dog)", "of its 1 training image(s)", "val_fraction"]
     )
     assert not (tmp_path / "work" / "original").exists()
 

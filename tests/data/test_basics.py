@@ -7,7 +7,6 @@ from ispf_jax import data
 from ispf_jax.data.splits import balanced_subset
 from ispf_jax.errors import ArgumentError, UserError
 
-
 IMAGES, NAMES = np.zeros((3, 4, 4, 1), np.uint8), ("a", "b", "c")
 
 
@@ -81,7 +80,7 @@ def test_split_of_members_ignores_the_others():
 def test_split_bad_input():
     assert data.train_val_split(10, 0.0)[1].sum() == 0
     for n, fraction in [(10, 1.0), (10, -0.1), (1, 0.2), (0, 0.2)]:
-        with pytest.raises(UserError, match="^val_fraction="):
+        with pytest.raises(UserError, match=r"^val_fraction="):
             data.train_val_split(n, fraction)
 
 

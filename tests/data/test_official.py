@@ -249,8 +249,8 @@ def test_prepared_data_need_no_tensorflow(tmp_path):
     makers.prepared(tmp_path / "t", fileFormat=None)
     code = (
         "import sys; from ispf_jax import data; "
-        f"assert len(data.load('svhn', data_dir={str(tmp_path / 't')!r}, cache_dir='off', download=False).train) == 24; "
-        "assert 'tensorflow' not in sys.modules"
+        f"found = data.load('svhn', data_dir={str(tmp_path / 't')!r}, cache_dir='off', download=False); "
+        "assert len(found.train) == 24 and 'tensorflow' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 

@@ -55,7 +55,7 @@ def values(world):
     train, test = ArrayDataset(world.images, world.labels), ArrayDataset(world.test_images, world.test_labels)
     return {
         "models": {"new/dfq": Student(classifier(world.untrained)), "copy": classifier(world.original)},
-        "data": ImageData("patterns", train, test, ("cat", "dog", "owl", "fox")),
+        "data": ImageData(train, test, ("cat", "dog", "owl", "fox"), "patterns"),
         "forget": ["dog"],
         "original": classifier(world.original),
         "retrained": classifier(world.retrained),

@@ -33,7 +33,7 @@ def images(shape, train, test):
     def split(count):
         return ArrayDataset(np.broadcast_to(np.uint8(0), (count, *shape)), np.arange(count, dtype=np.int32) % 10)
 
-    return ImageData("synthetic", split(train), split(test), tuple("0123456789"))
+    return ImageData(split(train), split(test), tuple("0123456789"), "synthetic")
 
 
 def test_forward_flops_are_those_counted_by_hand():
