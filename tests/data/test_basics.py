@@ -8,10 +8,11 @@ from ispf_jax.data.splits import balanced_subset
 from ispf_jax.errors import ArgumentError, UserError
 
 IMAGES, NAMES = np.zeros((3, 4, 4, 1), np.uint8), ("a", "b", "c")
+GOOD = IMAGES, [0, 1, 2]
 
 
 def test_data_from_arrays():
-    split = data.ArrayDataset(IMAGES, [0, 1, 2])
+    split = data.ArrayDataset(*GOOD)
     assert len(split) == 3 and split.take([2, 0]).labels.tolist() == [2, 0] and split.labels.dtype == np.int32
     assert split.take(split.labels > 0).labels.tolist() == [1, 2]
     whole = data.ImageData((IMAGES[..., 0], np.array([0, 2, 2], np.uint64)), split, list(NAMES), "<letters>")
@@ -35,21 +36,18 @@ def test_labels_that_are_none(labels, make):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (((IMAGES.astype(float), [0, 1, 2]), (IMAGES, [0, 1, 2]), NAMES), ": images are float64 .3, 4, 4, 1.*uint8"),
-        (((IMAGES[0, 0], [0]), (IMAGES, [0, 1, 2]), NAMES), ": images are uint8 .4, 1., but must be"),
-        ((([[1], [1, 2]], [0]), (IMAGES, [0, 1, 2]), NAMES), ": images are no array"),
-        (((IMAGES, [0, 1, 2]), (IMAGES, [0, 1]), NAMES), ": labels have the shape .2., but there are 3 images"),
-        (((IMAGES, [0, 1, 2]), (IMAGES, [[0], [1], [2]]), NAMES), ": labels have the shape .3, 1."),
-        (((IMAGES, [0, 1, 3]), (IMAGES, [0, 1, 2]), NAMES), "^train has the label 3, but there are 3 class_names"),
-        (((IMAGES, [0, 1, 2]), (IMAGES[:, :3], [0, 1, 2]), NAMES), "^test has images .3, 4, 1., but those of train"),
-        ((IMAGES, (IMAGES, [0, 1, 2]), NAMES), "^train must be an ArrayDataset or a pair"),
-        (
-            ((IMAGES, [0, 1, 2]), (IMAGES, [0, 1, 2]), ("a", "b", "a")),
-            r"^class_names\[2\]='a' must be .* different from",
-        ),
-        (((IMAGES, [0, 1, 2]), (IMAGES, [0, 1, 2]), ("a", " ", "c")), r"^class_names\[1\]=' ' must be text"),
-        (((IMAGES, [0, 1, 2]), (IMAGES, [0, 1, 2]), (0, 1, 2)), r"^class_names\[0\]=0 must be text"),
-        (((IMAGES, [0, 1, 2]), (IMAGES, [0, 1, 2]), "abc"), "^class_names='abc' must be a sequence of names"),
+        (((IMAGES.astype(float), [0, 1, 2]), GOOD, NAMES), ": images are float64 .3, 4, 4, 1.*uint8"),
+        (((IMAGES[0, 0], [0]), GOOD, NAMES), ": images are uint8 .4, 1., but must be"),
+        ((([[1], [1, 2]], [0]), GOOD, NAMES), ": images are no array"),
+        ((GOOD, (IMAGES, [0, 1]), NAMES), ": labels have the shape .2., but there are 3 images"),
+        ((GOOD, (IMAGES, [[0], [1], [2]]), NAMES), ": labels have the shape .3, 1."),
+        (((IMAGES, [0, 1, 3]), GOOD, NAMES), "^train has the label 3, but there are 3 class_names"),
+        ((GOOD, (IMAGES[:, :3], [0, 1, 2]), NAMES), "^test has images .3, 4, 1., but those of train"),
+        ((IMAGES, GOOD, NAMES), "^train must be an ArrayDataset or a pair"),
+        ((GOOD, GOOD, ("a", "b", "a")), r"^class_names\[2\]='a' must be .* different from"),
+        ((GOOD, GOOD, ("a", " ", "c")), r"^class_names\[1\]=' ' must be text"),
+        ((GOOD, GOOD, (0, 1, 2)), r"^class_names\[0\]=0 must be text"),
+        ((GOOD, GOOD, "abc"), "^class_names='abc' must be a sequence of names"),
     ],
 )
 def test_arrays_that_do_not_fit(arguments, words):

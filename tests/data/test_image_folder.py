@@ -199,9 +199,7 @@ def test_files_that_are_none(tmp_path, target):
     with (tmp_path / "sparse").open("wb") as file:
         file.truncate(1 << 40)
     (root / "train" / "cat" / "z.png").symlink_to(tmp_path / target)
-    with pytest.raises(
-        UserError, match=r"z.png (is a pipe, socket or device|has 1,099,511,627,776 bytes)|No such file"
-    ):
+    with pytest.raises(UserError, match=r"z.png (is a pipe, socket or|has 1,099,511,627,776 bytes)|No such file"):
         load(root)
 
 
