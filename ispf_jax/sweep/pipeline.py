@@ -193,9 +193,9 @@ class Run:
         seconds = plan.expected_seconds(self.e, self.data, todo)
         if seconds > _LONG:
             log.info(
-                "On this CPU the whole configuration will take about %.1f hours. Small ones are digits_ispf.py (minutes) "
-                "and every configuration with :smoke (under a minute). It can be stopped at any time; the same command "
-                "continues.",
+                "On this CPU the whole configuration will take about %.1f hours. Small ones are digits_ispf.py "
+                "(minutes) and every configuration with :smoke (under a minute). It can be stopped at any time; the "
+                "same command continues.",
                 seconds / 3600,
             )
 
