@@ -174,8 +174,8 @@ class Run:
         labels = self.data.train.labels
         if not len(labels) and (trained or job.kind == "audit"):
             raise UserError(
-                f"config.data holds no training images, which the stage {job.kind} needs: leave it out (with a classifier "
-                "of your own: --config.model.checkpoint=<file> --config.stages=original,unlearn,report), or add the "
+                f"config.data holds no training images, which the stage {job.kind} needs: leave it out (for a given "
+                "classifier: --config.model.checkpoint=<file> --config.stages=original,unlearn,report), or add the "
                 "split train."
             )
         if trained:
@@ -193,9 +193,9 @@ class Run:
         seconds = plan.expected_seconds(self.e, self.data, todo)
         if seconds > _LONG:
             log.info(
-                "On this CPU the whole configuration will take about %.1f hours. Small ones are digits_ispf.py (minutes) "
-                "and every configuration with :smoke (under a minute), for example --config=svhn_ispf.py:smoke. It can be "
-                "stopped at any time; the same command continues.",
+                "On this CPU the whole configuration will take about %.1f hours. Small ones are digits_ispf.py "
+                "(minutes) and every configuration with :smoke (under a minute). It can be stopped at any time; the "
+                "same command continues.",
                 seconds / 3600,
             )
 

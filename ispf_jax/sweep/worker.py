@@ -200,9 +200,9 @@ class Worker:
                 checkpoints = self.workdir / Job("original", seed).place / "checkpoints"
                 result = f"result of {row['method']} (forget {row['forget']}, seed {seed})"
                 raise UserError(
-                    f"{self.workdir} has a {result} with the original {made_from}, but {checkpoints} now holds {weights}: "
-                    "put the old checkpoints back, remove the results that were made with the old one, or use another "
-                    "work directory."
+                    f"{self.workdir} has a {result} with the original {made_from}, but {checkpoints} now holds "
+                    f"{weights}: put the old checkpoints back, remove the results that were made with the old one, or "
+                    "use another --workdir."
                 )
 
     def _warn_of_chance(self, job, original):
@@ -217,8 +217,10 @@ class Worker:
             advice = (
                 "compare config.data.mean, config.data.std, the image size and the order of classes with its training"
             )
-        what = f"test images of the forgotten {named(weak, self.data.class_names)} are recognised no better than by guessing"
-        log.warning("%s: %s (%.3g %%); what was not learned cannot be unlearned: %s", job, what, chance, advice)
+        what = f"test images of the forgotten {named(weak, self.data.class_names)} are recognised no better than"
+        log.warning(
+            "%s: %s by chance (%.3g %%); what was not learned cannot be unlearned: %s", job, what, chance, advice
+        )
 
     def _observe(self, job, student, record):
         """The student's accuracies on test images, every so many epochs."""
