@@ -67,11 +67,11 @@ def load(
     fitting = found.width
     if fitting is None:
         raise ArgumentError("path", f"={str(path)!r} holds {found.network} with filters that no width makes.")
-    width = settings.pop("width", fitting)
+    wanted: float = settings.pop("width", fitting)
     flat = shapes(build_classifier(found.network, found.classes, fitting, dtype), shape)
-    module = build_classifier(found.network, found.classes, width, dtype)
-    if not 0 < width < 2 * fitting or shapes(module, shape) != flat:
-        raise ArgumentError("width", f"={width:g} does not make the filters of {path}; {fitting:g} does.")
+    module = build_classifier(found.network, found.classes, wanted, dtype)
+    if not 0 < wanted < 2 * fitting or shapes(module, shape) != flat:
+        raise ArgumentError("width", f"={wanted:g} does not make the filters of {path}; {fitting:g} does.")
     try:
         variables = unflatten_dict(to_flax(found.naming, weights.tensors, flat), sep="/")
     except Unlike as error:
