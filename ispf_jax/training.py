@@ -158,8 +158,7 @@ def fit(
             labels,
             member=split.validation,
             batch_size=options.evaluation_batch,
-            augmentation=config.augment if config.augment_validation else "none",
-            key=jax.random.fold_in(val_key, epoch),
+            augmented=(config.augment if config.augment_validation else "none", jax.random.fold_in(val_key, epoch)),
         )
         accuracy = accuracies(counts, ()).overall
         measured = {"validation/accuracy": accuracy, "score": accuracy}

@@ -92,12 +92,14 @@ def test_without_images_nothing_is_claimed(own_file, tmp_path):
     )
     table = pipeline.run(config, str(tmp_path / "run"))
     assert all(
-        row[f"acc_{part}"] is None for row in read_rows(tmp_path / "run") for part in ("forget", "retain", "overall")
+        getattr(row, f"acc_{part}") is None
+        for row in read_rows(tmp_path / "run")
+        for part in ("forget", "retain", "overall")
     )
     assert "nan" not in table.lower()
-    students = [row for row in read_rows(tmp_path / "run") if row["method"] in ("gkt", "ispf")]
+    students = [row for row in read_rows(tmp_path / "run") if row.method in ("gkt", "ispf")]
     assert len(students) == 2 and all(
-        0 <= row["called_forgotten"] <= 100 and 0 <= (row["agreement"] or 0) <= 100 for row in students
+        0 <= row.called_forgotten <= 100 and 0 <= (row.agreement or 0) <= 100 for row in students
     )
     assert "called forgotten" in table and not list((tmp_path / "run/figures").glob("accuracy*"))
     for name in ("tables.md", "report/index.html", "results.csv"):

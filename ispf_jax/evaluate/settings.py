@@ -2,35 +2,40 @@
 
 from dataclasses import dataclass
 
-from ispf_jax.settings import Settings, key
 from ispf_jax.errors import ArgumentError
+from ispf_jax.evaluate.metrics import FAMILIES
+from ispf_jax.settings import Settings, key
+
+MIA1_PROTOCOLS = ("salun", "unsc")
 
 
 @dataclass(frozen=True)
 class Audit(Settings):
-    """The audit of what is left of the forgotten classes, see docs/audit.md. Like the stages it may change between starts.
+    """The audit of what is left of the forgotten classes, see docs/audit.md. Like the stages it may change between
+    starts.
 
     Attributes:
       metrics: families of measurements.
       mia1_protocol: which images MIA-I uses: salun or unsc; the paper does not say.
       shadows: shadow models of MIA-II, each trained like the original on half of the data; 0: no MIA-II.
-      lira_shadows: shadow models of the per-example attack LiRA, an even number from 4, 16 or more to be useful; 0: none.
+      lira_shadows: shadow models of the per-example attack LiRA, an even number from 4, 16 or more to be useful; 0:
+        none.
       relearn_steps: steps of every relearning curve; 0: ten epochs of the training split.
       relearn_batch: images per step of relearning.
       relearn_alpha: relearned is (1 - alpha) times the original's accuracy (anamnesis index).
-      shots: images per class of the few-shot relearning curves.
+      shots: images per class of the few-shot measurements.
       layers: layers whose features are probed: the penultimate and earlier ones, evenly.
       train_images: training images, class-balanced, that probes and neighbours learn from.
       barrier_points: points between model and original on the line of linear interpolation; 0: no barrier.
       barrier_images: test images on which the loss along it is taken.
-      synthetic_images: synthetic images for the baseline that retrains the original's head, and among which duplicates are
-        counted.
-      embedding_images: images in the pictures of features, real and synthetic ones of every student, test images of every
-        model; 0: no pictures.
+      synthetic_images: synthetic images for the baseline that retrains the original's head, and among which duplicates
+        are counted.
+      embedding_images: images in the pictures of features, real and synthetic ones of every student, test images of
+        every model; 0: no pictures.
     """
 
-    metrics: tuple[str, ...] = key("accuracy,mia1,mia2,relearn,features,divergence,lira", among=("accuracy", "mia1", "mia2", "relearn", "features", "divergence", "lira"))
-    mia1_protocol: str = key("salun", among=("salun", "unsc"))
+    metrics: tuple[str, ...] = key(",".join(FAMILIES), among=FAMILIES)
+    mia1_protocol: str = key("salun", among=MIA1_PROTOCOLS)
     shadows: int = key(5, least=0)
     lira_shadows: int = key(0, least=0)
     relearn_steps: int = key(0, least=0)
@@ -46,4 +51,5 @@ class Audit(Settings):
 
     def check(self):
         if self.lira_shadows % 2 or self.lira_shadows == 2:
-            raise ArgumentError("lira_shadows", f"={self.lira_shadows} must be 0 (no LiRA) or an even number, 4 or more; 16 or more are useful.")
+            allowed = "must be 0 (no LiRA) or an even number, 4 or more; 16 or more are useful."
+            raise ArgumentError("lira_shadows", f"={self.lira_shadows} {allowed}")

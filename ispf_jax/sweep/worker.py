@@ -144,6 +144,8 @@ class Worker:
             seed=job.seed,
             directory=self.workdir / job.place,
             fit=self._shadow,
+            augmentation=self.e.train.augment,
+            batch_size=self.e.evaluate.batch_size,
         )
 
     def _students(self, job) -> dict[str, Unlearned]:
