@@ -158,7 +158,8 @@ def _table(block: Block, number: int, title: str, heads, sets: list[str], kind="
     heads = _present(block, heads)
     methods = [m for m in methods or block.methods if any(block.runs(m, head, sets) for head in heads)]
     lines = [_line(block, number, m, heads, sets, kind) for m in methods]
-    whole = all(_whole({*block.runs(m, "A_r", sets), *block.runs(m, "A_r*", sets)}) for m in methods)
+    runs = [{*block.runs(m, "A_r", sets), *block.runs(m, "A_r*", sets)} for m in methods]
+    whole = all(map(_whole, filter(None, runs)))
     notes = {2: [_TEXTS[kind]] if kind else []}.get(number, [] if whole else [_TEXTS["fewer"]])
     bounds = dict.fromkeys(text for forget in sets for text in block.bounds[forget])
     about = [_TEXTS["whole"], *([_TEXTS["bounds"].format("; ".join(bounds))] if bounds else [])] * (number == 1)
@@ -274,14 +275,14 @@ def _differences(dataset: str, arch: str, config: dict[str, Any]) -> list[str]:
         return []
     if not (configuration := _configuration(dataset)):
         return [_TEXTS["no_settings"]]
-    paper, found = configuration.get_config(arch), []
+    paper, found = configuration.get_config(arch), []  # where it has 0, a default, `same` has the value
     same = {"data.image_size": 32, "data.channels": 3, "distill.threshold": 0.1 / paper.data.classes}
     same["distill.warmup_epochs"] = 0  # the paper's text, unlike its program, has none
     same |= {"distill.cosine_epochs": 0} if paper.distill.cosine_epochs == paper.distill.epochs else {}
     for key in sorted(key for key in config if key.startswith(_COMPARED) and key not in _EITHER):
         theirs = reduce(lambda node, name: node.get(name), key.split("."), paper)
         if _plain(config[key]) not in (_plain(theirs), _plain(same.get(key, theirs))):
-            text = "all images" if key.startswith("data.max") else _text(theirs)
+            text = "all images" if key.startswith("data.max") else _text(theirs or same.get(key, theirs))
             found.append(f"{key}={_text(config[key])} (paper: {text})")
     return found
 

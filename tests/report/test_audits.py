@@ -85,7 +85,9 @@ def test_accuracy_class_by_class_frames_the_forgotten_ones(drawn):
     (axes,) = drawn("class_accuracy")
     values = axes.images[0].get_array()
     assert [label.get_text() for label in axes.get_yticklabels()][:3] == ["Original", "Retrained", "Masked head"]
-    np.testing.assert_allclose(values[:, 2:].filled(np.nan), [[99, 97.3], [98, 0], [99, 0], [99, 0], [81.5, 0], [96, 0]])
+    np.testing.assert_allclose(
+        values[:, 2:].filled(np.nan), [[99, 97.3], [98, 0], [99, 0], [99, 0], [81.5, 0], [96, 0]]
+    )
     assert np.isnan(values[:, :2].filled(np.nan)).all()  # classes without images or numbers
     (frame,) = axes.patches
     assert (frame.get_x(), frame.get_width(), frame.get_height()) == (2.5, 1, 6)

@@ -14,21 +14,18 @@ def console(rows):
 
 def lines_of(table):
     """Data lines of the console table as {method: cells}; cells are separated by at least two spaces."""
-    return {
-        cells[0]: cells[1:]
-        for cells in ([c.strip() for c in line.split("  ") if c.strip()] for line in table.splitlines())
-        if len(cells) > 3
-    }
+    lines = ([cell.strip() for cell in line.split("  ") if cell.strip()] for line in table.splitlines())
+    return {cells[0]: cells[1:] for cells in lines if len(cells) > 3}
 
 
 def test_mean_over_forget_sets_then_population_std_over_seeds(make_row):
-    values = {
-        ("1", 0): 90.0,
-        ("2", 0): 94.0,
-        ("1", 1): 96.0,
-        ("2", 1): 98.0,
-    }  # means 92 and 97 -> 94.5, population std 2.5
-    rows = [make_row("ispf", forget=f, seed=s, acc_retain=v) for (f, s), v in values.items()]
+    values = (
+        ("1", 0, 90.0),
+        ("2", 0, 94.0),
+        ("1", 1, 96.0),
+        ("2", 1, 98.0),
+    )  # means 92 and 97: 94.5, population std 2.5
+    rows = [make_row("ispf", forget=f, seed=s, acc_retain=v) for f, s, v in values]
     (summary,) = summarise(rows)
     average = summary.average("acc_retain")
     assert (average.mean, average.std) == pytest.approx((94.5, 2.5)) and count(summary.runs) == "2 x 2"
@@ -36,11 +33,8 @@ def test_mean_over_forget_sets_then_population_std_over_seeds(make_row):
 
 
 def test_seeds_weigh_the_same_when_runs_are_missing_and_the_table_says_so(make_row):
-    rows = [
-        make_row("ispf", forget="1", seed=0, acc_retain=90.0),
-        make_row("ispf", forget="2", seed=0, acc_retain=94.0),
-        make_row("ispf", forget="1", seed=1, acc_retain=96.0),
-    ]
+    values = (("1", 0, 90.0), ("2", 0, 94.0), ("1", 1, 96.0))
+    rows = [make_row("ispf", forget=f, seed=s, acc_retain=v) for f, s, v in values]
     (summary,) = summarise(rows)
     average = summary.average("acc_retain")
     assert (average.mean, average.std) == pytest.approx((94.0, 2.0)) and count(summary.runs) == "2 x 2 (3 runs)"
@@ -51,7 +45,7 @@ def test_one_seed_has_no_spread(make_row):
     assert shown[1:] == ["1 x 1", "0.00", "97.12", "81.00", "10", "1000"]
 
 
-def test_best_on_test_stands_beside_the_last_epoch_and_never_replaces_it(make_row):
+def test_best_on_test_is_shown_next_to_the_last_epoch_and_never_replaces_it(make_row):
     rows = [
         make_row("ispf", acc_forget=0.0, acc_retain=95.0),
         make_row("ispf", selection="best_test_retain", acc_forget=1.0, acc_retain=96.0),

@@ -1,4 +1,4 @@
-"""What the runs took, came from and made: times over starts, work counted once, hashes, health of generators, limits."""
+"""What the runs took, came from and made: times over starts, work counted once, hashes, generators, limits."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,14 @@ from ispf_jax.runtime.rows import RunLog
 
 
 def job(stage, seconds, cpu, finished=True):
-    return {"stage": stage, "job": "x", "seconds": seconds, "cpu_seconds": cpu, "finished": finished, "devices": ["cpu"]}
+    return {
+        "stage": stage,
+        "job": "x",
+        "seconds": seconds,
+        "cpu_seconds": cpu,
+        "finished": finished,
+        "devices": ["cpu"],
+    }
 
 
 def texts(table):
@@ -24,7 +31,7 @@ def named(table, row=0):
 
 
 def test_times_add_up_over_starts_and_work_is_counted_once(make_row):
-    """Two selections of one run are one run; the original of two forget sets is one; an interrupted job and its second start add."""
+    """Two selections of a run are one run, as is the original of two forget sets; an interrupted job and its second start add."""
     rows = [
         make_row("ispf", selection=s, student_steps=n, images_synthesised=100 * n)
         for s, n in (("last", 1000), ("best_test_retain", 700))
@@ -85,11 +92,16 @@ def test_entropy_per_image_is_of_the_images_that_were_kept(kept, said):
 
 def test_duplicates_stand_next_to_those_among_real_images(make_run, make_audit):
     """Of the right forget set, seed and method only; runs without an audit have none."""
-    runs = [make_run(method, base, seed=s) for method, base, s in (("gkt", "dfq", 1), ("ispf", "dfq", 1), ("ispf", "dfq", 0))]
+    runs = [
+        make_run(method, base, seed=s)
+        for method, base, s in (("gkt", "dfq", 1), ("ispf", "dfq", 1), ("ispf", "dfq", 0))
+    ]
     table = generator_table(Contents(runs=[*runs, make_run("ispf", "zskt", seed=1)], audits=[make_audit("3", seed=1)]))
     shown = [[named(table, row)[head] for head in ("equal images", "near in pixels")] for row in range(4)]
     assert shown == [["1.5 %", "12.5 %"], ["0.0 %", "3.1 %"], ["-"] * 2, ["-"] * 2]
-    assert "among 64 images" in table.notes[-1] and "near in pixels of 200 real training images: 2.0 %" in table.notes[-1]
+    assert (
+        "among 64 images" in table.notes[-1] and "near in pixels of 200 real training images: 2.0 %" in table.notes[-1]
+    )
 
 
 def test_a_log_without_counts_has_no_histogram():
