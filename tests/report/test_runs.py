@@ -31,7 +31,7 @@ def named(table, row=0):
 
 
 def test_times_add_up_over_starts_and_work_is_counted_once(make_row):
-    """Two selections of a run are one run, as is the original of two forget sets; an interrupted job and its second start add."""
+    """Two selections of a run are one run, as is the original of two forget sets; interrupted jobs count."""
     rows = [
         make_row("ispf", selection=s, student_steps=n, images_synthesised=100 * n)
         for s, n in (("last", 1000), ("best_test_retain", 700))
