@@ -12,14 +12,7 @@ from ispf_jax.runtime.rows import RunLog
 
 
 def job(stage, seconds, cpu, finished=True):
-    return {
-        "stage": stage,
-        "job": "x",
-        "seconds": seconds,
-        "cpu_seconds": cpu,
-        "finished": finished,
-        "devices": ["cpu"],
-    }
+    return {"stage": stage, "seconds": seconds, "cpu_seconds": cpu, "finished": finished, "devices": ["cpu"]}
 
 
 def texts(table):
