@@ -129,8 +129,7 @@ def generator_table(contents: Contents) -> Table | None:
 
 
 def _health(run: RunLog) -> list[str]:
-    """Images of all steps; shares of three kinds; entropy per kept image (it is a sum over them); classes; empty
-    steps."""
+    """Images of all steps, shares of three kinds, entropy per kept image, extreme classes, empty steps."""
     last = {name: run.series(name)[-1:].sum() for name in ("student_step", "generator_step", "entropy", "kept")}
     batch, classes, skipped = run.series("batch_size")[-1:].sum(), run.class_shares(), run.series("skipped_steps")
     kinds = [run.series(name) for name in ("kept", "filtered", "forget_samples")]
