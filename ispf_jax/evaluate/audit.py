@@ -71,29 +71,27 @@ def audit(
     _check(models, data, original, retrained)
     forget_mask = np.isin(np.arange(data.num_classes), forget_set(forget, data.class_names))
     config = parts.prepare(directory, config) if directory else config
+    if not fit and set(config.metrics) & set(metrics.NEED_SHADOWS):
+        raise ArgumentError("fit", "=None must be a function that trains shadow models: mia2 and lira need them.")
     references = {"original": original.variables} | ({"retrain": retrained.variables} if retrained else {})
     member, batch_size = _train_split(original, data), min(batch_size, max(1, len(data.test)))
     context = Context(original.network, data, member, forget_mask, references, config, seed, augmentation, batch_size)
     subjects, pictures = _subjects(context, models, retrained)
     attackers = shadow_models.train_attackers(context, fit)
-    content = _content(
-        context, [s.name for s in subjects], _measured(context, subjects, attackers, directory), pictures
-    )
+    found = _measured(context, subjects, attackers, directory)
+    content = _content(context, [s.name for s in subjects], found, pictures)
     if directory:
         atomic.atomic_write_json(directory / "audit.json", content)
     return AuditResult(content)
 
 
 def _config(settings, fit) -> Audit:
-    """The settings; without `fit` less the metrics that need shadow models."""
-    config = dataclasses.replace(
-        settings.get("config") or Audit(), **{k: v for k, v in settings.items() if k != "config"}
-    )
-    runnable = tuple(name for name in config.metrics if fit or name not in metrics.NEED_SHADOWS)
-    if "metrics" in settings and runnable != config.metrics:
-        text = f"={','.join(config.metrics)!r} needs `fit`, which trains shadow models, for mia2 and lira."
-        raise ArgumentError("metrics", text)
-    return dataclasses.replace(config, metrics=runnable)
+    """The settings; without `fit` less the metrics that need shadow models, unless these are asked for."""
+    asked = "metrics" in settings
+    config = dataclasses.replace(settings.pop("config", None) or Audit(), **settings)
+    if fit or asked:
+        return config
+    return dataclasses.replace(config, metrics=tuple(m for m in config.metrics if m not in metrics.NEED_SHADOWS))
 
 
 def _check(models, data, original, retrained):
@@ -102,10 +100,8 @@ def _check(models, data, original, retrained):
         raise ArgumentError("original", f" is a {original!r}; the data have {found}.")
     for name, model in {**models, "retrained": retrained or original}.items():
         if name in REFERENCES or getattr(model, "classifier", model).network != original.network:
-            rest = (
-                f" must have another name than {', '.join(REFERENCES)}, and the original's network and normalisation."
-            )
-            raise ArgumentError("models", f": {name!r}{rest}")
+            needs = f"the original's network and normalisation, and a name other than {', '.join(REFERENCES)}"
+            raise ArgumentError("models", f": {name!r} must have {needs}.")
 
 
 def _train_split(classifier, data) -> np.ndarray:
@@ -137,9 +133,9 @@ def _subjects(context, models, retrained) -> tuple[list[Subject], list[dict]]:
         if config.embedding_images:
             of_test = context.reference_features["original"].layers[PENULTIMATE]
             threshold = getattr(model, "threshold", 0.0) or 0.1 / mask.size
-            arguments = mask, threshold, config.embedding_images, context.seed
-            real = of_test, context.test.labels
-            pictures.append({"title": name, **embedding.picture(*real, logits, layers[PENULTIMATE], *arguments)})
+            images = of_test, context.test.labels, logits, layers[PENULTIMATE]
+            pictured = embedding.picture(*images, mask, threshold, config.embedding_images, context.seed)
+            pictures.append({"title": name, **pictured})
     if retrained:
         member = _train_split(retrained, context.data) & ~mask[context.train.labels]
         subjects.append(Subject("retrain", retrained.variables, member))

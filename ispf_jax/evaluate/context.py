@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -33,7 +34,7 @@ class Context:
     data: ImageData
     member: np.ndarray
     forget_mask: np.ndarray
-    references: dict[str, dict]
+    references: dict[str, Any]
     config: Audit
     seed: int = 0
     augmentation: str = "none"
@@ -123,7 +124,7 @@ class Subject:
     """
 
     name: str
-    variables: dict
+    variables: Any
     member: np.ndarray
     synthetic: np.ndarray | None = None
     synthetic_pass: Extracted | None = None
@@ -132,8 +133,8 @@ class Subject:
 
     def add(self, metric: str, value, n=None, interval=(None, None), note=""):
         """Record a value."""
-        known, value = METRICS[find(metric)[0]], None if value is None else float(value)
-        found = Measurement(self.name, metric, value, known.unit, *interval, n, known.tier, None, note)
+        known, value, (low, high) = METRICS[find(metric)[0]], None if value is None else float(value), interval
+        found = Measurement(self.name, metric, value, known.unit, low, high, n, known.tier, None, note)
         self.measurements.append(vars(found))
 
     def add_share(self, metric: str, hits, note=""):
