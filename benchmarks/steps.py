@@ -55,17 +55,16 @@ def parse():
 def contestant(a, step, name):
     """(run, peak): run() takes `a.steps` steps and returns when they are done, compiled and warmed up; peak() is the memory used, in bytes."""
     theirs = name not in (OURS, ALONE)
-    set_up(a, cpu=theirs)  # there JAX only makes the weights
-    ours = JaxSteps(a)
-    before = peak_resident_bytes()
+    with set_up(a, cpu=theirs):  # there JAX only makes the weights
+        ours = JaxSteps(a)
+        before = peak_resident_bytes()
+        looped, single, state, inputs = (None,) * 4 if theirs else ours.compiled(step)
     if name == OURS:
-        looped, _, state, inputs = ours.compiled(step)
 
         def run():
             jax.block_until_ready(looped(state, a.steps, *inputs))
 
     elif name == ALONE:
-        _, single, state, inputs = ours.compiled(step)
 
         def run(state=state):
             for _ in range(a.steps):
@@ -91,13 +90,13 @@ def contestant(a, step, name):
 
 
 def set_up(a, cpu):
-    """JAX's device, and float32 or tf32 on both sides; bfloat16 is the networks' own."""
+    """JAX's device, float32 or tf32 on both sides (bfloat16 is the networks' own), and the context of our convolutions."""
     if cpu or a.device == "cpu":
         jax.config.update("jax_platforms", "cpu")
-    ops.choose_convolutions(a.convolutions)
     jax.config.update("jax_default_matmul_precision", {"float32": "float32", "tf32": "tensorfloat32"}.get(a.precision))
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = a.precision == "tf32"
     torch.backends.cudnn.benchmark = True
+    return ops.convolutions(a.convolutions)
 
 
 def styles(a, step):
@@ -196,12 +195,12 @@ def time_table(a):
 def main():
     a = parse()
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # a GPU is shared by all contestants
-    set_up(a, cpu=False)
-    print(f"{machine()}, {ops.convolutions()}, torch {torch.__version__}")
-    print(
-        f"{a.model} width {a.width:g}, {a.method}, {a.size}x{a.size}x{a.channels}, {a.classes} classes, batch {a.batch}, {a.precision}, {a.rounds} rounds of {a.steps} step(s)"
-    )
-    return check(a, JaxSteps(a)) if a.check else time_table(a)
+    with set_up(a, cpu=False):
+        print(f"{machine()}, {ops.describe()}, torch {torch.__version__}")
+        print(
+            f"{a.model} width {a.width:g}, {a.method}, {a.size}x{a.size}x{a.channels}, {a.classes} classes, batch {a.batch}, {a.precision}, {a.rounds} rounds of {a.steps} step(s)"
+        )
+        return check(a, JaxSteps(a)) if a.check else time_table(a)
 
 
 if __name__ == "__main__":

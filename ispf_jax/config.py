@@ -2,7 +2,7 @@
 ml_collections.
 
 Every key is a field of a settings class, which holds its default, range and meaning: `Experiment` and the groups
-`data`, `model`, `distill`, `train`, `evaluate`, `audit`. Lists may be written as text ("gkt,ispf").
+`data`, `model`, `distill`, `train`, `evaluate`, `audit`, `ray`. Lists may be written as text ("gkt,ispf").
 """
 
 import dataclasses
@@ -67,6 +67,21 @@ class Evaluate(Settings):
 
 
 @dataclass(frozen=True)
+class Ray(Settings):
+    """Whole runs over a Ray cluster (spread=ray): this machine, or the cluster that RAY_ADDRESS names.
+
+    Attributes:
+      gpus: GPUs per job; -1: one if the cluster has any.
+      cpus: processor cores that a job counts for; 0: one next to a GPU, else two if a machine has them.
+      retries: how often a job is tried again after its process was lost or it failed for an unforeseen reason.
+    """
+
+    gpus: int = key(-1, least=-1)
+    cpus: int = key(0, least=0)
+    retries: int = key(2, least=0)
+
+
+@dataclass(frozen=True)
 class Experiment(Settings):
     """A checked configuration. `forget` is kept as written: classes are resolved once the data is known.
 
@@ -109,6 +124,7 @@ class Experiment(Settings):
     distill: Distill = Distill()
     evaluate: Evaluate = Evaluate()
     audit: Audit = Audit()
+    ray: Ray = Ray()
     export: tuple[str, ...] = key("auto", among=("auto", *files.FORMATS))
     checkpoint_seconds: float = key(60.0, least=0)
     progress_seconds: float = key(10.0, least=0)
@@ -187,7 +203,8 @@ def default_config(variant: str = "") -> ConfigDict:
         group, _, name = path.rpartition(".")
         if group and group not in c:
             c[group] = ConfigDict()
-        (c[group] if group else c)[name] = field.default
+        place: Any = c[group] if group else c
+        place[name] = field.default
     c.parts = ConfigDict()  # sub-experiments {name: {keys that differ}}, each in its own directory; see `sweep`
     return vary(c, variant)
 

@@ -40,7 +40,7 @@ class Program:
 
     def __init__(self, function, key, options: dict, arrange: Callable = lambda args: args):
         self._function, self._key, self._options, self._arrange = function, key, options, arrange
-        self._compiled = None
+        self._compiled: Any = None
 
     def prepare(self, *args) -> float:
         """Compile for arguments like these, if that has not been done; returns the seconds it took."""

@@ -6,14 +6,15 @@ docs/extending.md.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-KeepRule = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+KeepRule = Callable[[jax.Array, jax.Array, Any], jax.Array]
 """(teacher logits [N, C], forget mask [C], PreFilter's threshold) -> booleans [N]."""
 
-TargetRule = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+TargetRule = Callable[[jax.Array, jax.Array, Any], jax.Array]
 """(teacher logits [N, C], forget mask [C], PostFilter's threshold, -1 if it has none) -> logits [N, C]."""
 
 

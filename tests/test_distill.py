@@ -15,7 +15,7 @@ from ispf_jax.devices import Devices
 from ispf_jax.distill import distill_epoch, generator_step, student_learning_rate, student_step
 from ispf_jax.methods import METHODS, kept_samples, target_logits
 from ispf_jax.models import Generator, build_classifier, init_variables
-from ispf_jax.ops import only_xla
+from ispf_jax.ops import convolutions
 from ispf_jax.state import DistillState, new_net
 from tests import tiny
 from tests.tiny import BATCH, CLASSES, FORGET, WARMUP, networks, noise, request, run_epoch, view
@@ -117,7 +117,7 @@ def test_one_program_serves_all_methods_forget_sets_and_thresholds():
 def test_the_program_contains_only_convolutions_of_the_fast_layout():
     """XLA's own filter gradient, naive and 20 to 60 times slower in a loop, would read f01b; see tests/ops."""
     program = Devices(tuple(jax.devices()[:1])).compile(distill_epoch, tiny.make_setup("dfq"))
-    with only_xla():
+    with convolutions("xla"):
         program.prepare(networks()[1], networks()[0], request("ispf"))
     text = program._compiled.as_text()
     assert set(re.findall(r"dim_labels=(\S+?)[,\s]", text)) == {"b01f_01io->b01f"}
@@ -138,7 +138,7 @@ def test_so_do_the_steps_of_the_real_networks(name):
 
     net = jax.eval_shape(partial(init_variables, classifier, example_shape=(1, 8, 8, 3)), jax.random.key(0))
     noise_net = jax.eval_shape(partial(init_variables, generator, example_shape=(1, tiny.LATENT)), jax.random.key(0))
-    with only_xla():
+    with convolutions("xla"):
         program = jax.jit(steps).lower(net, net, noise_net, request("gkt"), noise(0)).as_text()
     assert set(re.findall(r"dim_numbers = (.+?), window", program)) == {"[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"}
 

@@ -21,7 +21,7 @@ from ispf_jax import losses as objectives
 from ispf_jax import methods, optim
 from ispf_jax.distill import DistillSetup, LossWeights, generator_step, student_step, unlearning
 from ispf_jax.models import Generator, build_classifier, init_variables
-from ispf_jax.ops import choose_convolutions, conv, conv_onednn, convolutions
+from ispf_jax.ops import convolutions, describe, onednn
 from ispf_jax.state import DistillState, new_net
 from tests.torch_names import from_torch, initial_tensors, to_torch
 
@@ -33,7 +33,7 @@ GRADIENTS_OFF, LOSSES_OFF = (
     ("gkt", "is"),
 )  # where float64 is not within the tolerance of the record
 BATCH = 16
-DIRECT = "xla" if conv_onednn.library() is None else "onednn"
+DIRECT = "xla" if onednn.problem() else "onednn"
 by_default_and_directly = pytest.mark.parametrize("implementation", ["auto", DIRECT], indirect=True)
 
 
@@ -41,9 +41,8 @@ by_default_and_directly = pytest.mark.parametrize("implementation", ["auto", DIR
 def implementation(request):
     """The convolutions: the package's default, or what the test asks for."""
     chosen = getattr(request, "param", "auto")
-    choose_convolutions(chosen)
-    yield chosen
-    choose_convolutions("auto")
+    with convolutions(chosen):
+        yield chosen
 
 
 @cache
@@ -129,7 +128,7 @@ def probe(setup, made_with, variables, images):
 
 def program(dtype):
     """What tells programs apart that are otherwise the same; float64 ones are, whatever was chosen."""
-    return convolutions() if dtype == "float32" else dtype
+    return describe() if dtype == "float32" else dtype
 
 
 def run(method, generator_lr, dtype="float32", noise_seed=1000):
@@ -184,7 +183,7 @@ def test_generator_step(method, implementation):
             generator_metrics[f"generator/{term}"], g[f"{prefix}/generator_loss/{term}"], rtol=1e-5, err_msg=term
         )
     np.testing.assert_allclose(
-        probe(setup, convolutions(), teacher, probe_images()), g[f"{prefix}/teacher_probe_logits"], atol=2e-5
+        probe(setup, describe(), teacher, probe_images()), g[f"{prefix}/teacher_probe_logits"], atol=2e-5
     )
     # The first moment after Adam's first step is (1 - b1) times the gradient.
     gradient = jax.tree.map(lambda m: 2 * m, state.generator.opt_state.mu)
@@ -208,7 +207,7 @@ def test_student_steps_with_the_generator_left_alone(method, implementation):
     )  # atol: two units in the last place of 0.16
     assert student_metrics["kept"] == len(g[f"{prefix}/last_target_logits"])
     np.testing.assert_allclose(
-        probe(setup, convolutions(), state.student.variables, probe_images()), g[f"{prefix}/probe_logits"], atol=1e-3
+        probe(setup, describe(), state.student.variables, probe_images()), g[f"{prefix}/probe_logits"], atol=1e-3
     )
     student = to_torch("student", state.student.variables)
     assert assert_summaries(student, f"{prefix}/student_after", 1e-4, 1e-3) >= 42
@@ -228,7 +227,7 @@ def test_student_steps_after_a_generator_step(method):
 def test_teacher_logits_are_close_to_float64(implementation, with_onednn, monkeypatch):
     """With images enough for Winograd's in all wide layers; beside XLA's direct ones 96 channels are wide."""
     if not with_onednn:
-        monkeypatch.setattr(conv, "_with_onednn", lambda: False)
+        monkeypatch.setattr(onednn, "available", lambda: False)
     images = jnp.concatenate([probe_images(), probe_images()[:, ::-1]])
 
     def logits(dtype):

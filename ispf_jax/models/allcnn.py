@@ -37,3 +37,16 @@ class AllCNN(nn.Module):
             x = nn.relu(MaskedBatchNorm(dtype=self.dtype, name=f"bn{i}")(x, train, mask, axis))
         features = jnp.mean(at_least_single(x), axis=(1, 2))
         return dense(features, self.num_classes, features.dtype, name="classifier"), features
+
+
+def _named(features):
+    """{PyTorch's module: ours} for names of the eight pairs of convolution and batch norm."""
+    pairs = {f"{name}.{i}": f"{kind}{n}" for n, name in enumerate(features, 1) for i, kind in enumerate(("conv", "bn"))}
+    return pairs | {"classifier.0": "classifier"}
+
+
+CONVENTIONS = (
+    _named([f"conv{n}" for n in range(1, 9)]),  # the authors' program
+    _named([f"features.{n}" for n in (0, 1, 2, 4, 5, 6, 8, 9)]),  # Golatkar 2020 and its heirs: dropout between
+)
+"""What files call the modules: {name in the file: path of the Flax module}; the first is for networks trained here."""

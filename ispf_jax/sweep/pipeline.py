@@ -1,7 +1,7 @@
 """The story: original -> retrain -> unlearn -> evaluate -> report. What is finished is never done again.
 
-A configuration becomes one experiment, or one per part; an experiment becomes jobs (`jobs.py`), which workers (`worker.py`)
-take from a board (`board.py`); the report reads what they left.
+A configuration becomes one experiment, or one per part; an experiment becomes jobs (`jobs.py`), which workers
+(`worker.py`) do one after another (`board.py`); the report reads what they left.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ import platform
 import sys
 import time
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -30,7 +31,7 @@ from ispf_jax.report import write_combined, write_report
 from ispf_jax.runtime.atomic import atomic_write_json, ensure_writable
 from ispf_jax.runtime.lock import locked
 from ispf_jax.runtime.telemetry import format_duration
-from ispf_jax.sweep import board, plan
+from ispf_jax.sweep import board, cluster, plan
 from ispf_jax.sweep.export import export, wanted
 from ispf_jax.sweep.given import check_classifier
 from ispf_jax.sweep.jobs import Job, finished, jobs
@@ -84,8 +85,8 @@ class Run:
     """One experiment on loaded data, in a work directory that fits it.
 
     Raises:
-      UserError: the work directory was started with another configuration or other data, or a job would train without one
-        of its classes.
+      UserError: the work directory was started with another configuration or other data, or a job would train without
+        one of its classes.
     """
 
     def __init__(self, experiment: Experiment, workdir: Path):
@@ -124,10 +125,16 @@ class Run:
         together, audits = todo, []
         if crew.crew:  # audits are many small pieces with files of their own: the first process does them alone
             together, audits = ([job for job in todo if (job.kind == "audit") == alone] for alone in (False, True))
-        failed = board.work(together, self.workers)
+        failed = self._over_ray(todo) if self.e.spread == "ray" else board.work(together, board.Local(self.workers))
         if audits and crew.leads:
-            failed |= board.work(audits, [self._worker(Devices(crew.local))])
+            failed |= board.work(audits, board.Local([self._worker(Devices(crew.local))]))
         return failed, len(todo)
+
+    def _over_ray(self, todo: list[Job]) -> dict[Job, str]:
+        workdir, wanted = self.workdir.resolve(), self.e.ray
+        with keyed("config."), cluster.connected():
+            executor = cluster.Cluster(partial(make_worker, self.e, workdir), workdir, wanted.gpus, wanted.cpus)
+            return board.work(todo, executor, wanted.retries)
 
     def export(self):
         """Write the finished networks for other programs, as `config.export` asks for."""
@@ -161,7 +168,8 @@ class Run:
         return job.kind == "original" and bool(self.e.model.checkpoint)
 
     def _check_training_images(self, job: Job):
-        """Refused before anything is trained: no images at all, or a class whose images are all held out for validation."""
+        """Refused before anything is trained: no images at all, or a class whose images are all held out for
+        validation."""
         trained = job.kind in ("original", "retrain") and not self._is_given(job)
         labels = self.data.train.labels
         if not len(labels) and (trained or job.kind == "audit"):
@@ -194,6 +202,13 @@ class Run:
     def _keep_config(self):
         content = {"config": flatten(self.e), "data_fingerprint": self._fingerprint}
         atomic_write_json(self.workdir / "config.json", content | {"class_names": list(self.data.class_names)})
+
+
+def make_worker(e: Experiment, workdir: Path) -> Worker:
+    """The worker of a process that does whole jobs on all devices it sees; its progress is left to the process
+    above."""
+    _prepare_jax(e)
+    return Run(dataclasses.replace(e, spread="batch", devices=0, progress_seconds=1e9), workdir).workers[0]
 
 
 def _devices(e: Experiment) -> tuple[Devices, ...]:

@@ -5,12 +5,12 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-
-from ispf_jax.report import workdir, write_report
 from ispf_jax.report.cells import Place
 from ispf_jax.report.gallery import gallery
-from ispf_jax.report.page import render
 from ispf_jax.report.svg import place_bar
+
+from ispf_jax.report import workdir, write_report
+from ispf_jax.report.page import render
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 CONFIG = {

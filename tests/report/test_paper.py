@@ -3,10 +3,10 @@
 import importlib
 
 import pytest
+from ispf_jax.report.paper_tables import paper_tables
 
 from ispf_jax.config import flatten, make_experiment
 from ispf_jax.report.paper import DISTRIBUTED, SHARED, Printed, counterpart, printed, printed_class
-from ispf_jax.report.paper_tables import paper_tables
 from ispf_jax.report.workdir import Contents
 
 

@@ -1,6 +1,5 @@
-"""Jobs and the board they are taken from: order, failures, several workers, several processes; and whole sweeps on tiny images."""
+"""Jobs and how they are done: order, failures, several workers, a stop; and whole sweeps on tiny images."""
 
-import os
 import threading
 import time
 
@@ -11,6 +10,7 @@ import pytest
 from ispf_jax.config import make_experiment
 from ispf_jax.errors import StorageError, UserError
 from ispf_jax.runtime import interruption
+from ispf_jax.runtime.provenance import weights_digest
 from ispf_jax.sweep import board as sweep
 from ispf_jax.sweep import pipeline
 from ispf_jax.sweep.jobs import Job, jobs
@@ -67,10 +67,10 @@ def test_the_jobs_of_an_experiment_in_order():
     )
 
 
-def test_a_failure_costs_its_own_job_and_those_that_need_it(tmp_path, capsys):
+def test_a_failure_costs_its_own_job_and_those_that_need_it(tmp_path, caplog):
     worker = Recorder(tmp_path, {A: UserError("the original is unwell"), OTHER: ZeroDivisionError("by zero")})
     order = [A, B, RETRAIN, ISPF, GKT, OTHER, AUDIT]
-    failed = sweep.work(sweep.Board(order), [worker])
+    failed = sweep.work(order, sweep.Local([worker]))
     assert worker.did == [A, B, RETRAIN, OTHER, AUDIT]  # an audit measures what there is
     assert (
         failed[A] == "the original is unwell"
@@ -83,7 +83,7 @@ def test_a_failure_costs_its_own_job_and_those_that_need_it(tmp_path, capsys):
         OTHER,
     }
     assert "ZeroDivisionError: by zero" in (tmp_path / OTHER.place / "error.txt").read_text()
-    assert "failed: original seed 0: the original is unwell" in capsys.readouterr().err
+    assert "failed: original seed 0: the original is unwell" in caplog.messages
     text = sweep.failure_text(failed, len(order))
     assert text.startswith("4 of 7 jobs failed; the others are done.") and f"\n{OTHER}: ZeroDivisionError" in text
     assert sweep.failure_text({A: "alone"}, 1) == "alone"
@@ -91,16 +91,14 @@ def test_a_failure_costs_its_own_job_and_those_that_need_it(tmp_path, capsys):
 
 def test_out_of_memory_names_the_batch_size(tmp_path):
     error = RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 12884901888 bytes.")
-    (text,) = sweep.work(sweep.Board([A]), [Recorder(tmp_path, {A: error})]).values()
-    assert (
-        text == "out of memory with config.distill.batch_size=256; set it to half, or use a smaller config.model.width."
-    )
+    (text,) = sweep.work([A], sweep.Local([Recorder(tmp_path, {A: error})])).values()
+    assert text == "out of memory with config.distill.batch_size=256; set it to half, or use a smaller network."
 
 
 def test_what_cannot_be_written_stops_everything(tmp_path):
     worker = Recorder(tmp_path, {A: StorageError("no space")})
     with pytest.raises(StorageError, match="no space"):
-        sweep.work(sweep.Board([A, B]), [worker])
+        sweep.work([A, B], sweep.Local([worker]))
     assert worker.did == [A]
 
 
@@ -117,7 +115,7 @@ def test_what_cannot_be_written_stops_all_workers_and_is_what_is_told(tmp_path, 
             raise interruption.Interrupted("saved")
 
     with pytest.raises(StorageError, match="no space"):
-        sweep.work(sweep.Board([A, B, ISPF]), [Worker(tmp_path), Worker(tmp_path)])
+        sweep.work([A, B, ISPF], sweep.Local([Worker(tmp_path), Worker(tmp_path)]))
 
 
 def test_several_workers_share_the_jobs_and_wait_for_what_they_need(tmp_path):
@@ -130,38 +128,9 @@ def test_several_workers_share_the_jobs_and_wait_for_what_they_need(tmp_path):
             seen.append(job)
 
     order = [A, B, ISPF, GKT, OTHER]
-    assert sweep.work(sweep.Board(order), [Worker(tmp_path), Worker(tmp_path)]) == {}
+    assert sweep.work(order, sweep.Local([Worker(tmp_path), Worker(tmp_path)])) == {}
     assert sorted(map(str, seen)) == sorted(map(str, order))
     assert all(seen.index(needed) < seen.index(job) for job in order for needed in order if job.needs(needed))
-
-
-def test_two_processes_share_the_jobs_through_files(tmp_path):
-    """Two boards with one directory, as two processes have them; that RETRAIN is done already, only the disk knows."""
-    order = [A, B, RETRAIN, ISPF, GKT, OTHER]
-    workers = [Recorder(tmp_path, {B: UserError("b")}), Recorder(tmp_path, {B: UserError("b")})]
-    (tmp_path / "unlearn_dfq_gkt_1_seed0.settled").write_text("a failure of last week")
-    os.utime(tmp_path / "unlearn_dfq_gkt_1_seed0.settled", (0, 0))
-    boards = [sweep.Board(order, tmp_path, lambda job: job == RETRAIN) for _ in workers]
-    outcomes = [None, None]
-
-    def process(i):
-        outcomes[i] = sweep.work(boards[i], [workers[i]])
-
-    threads = [threading.Thread(target=process, args=(i,)) for i in (0, 1)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    did = workers[0].did + workers[1].did
-    assert sorted(map(str, did)) == sorted(map(str, set(order) - {OTHER, RETRAIN}))
-    assert outcomes[0] == outcomes[1] == {B: "b", OTHER: "not run, because original seed 1 failed"}
-
-
-def test_a_job_of_a_process_that_died_is_taken_by_another(tmp_path):
-    mine, other = sweep.Board([A], tmp_path), sweep.Board([A], tmp_path)
-    assert mine.take() == A and not other._claim(A)
-    os.close(mine._held[A])  # as the system does at the end of a process
-    assert other.take() == A
 
 
 def test_a_stop_is_honoured_between_jobs(tmp_path, monkeypatch):
@@ -174,7 +143,7 @@ def test_a_stop_is_honoured_between_jobs(tmp_path, monkeypatch):
 
     worker = Stopping(tmp_path)
     with pytest.raises(interruption.Interrupted):
-        sweep.work(sweep.Board([A, B]), [worker])
+        sweep.work([A, B], sweep.Local([worker]))
     assert worker.did == [A]
 
 
@@ -257,7 +226,7 @@ def test_parts_have_directories_of_their_own_and_one_table(tmp_path):
 
 def test_jobs_spread_over_eight_devices_give_the_bits_of_one(tmp_path):
     """Two originals and two students at a time, and one after the other."""
-    common = dict(seeds="0,1", stages="original,unlearn,report")
+    common = {"seeds": "0,1", "stages": "original,unlearn,report"}
     pipeline.run(tiny(**common), str(tmp_path / "one"))
     pipeline.run(tiny(**common, spread="jobs", devices=8), str(tmp_path / "eight"))
     one, eight = ({key(r): value(r) for r in results(tmp_path / name)} for name in ("one", "eight"))
@@ -274,11 +243,10 @@ def value(row):
     return {name: v for name, v in row.items() if name != "train_seconds"}
 
 
-def weights(workdir, place):
+def weights(workdir, place, config=None):
     """Digest of the last variables of a job."""
-    from ispf_jax.runtime.provenance import weights_digest
-
-    return weights_digest(lone_worker(make_experiment(tiny()), workdir).load(workdir / place, "last")[0])
+    worker = lone_worker(make_experiment(config or tiny()), workdir)
+    return weights_digest(worker.load(workdir / place, "last")[0])
 
 
 def test_the_same_configuration_gives_the_same_bits(tmp_path):

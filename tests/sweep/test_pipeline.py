@@ -212,7 +212,7 @@ def test_an_extended_start_runs_only_what_is_new(started, monkeypatch):
 
 def test_results_of_two_originals_are_not_mixed(tmp_path):
     pipeline.run(tiny(stages="original,unlearn", methods="gkt"), str(tmp_path / "a"))
-    old = next(r["weights"] for r in read_rows(tmp_path / "a") if r["method"] == "original")
+    old = next(r.weights for r in read_rows(tmp_path / "a") if r.method == "original")
     elsewhere = make_experiment(tiny(stages="original"))
     pipeline.run(
         tiny(stages="original", seeds="1"), str(tmp_path / "b")
