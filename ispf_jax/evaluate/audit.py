@@ -13,18 +13,19 @@ import numpy as np
 from ispf_jax.classifier import Classifier
 from ispf_jax.data.dataset import ImageData
 from ispf_jax.errors import ArgumentError
-from ispf_jax.evaluate import baseline, embedding, measure, metrics, parts, shadow_models
+from ispf_jax.evaluate import baseline, embedding, measure, parts, shadow_models
 from ispf_jax.evaluate.context import Context, Subject
 from ispf_jax.evaluate.features import PENULTIMATE
+from ispf_jax.evaluate.placement import place
 from ispf_jax.evaluate.result import AuditResult
-from ispf_jax.evaluate.settings import Audit
+from ispf_jax.evaluate.settings import FAMILIES, NEED_SHADOWS, Audit
 from ispf_jax.filters import post_filter
 from ispf_jax.forget import forget_set, joined
 from ispf_jax.models import CLASSIFIERS
 from ispf_jax.runtime import atomic, interruption
+from ispf_jax.runtime.measurements import FORMAT
 from ispf_jax.runtime.provenance import weights_digest
 
-FORMAT = 1
 REFERENCES = ("original", "masked_head", "retrained_head", "retrain")
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ def audit(
     _check(models, data, original, retrained)
     forget_mask = np.isin(np.arange(data.num_classes), forget_set(forget, data.class_names))
     config = parts.prepare(directory, config) if directory else config
-    if not fit and set(config.metrics) & set(metrics.NEED_SHADOWS):
+    if not fit and set(config.metrics) & set(NEED_SHADOWS):
         raise ArgumentError("fit", "=None must be a function that trains shadow models: mia2 and lira need them.")
     references = {"original": original.variables} | ({"retrain": retrained.variables} if retrained else {})
     member, batch_size = _train_split(original, data), min(batch_size, max(1, len(data.test)))
@@ -91,7 +92,7 @@ def _config(settings, fit) -> Audit:
     config = dataclasses.replace(settings.pop("config", None) or Audit(), **settings)
     if fit or asked:
         return config
-    return dataclasses.replace(config, metrics=tuple(m for m in config.metrics if m not in metrics.NEED_SHADOWS))
+    return dataclasses.replace(config, metrics=tuple(m for m in config.metrics if m not in NEED_SHADOWS))
 
 
 def _check(models, data, original, retrained):
@@ -166,7 +167,7 @@ def _content(context, names, found, pictures) -> dict:
     values = {(m["model"], m["metric"]): m["value"] for m in measurements}
     for m in measurements:
         ends = (values.get((model, m["metric"])) for model in ("original", "retrain"))
-        m["place"] = metrics.place(m["metric"], m["value"], *ends)
+        m["place"] = place(m["metric"], m["value"], *ends)
     return {
         "format": FORMAT,
         "forget": joined(context.forget, ","),
@@ -187,7 +188,7 @@ def _content(context, names, found, pictures) -> dict:
 
 
 def _not_run(config, names) -> dict[str, str]:
-    missing = {family: "not among the metrics asked for" for family in metrics.FAMILIES if family not in config.metrics}
+    missing = {family: "not among the metrics asked for" for family in FAMILIES if family not in config.metrics}
     if "masked_head" not in names:
         missing["masked_head"] = "with a single retained class the mean of the retained logits is that class's logit"
     if "retrain" not in names:
