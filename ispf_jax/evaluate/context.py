@@ -133,7 +133,8 @@ class Subject:
 
     def add(self, name: str, value, n=None, interval=(None, None), note=""):
         """Record a value."""
-        known, value, (low, high) = metric(name), None if value is None else float(value), interval
+        known, (low, high) = metric(name), interval
+        value, n = (None if x is None else kind(x) for x, kind in ((value, float), (n, int)))
         found = {"model": self.name, "metric": name, "value": value, "unit": known.measured_in}
         self.measurements.append(found | {"low": low, "high": high, "n": n, "tier": known.tier, "note": note})
 

@@ -33,7 +33,7 @@ NO_ATTACKERS = Attackers()
 def context():
     rng = np.random.default_rng(0)
     train, test = (ArrayDataset(*make_images(rng, n)) for n in (64, 40))
-    data = ImageData("patterns", train, test, tuple("0123"))
+    data = ImageData(train, test, tuple("0123"), "patterns")
     return Context(TINY, data, SEEN, np.arange(4) == 1, {"original": fresh(TINY, 1)}, CONFIG, batch_size=20)
 
 
