@@ -1,5 +1,6 @@
 """Does the jobs of one experiment on its devices, through the same functions that the library offers."""
 
+import dataclasses
 import logging
 from contextlib import nullcontext
 from functools import partial
@@ -136,7 +137,7 @@ class Worker:
         retrain = self.workdir / Job("retrain", job.seed, job.forget).place
         audit(
             self._students(job),
-            self.data,
+            dataclasses.replace(self.data, name=self.e.data.name),  # as in the rows
             job.forget,
             original=self.teacher(job.seed),
             retrained=self.read(retrain, "best") if (retrain / "result.json").exists() else None,
