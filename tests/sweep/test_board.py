@@ -4,7 +4,6 @@ import threading
 import time
 
 import jax
-import numpy as np
 import pytest
 
 from ispf_jax.config import make_experiment
@@ -191,7 +190,7 @@ def compilations():
 
 
 def test_compilations_do_not_grow_with_classes_seeds_methods_or_thresholds(tmp_path, compilations):
-    """A sweep six times as large compiles nothing that the small one has not; thresholds are parts with programs in common."""
+    """A sweep six times as large compiles nothing that the small one has not; parts have programs in common."""
     small = tiny(stages="original,retrain,unlearn", compilation_cache="off")
     pipeline.run(small, str(tmp_path / "warm"))
     compilations.clear()

@@ -19,7 +19,7 @@ from ispf_jax.sweep import pipeline
 from ispf_jax.sweep.board import work
 from ispf_jax.sweep.cluster import Cluster, connected
 from tests.sweep.test_board import AUDIT, GKT, ISPF, OTHER, RETRAIN, A, B, Recorder, weights
-from tests.sweep.test_pipeline import lone_worker, tiny
+from tests.sweep.test_pipeline import tiny
 
 ray = pytest.importorskip("ray", reason="needs the extra ray")
 pytestmark = pytest.mark.slow
@@ -87,13 +87,6 @@ def alone(tmp_path_factory):
     return workdir
 
 
-def over_ray(c, workdir):
-    """Do what is not finished over Ray."""
-    more = [A, ISPF, B, RETRAIN]  # the last two for the other node
-    with connected():
-        return work(more, Cluster(partial(make_worker, c, workdir), workdir), retries=1)
-
-
 def same_as(alone, workdir):
     for job in (A, ISPF):
         digests = [weights(d, job.place, config(d.parent)) for d in (workdir, alone)]
@@ -108,7 +101,9 @@ def test_a_job_whose_process_is_killed_is_tried_again_and_all_have_the_bits_of_a
     nodes, alone, tmp_path, caplog
 ):
     caplog.set_level(logging.INFO, "ispf_jax")
-    assert over_ray(config(tmp_path.parent), tmp_path) == {}
+    make = partial(make_worker, config(tmp_path.parent), tmp_path)
+    with connected():
+        assert work([A, ISPF, B, RETRAIN], Cluster(make, tmp_path), retries=1) == {}
     same_as(alone, tmp_path)
     started = [line.split("|") for line in (tmp_path / "started").read_text().splitlines()]
     jobs = [job for job, _, _ in started]
@@ -124,12 +119,11 @@ def test_a_job_whose_process_is_killed_is_tried_again_and_all_have_the_bits_of_a
     assert any(": 2 of 4 jobs done, " in line and line.endswith(" left") for line in told)
 
 
-def test_a_stop_saves_the_running_jobs_and_the_next_start_goes_on(nodes, alone, tmp_path, monkeypatch):
+def test_a_signal_to_the_program_saves_the_running_jobs_and_the_next_start_goes_on(nodes, alone, tmp_path, monkeypatch):
     monkeypatch.setattr(interruption, "_requested", [])
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     c = config(tmp_path.parent)
-    (tmp_path / KILLED.place).mkdir(parents=True)
-    (tmp_path / KILLED.place / "killed").write_text("not this time")
+    c.spread = "ray"
 
     def stop():
         while not saved(tmp_path / A.place):
@@ -139,8 +133,8 @@ def test_a_stop_saves_the_running_jobs_and_the_next_start_goes_on(nodes, alone, 
     try:
         interruption.listen()
         threading.Thread(target=stop, daemon=True).start()
-        with pytest.raises(interruption.Interrupted):
-            over_ray(c, tmp_path)
+        with pytest.raises(interruption.Interrupted, match="original seed 0: saved after epoch "):
+            pipeline.run(c, str(tmp_path))
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -148,7 +142,7 @@ def test_a_stop_saves_the_running_jobs_and_the_next_start_goes_on(nodes, alone, 
     assert 0 < len(epochs) < c.train.epochs and saved(tmp_path / A.place) == epochs[-1]
     assert not (tmp_path / ISPF.place / "metrics.jsonl").exists()
     monkeypatch.setattr(interruption, "_requested", [])
-    assert over_ray(c, tmp_path) == {}
+    pipeline.run(c, str(tmp_path))
     same_as(alone, tmp_path)
 
 

@@ -17,7 +17,7 @@ from tests.sweep.test_pipeline import tiny
 ORIGINAL, RETRAIN, SHADOW = Job("original", 0), Job("retrain", 0, (1,)), Job("shadow", 0, method="mia2")
 UNLEARN, AUDIT = Job("unlearn", 0, (1,), "dfq", "gkt"), Job("audit", 0, (1,))
 
-# Multiply-adds of AllCNN at width 1 on 32x32 colour images: positions * kernel^2 * filters in * filters out, layer by layer.
+# Multiply-adds of AllCNN at width 1 on 32x32 colour images: positions * kernel^2 * filters in * filters out.
 ALLCNN_MACS = (
     32 * 32 * 9 * (3 * 96 + 96 * 96)  # conv1, conv2
     + 16 * 16 * 9 * (96 * 192 + 2 * 192 * 192)  # conv3 with stride 2, conv4, conv5
