@@ -1,9 +1,10 @@
-"""Rates of single convolutions and times of batch norm on a CPU: ours (Winograd's where "auto" takes them), oneDNN's, XLA's, and PyTorch's.
+"""Rates of single convolutions and times of batch norm on a CPU: ours (Winograd's where "auto" takes them), oneDNN's,
+XLA's, and PyTorch's.
 
     JAX_PLATFORMS=cpu python -m benchmarks.layers --batch=64
 
-Needs the extras `bench` and `onednn`. Contestants take turns; each entry is the median with its range. Ours run in a loop of one program;
-PyTorch is eager and channels_last.
+Needs the extras `bench` and `onednn`. Contestants take turns; each entry is the median with its range. Ours run in a
+loop of one program; PyTorch is eager and channels_last.
 """
 
 import argparse
@@ -18,7 +19,6 @@ from jax import lax
 from benchmarks.measure import machine, paired, spread
 from ispf_jax import ops
 from ispf_jax.models.layers import batch_normalised, masked_moments
-from ispf_jax.ops import conv
 
 # Image size, channels in and out, kernel, stride: of AllCNN and of ResNet18 at full width.
 LAYERS = (
@@ -70,24 +70,26 @@ def image_tensor(array):
 
 def convolutions(batch, size, inputs, outputs, kernel, stride):
     """{direction: {contestant: run}} of one layer, and the operations of each direction."""
-    strides, padding = (stride, stride), ((kernel // 2, kernel // 2),) * 2
+    strides, padding, layout = (stride, stride), ((kernel // 2, kernel // 2),) * 2, ("NHWC", "HWIO", "NHWC")
     x, w, g = (
         normal(batch, size, size, inputs),
         normal(kernel, kernel, inputs, outputs),
         normal(batch, size // stride, size // stride, outputs),
     )
-    ours = {
-        "forward": (lambda x, w, g: conv.forward(x, w, strides, padding, None)),
-        "input gradient": (lambda x, w, g: conv.input_gradient(g, w, x.shape, strides, padding, None)),
-        "filter gradient": (lambda x, w, g: conv.filter_gradient(x, g, w.shape, strides, padding, None)),
+
+    def ours_conv(x, w):
+        return ops.conv_general_dilated(x, w, strides, padding, dimension_numbers=layout)
+
+    ours = {  # XLA leaves out the outputs that a gradient does not need
+        "forward": (lambda x, w, g: ours_conv(x, w)),
+        "input gradient": (lambda x, w, g: jax.vjp(ours_conv, x, w)[1](g)[0]),
+        "filter gradient": (lambda x, w, g: jax.vjp(ours_conv, x, w)[1](g)[1]),
     }
     runs = {direction: {} for direction in ours}
     for implementation in ops.IMPLEMENTATIONS:
-        ops.choose_convolutions(implementation)
-        for direction, function in ours.items():
-            # A new function each time: jax.jit would return the program it has traced for the other implementation.
-            runs[direction][implementation] = looped(partial(function), *map(jnp.asarray, (x, w, g)))
-    ops.choose_convolutions("auto")
+        with ops.convolutions(implementation):
+            for direction, function in ours.items():
+                runs[direction][implementation] = looped(function, *map(jnp.asarray, (x, w, g)))
     tx, tg, tw = (
         image_tensor(x),
         image_tensor(g),
@@ -130,7 +132,7 @@ def main():
     p.add_argument("--batch", type=int, default=64)
     p.add_argument("--rounds", type=int, default=7)
     a = p.parse_args()
-    print(f"{machine()}, {ops.convolutions()}, torch {torch.__version__}, batch {a.batch}, float32")
+    print(f"{machine()}, {ops.describe()}, torch {torch.__version__}, batch {a.batch}, float32")
     print(f"\nGFLOP/s{'':37}" + "".join(f"{name:>26}" for name in (*ops.IMPLEMENTATIONS, "PyTorch")))
     for layer in LAYERS:
         runs, operations = convolutions(a.batch, *layer)

@@ -5,12 +5,13 @@ The paper does not name its single classes; ours are 0, 33 and 66. For the ten s
 
 from ml_collections import ConfigDict
 
-from configs import cifar100_ispf, cifar100_multi_ispf, default
+from ispf_jax import config
 
 SINGLE = "0;33;66"
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    c = cifar100_ispf.get_config()
-    c.update(methods="dfkd,gkt,is,pf,ispf", forget=f"{SINGLE};{cifar100_multi_ispf.SETS['distributed']}", seeds="0,1,2")
-    return default.vary(c, variant)
+    c = config.preset("cifar100_ispf")
+    distributed = config.preset("cifar100_multi_ispf", "distributed").forget
+    c.update(methods="dfkd,gkt,is,pf,ispf", forget=f"{SINGLE};{distributed}", seeds="0,1,2")
+    return config.vary(c, variant)

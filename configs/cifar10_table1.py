@@ -4,11 +4,11 @@ The paper says three trials; its standard deviations fit two."""
 
 from ml_collections import ConfigDict
 
-from configs import cifar10_ispf, default
+from ispf_jax import config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    parts = {arch: cifar10_ispf.get_config(f"{arch},{variant}") for arch in ("allcnn", "resnet18")}
-    return default.sweep(
-        parts, variant, methods="dfkd,blockf,gkt,is,pf,ispf", forget="each", seeds="0,1,2", stages=default.WITH_AUDIT
+    parts = {arch: config.preset("cifar10_ispf", f"{arch},{variant}") for arch in ("allcnn", "resnet18")}
+    return config.sweep(
+        parts, variant, methods="dfkd,blockf,gkt,is,pf,ispf", forget="each", seeds="0,1,2", stages=config.WITH_AUDIT
     )

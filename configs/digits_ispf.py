@@ -1,12 +1,13 @@
-"""Handwritten digits of scikit-learn (real, embedded, no download): the whole job in two to four minutes on two cores."""
+"""Handwritten digits of scikit-learn (real, embedded, no download): the whole job in two to four minutes on two
+cores."""
 
 from ml_collections import ConfigDict
 
-from configs import default
+from ispf_jax import config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    c = default.get_config()
+    c = config.default_config()
     c.data.update(name="digits", image_size=16, channels=1)  # scaled up from 8x8
     c.model.width = 0.25
     c.generator.width = 0.25
@@ -14,4 +15,4 @@ def get_config(variant: str = "") -> ConfigDict:
     c.distill.update(epochs=100, loops=1, batch_size=128, lr=0.1)
     c.evaluate.every = 5
     c.audit.relearn_batch = 64
-    return default.vary(c, variant)
+    return config.vary(c, variant)

@@ -5,11 +5,11 @@ Hyper-parameters are those of CIFAR-10; for other image sizes or few images adap
 
 from ml_collections import ConfigDict
 
-from configs import cifar10_ispf, default
+from ispf_jax import config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    c = cifar10_ispf.get_config("resnet18" if "resnet18" in variant else "")
+    c = config.preset("cifar10_ispf", "resnet18" if "resnet18" in variant else "")
     c.data.update(name="image_folder", mean="0.5", std="0.5")
     c.methods = "gkt,ispf"
-    return default.vary(c, variant)
+    return config.vary(c, variant)

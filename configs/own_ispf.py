@@ -1,18 +1,18 @@
 """A classifier of your own and no images: name it with --config.model.checkpoint=model.pt.
 
-What it was trained on is to be said too: --config.model.name, data.classes, data.image_size, data.channels, data.mean and data.std. With test
-images the result is measured as well: --config.data.name=image_folder --config.data.path=...
+What it was trained on is to be said too: --config.model.name, data.classes, data.image_size, data.channels, data.mean
+and data.std. With test images the result is measured as well: --config.data.name=image_folder --config.data.path=...
 Hyper-parameters of unlearning are those of CIFAR-10.
 """
 
 from ml_collections import ConfigDict
 
-from configs import cifar10_ispf, default
+from ispf_jax import config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    c = cifar10_ispf.get_config("resnet18" if "resnet18" in variant else "")
+    c = config.preset("cifar10_ispf", "resnet18" if "resnet18" in variant else "")
     c.data.update(name="none", image_size=32, channels=3, mean="0.5", std="0.5")
     c.stages = "original,unlearn,report"
     c.methods = "ispf"
-    return default.vary(c, variant)
+    return config.vary(c, variant)

@@ -2,11 +2,11 @@
 
 from ml_collections import ConfigDict
 
-from configs import default, svhn_ispf
+from ispf_jax import config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    parts = {arch: svhn_ispf.get_config(f"{arch},{variant}") for arch in ("allcnn", "resnet18")}
-    return default.sweep(
-        parts, variant, methods="dfkd,blockf,gkt,is,pf,ispf", forget="each", seeds="0,1,2", stages=default.WITH_AUDIT
+    parts = {arch: config.preset("svhn_ispf", f"{arch},{variant}") for arch in ("allcnn", "resnet18")}
+    return config.sweep(
+        parts, variant, methods="dfkd,blockf,gkt,is,pf,ispf", forget="each", seeds="0,1,2", stages=config.WITH_AUDIT
     )

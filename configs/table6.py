@@ -2,10 +2,10 @@
 
 from ml_collections import ConfigDict
 
-from configs import cifar100_multi_ispf
+from ispf_jax import config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    c = cifar100_multi_ispf.get_config(variant)
+    c = config.preset("cifar100_multi_ispf", variant)
     c.update(methods="gkt,is,pf,ispf", seeds="0" if "smoke" in variant.split(",") else "0,1,2")
     return c

@@ -42,6 +42,10 @@ class Network:
         """Shapes and types of the variables."""
         return jax.eval_shape(self.init, jax.random.key(0))
 
+    def zeros(self) -> dict:
+        """Variables of the right shapes and types, all zero, on the host."""
+        return jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), self.shapes())
+
     @property
     def num_classes(self) -> int:
         return self.module.num_classes
@@ -71,6 +75,7 @@ class Classifier:
       image_shape: (H, W, C).
       mean, std: normalisation for pixels in [0, 1]; one number, or one per channel.
       class_names: one per class; "0", "1", ... if they have no names.
+      origin: where the weights came from; `training.train` and `files.load` say what they note.
     """
 
     def __init__(
@@ -87,7 +92,7 @@ class Classifier:
         """See the class.
 
         Args:
-          origin: how the file that the weights came from names its tensors, so that `save` can write one like it.
+          origin: where the weights came from.
 
         Raises:
           ArgumentError: an argument does not fit the others.
@@ -102,6 +107,14 @@ class Classifier:
         if len(names) != self.num_classes or len(set(names)) < len(names):
             raise ArgumentError("class_names", f"={list(names)} must be {self.num_classes} different names.")
         self.class_names = names
+
+    @classmethod
+    def of(cls, network: Network, variables, class_names=None, origin=None) -> "Classifier":
+        """A classifier from a network and weights for it."""
+        made = cls.__new__(cls)
+        made.network, made.variables, made.origin = network, variables, dict(origin or {})
+        made.class_names = tuple(class_names or map(str, range(network.num_classes)))
+        return made
 
     @property
     def module(self) -> nn.Module:
@@ -126,8 +139,7 @@ class Classifier:
     def replace(self, **changes) -> "Classifier":
         """The same classifier with other `variables`, `class_names` or `origin`."""
         kept = {name: getattr(self, name) for name in ("variables", "class_names", "origin")}
-        settings = {name: getattr(self, name) for name in ("image_shape", "mean", "std")}
-        return Classifier(self.module, **settings, **(kept | changes))
+        return Classifier.of(self.network, **(kept | changes))
 
     def __call__(self, images, batch_size: int = 500) -> np.ndarray:
         """Logits [N, classes], float32, of images uint8 [N, H, W, C], in batches of one compiled shape.
@@ -179,7 +191,7 @@ def _per_channel(argument, value, channels) -> tuple[float, ...]:
             argument, f" has {len(numbers)} numbers, but the images have {channels} channel(s); give one or {channels}."
         )
     for number in numbers:
-        if not 0 <= number <= 1 or argument == "std" and number == 0:
+        if not 0 <= number <= 1 or (argument == "std" and number == 0):
             low = "greater than 0 and at most 1" if argument == "std" else "from 0 to 1"
             raise ArgumentError(
                 argument, f"={number:g} must be {low}: it is for pixels in [0, 1]; divide one for 0 to 255 by 255."

@@ -1,151 +1,153 @@
-"""From a ConfigDict to frozen dataclasses, with all validation; nothing below this file imports ml_collections.
+"""The door for configurations: from a ConfigDict of text and numbers to checked values; nothing below imports
+ml_collections.
 
-The dataclasses mirror `configs/default.py`, where every key is explained. Lists that a user writes as text ("gkt,ispf") become
-tuples here.
+Every key is a field of a settings class, which holds its default, range and meaning: `Experiment` and the groups
+`data`, `model`, `distill`, `train`, `evaluate`, `audit`, `ray`. Lists may be written as text ("gkt,ispf").
 """
 
 import dataclasses
-import math
+import difflib
+import runpy
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from ispf_jax.errors import UserError
-from ispf_jax.files import CONVENTIONS, FORMATS
-from ispf_jax.methods import KEEP, METHODS, TARGETS
-from ispf_jax.models import CLASSIFIERS
-from ispf_jax.ops import IMPLEMENTATIONS
+from ml_collections import ConfigDict
+
+from ispf_jax import files, models, ops
+from ispf_jax.data.dataset import DataRequest
+from ispf_jax.errors import ArgumentError, UserError
+from ispf_jax.evaluate.settings import Audit
+from ispf_jax.methods import METHODS
+from ispf_jax.settings import Settings, key, meanings
+from ispf_jax.training import Train
+from ispf_jax.unlearning import BASES, Distill
 
 STAGES = ("original", "retrain", "unlearn", "audit", "report")
-BASES = ("dfq", "zskt")
-AUGMENTATIONS = ("none", "crop_flip")
-AUDIT_METRICS = ("accuracy", "mia1", "mia2", "relearn", "features", "divergence", "lira")
-MIA1_PROTOCOLS = ("salun", "unsc")
-DTYPES = ("float32", "bfloat16")
-SPREADS = ("batch", "jobs")
-_WITHOUT_PATH = ("digits", "svhn", "cifar10", "cifar100", "synthetic", "none")
+SPREADS = ("batch", "jobs", "ray")
+WITH_AUDIT = "original,retrain,unlearn,audit,report"
+ALL_METHODS = "dfkd,blockf,gkt,is,pf,ispf,pd,pd_is"
 
 
 @dataclass(frozen=True)
-class DataConfig:
-    name: str
-    path: str
-    data_dir: str
-    manual_dir: str
-    download: bool
-    cache_dir: str
-    image_size: int
-    resize: bool
-    channels: int
-    classes: int
-    max_train: int
-    max_test: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    val_fraction: float
+class Model(Settings):
+    """The classifier, teacher and student alike.
+
+    Attributes:
+      name: allcnn or resnet18.
+      width: factor on the number of filters.
+      checkpoint: a classifier that was trained elsewhere, to be the original of every trial: a state_dict (.pt of
+        PyTorch, or .safetensors); see docs/checkpoints.md; empty: the original is trained here.
+      dtype: of activations: float32 or bfloat16; parameters, statistics and losses are float32.
+      mean: normalisation, one number or one per channel, for images in [0, 1] [program: 0.5 for SVHN].
+      std: the same for the standard deviation.
+    """
+
+    name: str = key("allcnn", among=lambda: models.CLASSIFIERS)
+    width: float = key(1.0, above=0, below=64)
+    checkpoint: str = key("")
+    dtype: str = key("float32", among=("float32", "bfloat16"))
+    mean: tuple[float, ...] = key("0.5", at="data.mean")
+    std: tuple[float, ...] = key("0.5", at="data.std")
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    name: str
-    width: float
-    checkpoint: str
-    dtype: str
+class Evaluate(Settings):
+    """Evaluation on test images; it selects nothing that is reported as the headline ("last").
+
+    Attributes:
+      every: epochs of distillation between two looks at the test images; 0: only at the end. The epoch that is best on
+        test images, which the program reports, becomes a row of its own.
+      batch_size: images per forward pass.
+    """
+
+    every: int = key(1, least=0)
+    batch_size: int = key(500, above=0)
 
 
 @dataclass(frozen=True)
-class GeneratorConfig:
-    latent_dim: int
-    width: float
+class Ray(Settings):
+    """Whole runs over a Ray cluster (spread=ray): this machine, or the cluster that RAY_ADDRESS names.
+
+    Attributes:
+      gpus: GPUs per job; -1: one if the cluster has any.
+      cpus: processor cores that a job counts for; 0: one next to a GPU, else two if a machine has them.
+      retries: how often a job is tried again after its process was lost or it failed for an unforeseen reason.
+    """
+
+    gpus: int = key(-1, least=-1)
+    cpus: int = key(0, least=0)
+    retries: int = key(2, least=0)
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    epochs: int
-    batch_size: int
-    lr: float
-    decay_epochs: tuple[int, ...]
-    decay_factor: float
-    momentum: float
-    weight_decay: float
-    augment: str
-    augment_validation: bool
+class Experiment(Settings):
+    """A checked configuration. `forget` is kept as written: classes are resolved once the data is known.
 
+    Attributes:
+      stages: of original, retrain, unlearn, audit, report; retrain may be left out by those without time for it.
+      methods: of dfkd, blockf, gkt, is, pf, ispf, pd, pd_is; original, retrain and masked_head are always in the table.
+      base: base of the data-free distillation: dfq or zskt, or both as "dfq,zskt".
+      forget: sets of classes to forget, ids or names (id:5, name:05 where one word could be both): "3"; "1,7" (one set
+        of two); "0;1;2" (three sets); "each" (every class by itself).
+      seeds: one trial per seed: own original, own retrained model, own student.
+      devices: devices of this machine (of each machine, if there are several) to use; 0: all.
+      spread: what is spread over them: "batch" (every run over all of them), "jobs" (every device takes whole runs) or
+        "ray" (whole runs over the processes and machines of a Ray cluster).
+      dry_run: only print the jobs, their steps and an estimate of the time.
+      deterministic: the same bits from run to run on GPUs too, slower; CPUs always give them.
+      convolutions: what computes them on a CPU: "auto": Winograd's for wide float32 layers, for others oneDNN's where
+        it is installed (extra "onednn"; up to twice as fast as XLA's); "onednn" or "xla": these for all layers.
+      export: write finished networks as files for other programs: "pt" (PyTorch), "safetensors", or both; "auto": in
+        the format of model.checkpoint, if there is one; empty: no.
+      checkpoint_seconds: time between two checkpoints of a running stage; every stage is saved at its end in any case.
+      progress_seconds: time between two lines of progress where the output is no terminal.
+      tensorboard: write event files if tensorboardX is installed (extra "tensorboard").
+      compilation_cache: directory in which JAX keeps compiled programs for the next start; "auto": in
+        ~/.cache/ispf_jax; "off": none.
+    """
 
-@dataclass(frozen=True)
-class DistillConfig:
-    epochs: int
-    loops: int
-    generator_steps: int
-    student_steps: int
-    warmup_epochs: int
-    batch_size: int
-    lr: float
-    lr_final: float
-    cosine_epochs: int
-    momentum: float
-    weight_decay: float
-    generator_lr: float
-    generator_b1: float
-    generator_b2: float
-    threshold: float
-    thresholded_post_filter: bool
-    weight_adv: float
-    weight_bn: float
-    weight_oh: float
-    weight_balance: float
-    weight_act: float
+    stages: tuple[str, ...] = key("original,retrain,unlearn,report", among=STAGES)
+    methods: tuple[str, ...] = key("gkt,ispf", among=lambda: METHODS)
+    base: tuple[str, ...] = key("dfq", among=BASES)
+    forget: str = key("3")
+    seeds: tuple[int, ...] = key("0", least=0, below=2**32)
+    devices: int = key(0, least=0)
+    spread: str = key("batch", among=SPREADS)
+    dry_run: bool = key(False)
+    deterministic: bool = key(False)
+    convolutions: str = key("auto", among=ops.IMPLEMENTATIONS)
+    data: DataRequest = DataRequest()
+    model: Model = Model()
+    train: Train = Train()
+    distill: Distill = Distill()
+    evaluate: Evaluate = Evaluate()
+    audit: Audit = Audit()
+    ray: Ray = Ray()
+    export: tuple[str, ...] = key("auto", among=("auto", *files.FORMATS))
+    checkpoint_seconds: float = key(60.0, least=0)
+    progress_seconds: float = key(10.0, least=0)
+    tensorboard: bool = key(True)
+    compilation_cache: str = key("auto")
 
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    every: int
-    batch_size: int
-
-
-@dataclass(frozen=True)
-class AuditConfig:
-    metrics: tuple[str, ...]
-    mia1_protocol: str
-    shadows: int
-    lira_shadows: int
-    relearn_steps: int
-    relearn_batch: int
-    relearn_alpha: float
-    shots: tuple[int, ...]
-    layers: int
-    train_images: int
-    barrier_points: int
-    barrier_images: int
-    synthetic_images: int
-    embedding_images: int
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """A checked configuration. `forget` is kept as written: classes are resolved once the data is known (`forget.forget_sets`)."""
-
-    stages: tuple[str, ...]
-    methods: tuple[str, ...]
-    base: tuple[str, ...]
-    forget: str
-    seeds: tuple[int, ...]
-    devices: int
-    spread: str
-    dry_run: bool
-    deterministic: bool
-    convolutions: str
-    data: DataConfig
-    model: ModelConfig
-    generator: GeneratorConfig
-    train: TrainConfig
-    distill: DistillConfig
-    evaluate: EvaluateConfig
-    audit: AuditConfig
-    export: tuple[str, ...]
-    checkpoint_seconds: float
-    progress_seconds: float
-    tensorboard: bool
-    compilation_cache: str
+    def check(self):
+        if not self.base:
+            raise ArgumentError("base", f" is empty; allowed are {', '.join(BASES)}.")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ArgumentError("seeds", f"={','.join(map(str, self.seeds))!r} must be one or more different numbers.")
+        for name, values in (("mean", self.model.mean), ("std", self.model.std)):
+            if len(values) not in (1, 3) or not all(0 <= v <= 1 for v in values) or (name == "std" and 0 in values):
+                text = f"={','.join(f'{v:g}' for v in values)!r} must be one number, or three for colour, from 0 to 1"
+                raise ArgumentError(
+                    f"data.{name}", f"{text}: it is for pixels in [0, 1]; divide one for 0 to 255 by 255."
+                )
+        wanted = {"model.checkpoint": self.model.checkpoint, "export": ",".join(set(self.export) & set(files.FORMATS))}
+        for path, value in wanted.items():
+            if value and self.model.name not in files.CONVENTIONS:
+                known = ", ".join(files.CONVENTIONS)
+                text = f"={value!r} needs to know what files call the tensors of {self.model.name}; known are {known}"
+                raise ArgumentError(path, f"{text} (docs/extending.md says how to add one).")
 
 
 FREE_KEYS = (
@@ -166,22 +168,141 @@ FREE_KEYS = (
     "compilation_cache",
     "evaluate.batch_size",
     "audit",
+    "ray",
     "data.path",
     "data.data_dir",
     "data.manual_dir",
     "data.download",
     "data.cache_dir",
 )
-"""Keys that may differ between two starts in one work directory: they change what is run or kept; of what a run computes
-the rounding at most, which `convolutions` and `devices` may change and every row of the results names."""
+"""Keys that may change between two starts in one work directory; at most they affect rounding, and every result row
+names them.
+"""
+
+
+def keys() -> Iterator[tuple[str, str, dataclasses.Field, str]]:
+    """(path, group or "", field, meaning) of every configuration key, in the order of the classes."""
+    for field in dataclasses.fields(Experiment):
+        if dataclasses.is_dataclass(field.type):
+            texts = meanings(field.type)
+            for inner in dataclasses.fields(field.type):
+                if inner.metadata:
+                    yield _path(field.name, inner), field.name, inner, texts[inner.name]
+        else:
+            yield field.name, "", field, meanings(Experiment)[field.name]
+
+
+def _path(group, field):
+    return field.metadata["at"] or (f"{group}.{field.name}" if group else field.name)
+
+
+def default_config(variant: str = "") -> ConfigDict:
+    """Every key at its default. `variant`: words after a colon in `--config=file.py:word,word`; see `vary`."""
+    c = ConfigDict()
+    for path, _, field, _ in keys():
+        group, _, name = path.rpartition(".")
+        if group and group not in c:
+            c[group] = ConfigDict()
+        place: Any = c[group] if group else c
+        place[name] = field.default
+    c.parts = ConfigDict()  # sub-experiments {name: {keys that differ}}, each in its own directory; see `sweep`
+    return vary(c, variant)
+
+
+def presets() -> Path:
+    """The directory of the configurations that come with the package."""
+    packaged = Path(__file__).with_name("configs")
+    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "configs"
+
+
+def preset(name: str, variant: str = "") -> ConfigDict:
+    """A configuration that comes with the package: preset("svhn_ispf", "resnet18")."""
+    return runpy.run_path(str(presets() / f"{name}.py"))["get_config"](variant)
+
+
+def sweep(parts: dict[str, ConfigDict], variant: str = "", **common) -> ConfigDict:
+    """One configuration out of several: what all `parts` share can be set once, what differs is set per part.
+
+    Keys in which a part differs from the first are changed on the command line as `--config.parts.<name>.<key>`, all
+    others as `--config.<key>`.
+
+    Args:
+      variant: as of the parts; `smoke` leaves one class and one trial of the sweep.
+      common: keys to set in all parts, such as `methods` or `forget`.
+    """
+    if "smoke" in variant.split(","):
+        common |= {"forget": "3", "seeds": "0"}
+    for config in parts.values():
+        config.update(common)
+    c = next(iter(parts.values())).copy_and_resolve_references()
+    c.parts = ConfigDict({name: _difference(config.to_dict(), c.to_dict()) for name, config in parts.items()})
+    return c
+
+
+def _difference(config: dict, base: dict) -> dict:
+    """The nested keys of `config` whose values differ from those in `base`."""
+    return {k: _difference(v, base[k]) if isinstance(v, dict) else v for k, v in config.items() if v != base[k]}
+
+
+def vary(c: ConfigDict, variant: str) -> ConfigDict:
+    """Apply the words of a config argument: a network's name, or `smoke`.
+
+    `smoke` runs the whole pipeline in under a minute on two cores: synthetic images of the configuration's size, one
+    sixteenth of the width, few steps, the first of the forget sets.
+    """
+    for word in filter(None, variant.split(",")):
+        if word in models.CLASSIFIERS:
+            c.model.name = word
+        elif word == "smoke":
+            _shrink(c)
+        else:
+            raise ValueError(f"unknown variant {word!r}; known are {', '.join(models.CLASSIFIERS)} and smoke")
+    return c
+
+
+def _shrink(c):
+    c.forget = c.forget.split(";")[0]
+    c.data.update(name="synthetic", path="", cache_dir="off")
+    c.data.update(max_train=max(400, 4 * c.data.classes), max_test=max(100, 2 * c.data.classes))
+    if not c.data.image_size:
+        c.data.update(image_size=32, channels=3)
+    c.model.width = c.generator.width = 0.0625
+    c.train.update(epochs=2, batch_size=64, decay_epochs="1")
+    c.distill.update(epochs=2, loops=1, student_steps=2, warmup_epochs=1, batch_size=32)
+    c.audit.update(shadows=1, relearn_steps=2, relearn_batch=32, shots="1", layers=1, barrier_points=3)
+    c.audit.update(barrier_images=50, synthetic_images=64, embedding_images=50)
 
 
 def make_experiment(config: Any) -> Experiment:
-    """Check a ConfigDict (or plain nested dict) and turn it into an `Experiment`; raises UserError naming the key."""
-    raw = config.to_dict() if hasattr(config, "to_dict") else dict(config)
-    experiment = _build(Experiment, {key: value for key, value in raw.items() if key != "parts"}, "")
-    _validate(experiment)
-    return experiment
+    """Check a ConfigDict (or plain nested dict) and turn it into an `Experiment`.
+
+    Raises:
+      ArgumentError: a key is unknown, missing or has a wrong value; the message names it as "config.<key>".
+    """
+    raw = dict(_leaves({k: v for k, v in _plain(config).items() if k != "parts"}))
+    known = {path: (group, field.name) for path, group, field, _ in keys()}
+    for path in raw:
+        if path not in known:
+            raise ArgumentError(f"config.{path}", _unknown(path, known))
+    values: dict[str, dict] = {}
+    for path, (group, name) in known.items():
+        if path not in raw:
+            raise ArgumentError(f"config.{path}", " is missing; start from ispf_jax.config.default_config().")
+        values.setdefault(group, {})[name] = raw[path]
+    types = {field.name: field.type for field in dataclasses.fields(Experiment)}
+    top = values.pop("")
+    groups = {group: _named(group, types[group], fields) for group, fields in values.items()}
+    return _named("", Experiment, top | groups)
+
+
+def _named(group, cls, values):
+    """An object of a settings class, with the keys' paths in its errors."""
+    try:
+        return cls(**values)
+    except ArgumentError as error:
+        name, bracket, index = error.argument.partition("[")
+        paths = {field.name: _path(group, field) for field in dataclasses.fields(cls) if field.metadata}
+        raise ArgumentError(f"config.{paths.get(name, name)}{bracket}{index}", error.text) from error
 
 
 def make_experiments(config: Any) -> dict[str, Experiment]:
@@ -189,17 +310,17 @@ def make_experiments(config: Any) -> dict[str, Experiment]:
 
     A part holds only what it changes. Raises UserError naming the part and the key.
     """
-    raw = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    raw = _plain(config)
     parts = raw.get("parts") or {}
+    if not isinstance(parts, dict) or not all(isinstance(changes, dict) for changes in parts.values()):
+        raise ArgumentError("config.parts", f"={parts!r} must be {{name: {{keys that differ}}}}.")
     if not parts:
         return {"": make_experiment(raw)}
-    for name in parts:
-        if not all(c.isalnum() or c in "_-" for c in name):
-            raise UserError(
-                f"config.parts.{name} is no name of a part; use letters, digits, '_' and '-': it becomes a directory."
-            )
     experiments = {}
     for name, changes in parts.items():
+        if not all(c.isalnum() or c in "_-" for c in str(name)):
+            text = " is no name of a part; use letters, digits, '_' and '-': it becomes a directory."
+            raise ArgumentError(f"config.parts.{name}", text)
         try:
             experiments[name] = make_experiment(_merged(raw, changes))
         except UserError as error:
@@ -207,27 +328,20 @@ def make_experiments(config: Any) -> dict[str, Experiment]:
     return experiments
 
 
-def _merged(config, changes):
-    """`config` with the nested `changes`."""
-    both = {
-        key: _merged(config.get(key, {}), value) if isinstance(value, dict) else value for key, value in changes.items()
-    }
-    return {**config, **both}
-
-
 def override_problem(path: str, text: str) -> str:
-    """What is wrong with `--config.<path>=<text>` by itself, in a sentence; "" if the key exists and the text has its type."""
-    kind, prefix, names = Experiment, "", path.split(".")
-    if names[0] == "parts":  # which parts there are, the parser knows
-        names = names[2:]
-    for name in names:
-        fields = {f.name: f.type for f in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else {}
-        if name not in fields:
-            return _unknown(prefix + name, fields)
-        kind, prefix = fields[name], f"{prefix}{name}."
-    if dataclasses.is_dataclass(kind):
-        keys = ", ".join(sorted(f.name for f in dataclasses.fields(kind)))
-        return f"config.{path} is a group of keys; set config.{path}.<key>, where <key> is one of {keys}."
+    """What is wrong with `--config.<path>=<text>` by itself, in a sentence; "" if the key exists and the text has its
+    type.
+    """
+    if path.startswith("parts."):  # the parser knows which parts there are
+        path = path.split(".", 2)[2] if path.count(".") > 1 else ""
+    known = {path: field.type for path, _, field, _ in keys()}
+    groups = {p.partition(".")[0] for p in known if "." in p}
+    if path in groups:
+        inside = ", ".join(sorted(p.partition(".")[2] for p in known if p.startswith(path + ".")))
+        return f"config.{path} is a group of keys; set config.{path}.<key>, where <key> is one of {inside}."
+    if path and path not in known:
+        return f"config.{path}{_unknown(path, known)}"
+    kind = known.get(path)
     if kind in (int, float):
         try:
             kind(text)
@@ -240,205 +354,43 @@ def override_problem(path: str, text: str) -> str:
 
 def flatten(experiment: Experiment) -> dict[str, Any]:
     """{"data.name": ..., ...} with tuples as lists: what is written to disk and compared at the next start."""
-
-    def walk(value, prefix):
-        for key, item in value.items():
-            if isinstance(item, dict):
-                yield from walk(item, f"{prefix}{key}.")
-            else:
-                yield prefix + key, list(item) if isinstance(item, tuple) else item
-
-    return dict(walk(dataclasses.asdict(experiment), ""))
+    flat = {}
+    for path, group, field, _ in keys():
+        value = getattr(getattr(experiment, group) if group else experiment, field.name)
+        flat[path] = list(value) if isinstance(value, tuple) else value
+    return flat
 
 
 def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Keys of two flat configurations that differ and are not free to differ."""
-    free = lambda key: any(key == f or key.startswith(f + ".") for f in FREE_KEYS)
-    return [key for key in sorted({*old, *new}) if not free(key) and old.get(key) != new.get(key)]
+    free = {key for key in {*old, *new} if any(key == f or key.startswith(f + ".") for f in FREE_KEYS)}
+    return [key for key in sorted({*old, *new} - free) if old.get(key) != new.get(key)]
 
 
-def _build(cls, raw, prefix):
-    fields = {f.name: f.type for f in dataclasses.fields(cls)}
-    for key in raw:
-        if key not in fields:
-            raise UserError(_unknown(prefix + key, fields))
-    for key in fields:
-        if key not in raw:
-            raise UserError(f"config.{prefix}{key} is missing; start from configs/default.py, which holds every key.")
-    return cls(**{key: _convert(kind, raw[key], prefix + key) for key, kind in fields.items()})
+def _plain(config) -> dict:
+    return config.to_dict() if hasattr(config, "to_dict") else dict(config)
 
 
-def _unknown(key, fields):
-    allowed = (
-        f"allowed here are {', '.join(sorted(fields))}"
-        if fields
-        else f"config.{key.rpartition('.')[0]} has no keys below it"
+def _leaves(tree, prefix=""):
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _merged(config, changes):
+    """`config` with the nested `changes`."""
+    both = {k: _merged(config.get(k, {}), v) if isinstance(v, dict) else v for k, v in changes.items()}
+    return {**config, **both}
+
+
+def _unknown(path, known):
+    near = difflib.get_close_matches(path, known, 1) or difflib.get_close_matches(path.rpartition(".")[2], known, 1)
+    group = path.rpartition(".")[0]
+    inside = sorted(p for p in known if p.rpartition(".")[0] == group) or sorted(known)
+    return (
+        f" is no known key; did you mean config.{near[0]}?"
+        if near
+        else f" is no known key; allowed are {', '.join(inside)}."
     )
-    return f"config.{key} is no known key; {allowed}."
-
-
-def _convert(kind, value, key):
-    if dataclasses.is_dataclass(kind):
-        if not isinstance(value, dict):
-            raise UserError(f"config.{key}={value!r} must be a group of keys, as in configs/default.py.")
-        return _build(kind, value, key + ".")
-    if (kind in (int, float) and isinstance(value, bool)) or (kind is int and not isinstance(value, int)):
-        raise UserError(f"config.{key}={value!r} must be {'a whole number' if kind is int else 'a number'}.")
-    if kind is float:
-        if not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise UserError(f"config.{key}={value!r} must be a finite number.")
-        return float(value)
-    if kind is bool and not isinstance(value, bool):
-        raise UserError(f"config.{key}={value!r} must be True or False.")
-    if kind is str and not isinstance(value, str):
-        raise UserError(f"config.{key}={value!r} must be text.")
-    if kind in (int, bool, str):
-        return value
-    element = kind.__args__[0]
-    words = [w.strip() for w in value.split(",") if w.strip()] if isinstance(value, str) else list(value)
-    try:
-        return tuple(element(word) for word in words)
-    except (TypeError, ValueError):
-        kinds = {int: "whole numbers", float: "numbers", str: "names"}[element]
-        raise UserError(f"config.{key}={value!r} must be {kinds} separated by commas.") from None
-
-
-def _validate(e: Experiment):
-    for key, words, allowed in (
-        ("stages", e.stages, STAGES),
-        ("methods", e.methods, tuple(METHODS)),
-        ("base", e.base, BASES),
-        ("audit.metrics", e.audit.metrics, AUDIT_METRICS),
-        ("export", e.export, ("auto", *FORMATS)),
-    ):
-        for word in words:
-            if word not in allowed:
-                raise UserError(f"config.{key}: {word!r} is unknown; allowed are {', '.join(allowed)}.")
-        if len(set(words)) < len(words):
-            raise UserError(f"config.{key}={','.join(words)!r} names one twice; name every one once.")
-    for key, value, allowed in (
-        ("model.name", e.model.name, tuple(CLASSIFIERS)),
-        ("model.dtype", e.model.dtype, DTYPES),
-        ("train.augment", e.train.augment, AUGMENTATIONS),
-        ("data.channels", e.data.channels, (0, 1, 3)),
-        ("audit.mia1_protocol", e.audit.mia1_protocol, MIA1_PROTOCOLS),
-        ("spread", e.spread, SPREADS),
-        ("convolutions", e.convolutions, IMPLEMENTATIONS),
-    ):
-        if value not in allowed:
-            raise UserError(f"config.{key}={value!r} is unknown; allowed are {', '.join(map(str, allowed))}.")
-    for key, value in (
-        ("model.checkpoint", e.model.checkpoint),
-        ("export", ",".join(f for f in e.export if f in FORMATS)),
-    ):
-        if value and e.model.name not in CONVENTIONS:
-            raise UserError(
-                f"config.{key}={value!r} needs to know what files call the tensors of {e.model.name}; allowed are the networks {', '.join(CONVENTIONS)} "
-                "(docs/extending.md says how to add one)."
-            )
-    for name in e.methods:
-        for field, value, table in (("keep", METHODS[name].keep, KEEP), ("target", METHODS[name].target, TARGETS)):
-            if value not in table:
-                raise UserError(
-                    f"config.methods: {name!r} has {field}={value!r}, which is unknown; allowed are {', '.join(table)}."
-                )
-    if not e.seeds or len(set(e.seeds)) < len(e.seeds) or min(e.seeds) < 0 or max(e.seeds) >= 2**32:
-        raise UserError(
-            f"config.seeds={','.join(map(str, e.seeds))!r} must be one or more different whole numbers from 0 to 4294967295."
-        )
-    if not e.base:
-        raise UserError(f"config.base is empty; allowed are {', '.join(BASES)}.")
-    positive = {
-        "model.width": e.model.width,
-        "generator.width": e.generator.width,
-        "generator.latent_dim": e.generator.latent_dim,
-        "train.epochs": e.train.epochs,
-        "train.batch_size": e.train.batch_size,
-        "train.lr": e.train.lr,
-        "train.decay_factor": e.train.decay_factor,
-        **{f"train.decay_epochs[{i}]": n for i, n in enumerate(e.train.decay_epochs)},
-        "distill.epochs": e.distill.epochs,
-        "distill.loops": e.distill.loops,
-        "distill.generator_steps": e.distill.generator_steps,
-        "distill.student_steps": e.distill.student_steps,
-        "distill.batch_size": e.distill.batch_size,
-        "distill.lr": e.distill.lr,
-        "distill.generator_lr": e.distill.generator_lr,
-        "audit.relearn_batch": e.audit.relearn_batch,
-        "audit.layers": e.audit.layers,
-        "audit.train_images": e.audit.train_images,
-        "audit.synthetic_images": e.audit.synthetic_images,
-        **{f"audit.shots[{i}]": k for i, k in enumerate(e.audit.shots)},
-        "evaluate.batch_size": e.evaluate.batch_size,
-        "data.classes": e.data.classes,
-        **{f"data.std[{i}]": s for i, s in enumerate(e.data.std)},
-    }
-    for key, value in positive.items():
-        if value <= 0:
-            raise UserError(f"config.{key}={value} must be greater than 0.")
-    not_negative = {
-        "data.max_train": e.data.max_train,
-        "data.max_test": e.data.max_test,
-        "data.image_size": e.data.image_size,
-        "train.weight_decay": e.train.weight_decay,
-        "distill.warmup_epochs": e.distill.warmup_epochs,
-        "distill.cosine_epochs": e.distill.cosine_epochs,
-        "distill.lr_final": e.distill.lr_final,
-        "evaluate.every": e.evaluate.every,
-        "audit.shadows": e.audit.shadows,
-        "audit.lira_shadows": e.audit.lira_shadows,
-        "audit.relearn_steps": e.audit.relearn_steps,
-        "audit.barrier_points": e.audit.barrier_points,
-        "audit.barrier_images": e.audit.barrier_images,
-        "audit.embedding_images": e.audit.embedding_images,
-        "checkpoint_seconds": e.checkpoint_seconds,
-        "progress_seconds": e.progress_seconds,
-        "devices": e.devices,
-        **{
-            f"distill.{field.name}": getattr(e.distill, field.name)
-            for field in dataclasses.fields(e.distill)
-            if field.name.startswith("weight_")
-        },
-    }
-    for key, value in not_negative.items():
-        if value < 0:
-            raise UserError(f"config.{key}={value} must not be negative.")
-    below_one = {
-        "data.val_fraction": e.data.val_fraction,
-        "train.momentum": e.train.momentum,
-        "distill.momentum": e.distill.momentum,
-        "distill.generator_b1": e.distill.generator_b1,
-        "distill.generator_b2": e.distill.generator_b2,
-        "distill.threshold": e.distill.threshold,
-        "audit.relearn_alpha": e.audit.relearn_alpha,
-    }
-    for key, value in below_one.items():
-        if not 0 <= value < 1:
-            raise UserError(f"config.{key}={value} must be at least 0 and less than 1.")
-    if e.data.val_fraction == 0:
-        raise UserError(
-            "config.data.val_fraction=0.0 leaves nothing to select the original's epoch by; use for example 0.2."
-        )
-    if e.data.name == "image_folder" and not e.data.path:
-        raise UserError("config.data.path is empty; name a directory or tar archive that holds <split>/<class>/<file>.")
-    if e.data.name in _WITHOUT_PATH and e.data.path:
-        raise UserError(
-            f"config.data.path={e.data.path!r} would not be read: config.data.name is {e.data.name!r} (with :smoke it is 'synthetic'); "
-            "leave the path out, or set config.data.name=image_folder."
-        )
-    for key, values in (("mean", e.data.mean), ("std", e.data.std)):
-        for i, value in enumerate(values):
-            if not 0 <= value <= 1:
-                raise UserError(
-                    f"config.data.{key}[{i}]={value} must be from 0 to 1: it is for images in [0, 1]; divide one for 0 to 255 by 255."
-                )
-    if e.distill.lr_final > e.distill.lr:
-        raise UserError(
-            f"config.distill.lr_final={e.distill.lr_final} is greater than config.distill.lr={e.distill.lr}, which decays to it; set it to {e.distill.lr} or less."
-        )
-    if e.audit.lira_shadows % 2 or e.audit.lira_shadows == 2:
-        raise UserError(
-            f"config.audit.lira_shadows={e.audit.lira_shadows} must be 0 (no LiRA) or an even number, 4 or more; 16 or more are useful."
-        )
-    if len(e.data.mean) not in (1, 3) or len(e.data.std) not in (1, 3):
-        raise UserError("config.data.mean and config.data.std take one number, or three for colour images.")

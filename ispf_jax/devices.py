@@ -1,12 +1,7 @@
-"""The only place that knows about devices and processes: one device with `jit`, several, also of several processes, with `pmap`.
+"""The only place that knows devices and processes, and the only one that compiles steps.
 
-Step functions are written once, against an optional axis name. On one device the axis is None and every helper below is the
-identity; on several, each device holds its share of the batch and the helpers make sums, counts and noise global, so that a
-run gives the same numbers to rounding on any number of devices.
-
-The one spelling of a gradient that is right with and without an axis (`value_and_global_grad`): every device differentiates
-its own share of a loss that is normalised by *global* counts, and the gradients are summed. Terms that every device computes
-in full from global statistics enter as a share of 1/n (`replicated_share`).
+One device runs a program of `jit`, several, also of several processes, one of `pmap`; a step is written once, against
+an optional axis name (`collectives.py`).
 """
 
 import pickle
@@ -19,85 +14,76 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.experimental import multihost_utils
 
-from ispf_jax.errors import UserError
-from ispf_jax.ops import compiler_options, convolutions
+from ispf_jax import ops
+from ispf_jax.errors import ArgumentError, UserError
 
 AXIS = "devices"
 _PATIENCE = 7 * 24 * 3600  # seconds that processes wait at the end for the first one, which audits and reports
 
 
-def psum(tree, axis):
-    """Sum over the devices of `axis`; the identity when `axis` is None."""
-    return tree if axis is None else lax.psum(tree, axis)
-
-
-def replicated_share(value, axis):
-    """One device's share of a scalar that all devices compute alike."""
-    return value if axis is None else value / lax.axis_size(axis)
-
-
-def local_slice(x, axis):
-    """This device's rows of an array [global_batch, ...] that all devices hold."""
-    if axis is None:
-        return x
-    size = x.shape[0] // lax.axis_size(axis)
-    return lax.dynamic_slice_in_dim(x, lax.axis_index(axis) * size, size)
-
-
-def value_and_global_grad(loss_share, params, axis):
-    """Loss, auxiliary outputs and gradient of a loss that is the sum of the devices' shares.
-
-    Args:
-      loss_share: params -> (this device's share of the loss, aux); shares are normalised by global counts.
-      params: replicated pytree.
-    Returns:
-      ((loss, aux), gradient): loss and gradient are global; aux is left as the device computed it.
-    """
-    if axis is not None:
-        params = jax.tree.map(lambda p: lax.pcast(p, axis, to="varying"), params)
-    (loss, aux), grads = jax.value_and_grad(loss_share, has_aux=True)(params)
-    return (psum(loss, axis), aux), psum(grads, axis)
-
-
 _EXECUTABLES: dict = {}
-"""What has been compiled in this process: by function, setup, devices and the shapes of the arguments."""
+"""What has been compiled in this process: by function, setup, devices, convolutions and the shapes of the arguments."""
 
 
 class Program:
     """A function compiled for the shapes of its first arguments; other shapes are an error, never a new compilation.
 
     Programs with the same `key` (hashable) share what has been compiled, so that a sweep compiles every step once.
+
+    Args:
+      function: from `jax.jit` or `jax.pmap`.
+      options: of the compiler.
+      arrange: turns the arguments of a call into those of `function`.
     """
 
-    def __init__(self, function, key=None):
-        self._function, self._key = function, key
-        self._compiled = None
+    def __init__(self, function, key, options: dict, arrange: Callable = lambda args: args):
+        self._function, self._key, self._options, self._arrange = function, key, options, arrange
+        self._compiled: Any = None
 
     def prepare(self, *args) -> float:
-        """Compile for arguments like these, if that has not been done; returns the seconds it took (0 if it had been)."""
+        """Compile for arguments like these, if that has not been done; returns the seconds it took."""
         if self._compiled is not None:
             return 0.0
+        args = self._arrange(args)
         leaves, structure = jax.tree.flatten(args)
-        key = (self._key or self, structure, *((np.shape(leaf), jnp.asarray(leaf).dtype) for leaf in leaves))
+        shapes = tuple((np.shape(leaf), jnp.asarray(leaf).dtype) for leaf in leaves)
+        key = (self._key, ops.describe(), structure, shapes)
         began = time.perf_counter()
         if key not in _EXECUTABLES:
-            _EXECUTABLES[key] = self._function.lower(*args).compile(compiler_options())
+            _EXECUTABLES[key] = self._function.lower(*args).compile(ops.compiler_options() | self._options)
         self._compiled = _EXECUTABLES[key]
         return time.perf_counter() - began
 
     def __call__(self, *args):
         self.prepare(*args)
-        return self._compiled(*args)
+        return self._compiled(*self._arrange(args))
+
+
+class _CrewProgram:
+    """A program of `pmap` over several processes, which only its first call can compile."""
+
+    def __init__(self, function, arrange):
+        self._function, self._arrange = function, arrange
+
+    def prepare(self, *args) -> float:
+        return 0.0
+
+    def __call__(self, *args):
+        return self._function(*self._arrange(args))
 
 
 @dataclass(frozen=True)
 class Devices:
-    """The devices one run is spread over, those of other processes included."""
+    """The devices one run is spread over, those of other processes included.
+
+    Attributes:
+      deterministic: compile for the same bits from run to run on GPUs too, which is slower; CPUs always give them.
+    """
 
     devices: tuple
+    deterministic: bool = False
 
     @property
     def count(self) -> int:
@@ -136,7 +122,8 @@ class Devices:
         return bool(np.any(multihost_utils.process_allgather(np.array(flag)))) if self.crew else flag
 
     def replicate(self, tree):
-        """Arrays of a pytree on every local device, so that programs and evaluators can use them without further copies."""
+        """Arrays of a pytree on every local device, so that programs and evaluators can use them without further
+        copies."""
         if len(self.local) == 1:
             return jax.device_put(tree, self.local[0])
         mesh = jax.sharding.Mesh(np.array(self.local), (AXIS,))
@@ -145,75 +132,83 @@ class Devices:
     def compile(self, fn, setup, donate: int = 0):
         """A program for `fn(setup, *args, axis=...)`: `jit` on one device, `pmap` over several.
 
-        Every argument is replicated; what a device does with its own share follows from `axis`. Outputs must be the same on
-        all devices. Programs of the same function with equal setups share what is compiled.
+        Every argument is replicated; what a device does with its own share follows from `axis`. Outputs must be the
+        same on all devices. Programs of the same function with equal setups share what is compiled.
 
         Args:
           setup: hashable; what is compiled in.
           donate: number of leading arguments whose buffers the program may reuse for its outputs.
         """
-        key = (fn, setup, self, donate, convolutions())
+        key = (fn, setup, self, donate)
         if self.axis is None:
-            return Program(jax.jit(partial(fn, setup, axis=None), donate_argnums=tuple(range(donate))), key)
+            return Program(
+                jax.jit(partial(fn, setup, axis=None), donate_argnums=tuple(range(donate))), key, self._options
+            )
 
         def body(_, donated, kept):
             return fn(setup, *donated, *kept, axis=self.axis)
 
-        # pmap wants one mapped argument, even where nothing but the axis index tells devices apart.
-        spread = jax.pmap(
+        def arrange(args):  # pmap wants one mapped argument, even where only the axis index differs between devices
+            return np.arange(len(self.local)), args[:donate], args[donate:]
+
+        mapped = jax.pmap(
             body, axis_name=self.axis, in_axes=(0, None, None), out_axes=None, devices=self.devices, donate_argnums=1
         )
-        return _Spread(spread if self.crew else Program(spread, key), len(self.local), donate)
+        return _CrewProgram(mapped, arrange) if self.crew else Program(mapped, key, self._options, arrange)
 
-    def check_batch(self, key: str, batch_size: int):
-        """Raise a UserError unless a global batch splits evenly over the devices."""
+    @property
+    def _options(self):
+        """XLA's options for these devices."""
+        gpu = self.devices[0].platform in ("gpu", "cuda", "rocm")
+        return {"xla_gpu_deterministic_ops": True} if self.deterministic and gpu else {}
+
+    def check_batch(self, batch_size: int):
+        """Raise an ArgumentError unless a global batch splits evenly over the devices."""
         if batch_size % self.count:
-            raise UserError(
-                f"{key}={batch_size} does not divide evenly over {self.count} devices; use a multiple of {self.count}, "
-                f"set --config.devices to a divisor of {batch_size}, or give every device jobs of its own with --config.spread=jobs."
+            raise ArgumentError(
+                "batch_size",
+                f"={batch_size} does not divide evenly over {self.count} devices; use a multiple of {self.count}, or "
+                "fewer devices.",
             )
 
-
-class _Spread:
-    """A program of `pmap`, called like one of `jit`. In a crew it is compiled by its first call: pmap cannot do that earlier there."""
-
-    def __init__(self, program, count, donate):
-        self._program, self._count, self._donate = program, count, donate
-
-    def _arguments(self, args):
-        return np.arange(self._count), args[: self._donate], args[self._donate :]
-
-    def prepare(self, *args) -> float:
-        return self._program.prepare(*self._arguments(args)) if isinstance(self._program, Program) else 0.0
-
-    def __call__(self, *args):
-        return self._program(*self._arguments(args))
+    def __str__(self) -> str:
+        return f"{self.count} x {self.devices[0].device_kind}"
 
 
-def chosen_devices(count: int, spread: str) -> tuple[Devices, ...]:
-    """What works on the jobs of this process: one `Devices` with all devices ("batch"), or one per local device ("jobs").
+def choose(devices: "Devices | int | None" = None, deterministic: bool = False) -> Devices:
+    """The devices for one run: those given, so many of this machine (of each, if several processes share runs), or all.
 
-    Args:
-      count: how many local devices to use, 0 for all.
     Raises:
-      UserError: there are not that many, or not the same number in every process.
+      ArgumentError: there are not that many, or not the same number in every process.
     """
-    found = jax.local_devices()
-    if not 0 <= count <= len(found):
-        raise UserError(
-            f"config.devices={count}, but this machine has {len(found)} ({found[0].platform}); use 0 for all."
-        )
-    mine = found[: count or len(found)]
-    if spread == "jobs":
-        return tuple(Devices((device,)) for device in mine)
+    if isinstance(devices, Devices):
+        return devices
+    mine = local_devices(devices or 0)
     if jax.process_count() == 1:
-        return (Devices(tuple(mine)),)
-    by_process = {}
+        return Devices(mine, deterministic)
+    if deterministic and mine[0].platform != "cpu":
+        raise ArgumentError("deterministic", "=True is not possible where several processes share a run on GPUs.")
+    by_process: dict[int, list] = {}
     for device in jax.devices():
         by_process.setdefault(device.process_index, []).append(device)
-    if len({len(devices) for devices in by_process.values()}) > 1:
-        raise UserError("the processes have different numbers of devices; set --config.devices to the smallest.")
-    return (Devices(tuple(d for devices in by_process.values() for d in devices[: len(mine)])),)
+    if len({len(found) for found in by_process.values()}) > 1:
+        raise ArgumentError("devices", " must be at most the smallest number of devices that any of the processes has.")
+    return Devices(tuple(d for found in by_process.values() for d in found[: len(mine)]))
+
+
+def local_devices(count: int = 0) -> tuple:
+    """The first `count` devices of this process, 0 for all; raises ArgumentError if there are not that many."""
+    found = jax.local_devices()
+    if not isinstance(count, int) or not 0 <= count <= len(found):
+        raise ArgumentError(
+            "devices", f"={count!r}, but this machine has {len(found)} ({found[0].platform}); 0 is all."
+        )
+    return tuple(found[: count or len(found)])
+
+
+def first_process() -> bool:
+    """Whether this is the only process, or the first of several that share runs: the one that writes and reports."""
+    return jax.process_index() == 0
 
 
 def join(coordinator: str = "", processes: int = 0, process: int = -1):
@@ -233,9 +228,9 @@ def join(coordinator: str = "", processes: int = 0, process: int = -1):
         else:
             jax.distributed.initialize(shutdown_timeout_seconds=_PATIENCE)
     except (ValueError, RuntimeError) as error:
-        raise UserError(
-            f"cannot join the other processes ({str(error).splitlines()[0]}); give --coordinator=HOST:PORT --processes=N --process=I to each."
-        ) from error
+        said = str(error).splitlines()[0]
+        text = "give --coordinator=HOST:PORT --processes=N --process=I to each"
+        raise UserError(f"cannot join the other processes ({said}); {text}.") from error
 
 
 def _packed(make):

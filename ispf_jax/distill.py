@@ -1,8 +1,8 @@
 """Data-free distillation: the generator step, the student step and the epoch that alternates them (paper, Algorithm 1).
 
-Everything the update needs is an argument: modules and numbers that never change in a run are in `DistillSetup` (static), the
-networks in `DistillState`, the teacher's variables, and what to forget and how in `Unlearning` (all arrays). There is no argument
-through which real images could come in.
+Everything the update needs is an argument: modules and numbers that never change in a run are in `DistillSetup`
+(static), the networks in `DistillState`, the teacher's variables, and what to forget and how in `Unlearning` (all
+arrays). There is no argument through which real images could come in.
 """
 
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from ispf_jax import losses as objectives
-from ispf_jax import optim
-from ispf_jax.devices import local_slice, psum, replicated_share, value_and_global_grad
-from ispf_jax.methods import Method, kept_samples, target_logits
+from ispf_jax import losses, optim
+from ispf_jax.classifier import Network
+from ispf_jax.collectives import local_slice, psum, replicated_share, value_and_global_grad
+from ispf_jax.methods import Method, Rules
 from ispf_jax.models.layers import MOMENTS
 from ispf_jax.state import DistillState, select
 
@@ -39,16 +39,16 @@ class DistillSetup:
     """What stays the same in a run, and is compiled in.
 
     Attributes:
-      classifier: module of teacher and student, images -> (logits, features).
+      network: teacher and student, with the normalisation that the teacher was trained with.
       generator: module, noise [N, latent_dim] -> images in [0, 1].
       batch_size: global number of synthetic images per step.
       loops: loops per epoch; each is `generator_steps` generator steps, then `student_steps` student steps.
       warmup_epochs: epochs in which only the generator is trained, before the schedule of the student starts.
       cosine_epochs: length of the cosine schedule; 200 in the authors' program whatever the number of epochs.
-      mean, std: normalisation per channel that the teacher was trained with.
+      rules: what methods can choose from.
     """
 
-    classifier: nn.Module
+    network: Network
     generator: nn.Module
     student_optimizer: optax.GradientTransformation
     generator_optimizer: optax.GradientTransformation
@@ -63,8 +63,7 @@ class DistillSetup:
     cosine_epochs: int
     generator_lr: float
     weights: LossWeights
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    rules: Rules = Rules()
 
 
 @flax.struct.dataclass
@@ -85,7 +84,7 @@ class Unlearning:
 
 
 def unlearning(method: Method, forget, num_classes: int, threshold: float, thresholded_post_filter: bool = False):
-    """The arrays of an unlearning request: `forget` lists the class ids to forget."""
+    """The arrays of an unlearning request: `forget` lists the class ids to forget; for a step with `method.rules()`."""
     return Unlearning(
         forget_mask=jnp.zeros(num_classes).at[jnp.array(forget)].set(1.0),
         threshold=jnp.float32(threshold),
@@ -98,7 +97,7 @@ def synthesise(setup, generator, noise, train=False, axis=None):
     """Images [N, H, W, C] from noise, normalised as the teacher expects; with `train` also the new batch statistics."""
     out = setup.generator.apply(generator, noise, train=train, axis=axis, mutable=["batch_stats"] if train else False)
     images, new = out if train else (out, None)
-    normalised = (images - jnp.array(setup.mean)) / jnp.array(setup.std)
+    normalised = setup.network.normalise(images)
     return (normalised, new["batch_stats"]) if train else normalised
 
 
@@ -111,7 +110,8 @@ def generator_step(setup: DistillSetup, state: DistillState, teacher, request: U
       teacher: variables of the original model.
       noise: [N, latent_dim], this device's share of the batch.
     Returns:
-      (state, metrics): generator loss terms by name; the teacher's labels of the batch, counted [C]; `generator/spread`, the
+      (state, metrics): generator loss terms by name; the teacher's labels of the batch, counted [C];
+        `generator/spread`, the
       standard deviation over the batch of a pixel in [0, 1], mean over pixels: 0 when all images are alike.
     """
     weights, total = setup.weights, setup.batch_size
@@ -119,20 +119,20 @@ def generator_step(setup: DistillSetup, state: DistillState, teacher, request: U
     def loss_share(params):
         generator = {"params": params, "batch_stats": state.generator.batch_stats}
         images, batch_stats = synthesise(setup, generator, noise, train=True, axis=axis)
-        (t, features), moments = setup.classifier.apply(
+        (t, features), moments = setup.network.module.apply(
             teacher, images, axis=axis, mutable=[MOMENTS] if weights.bn else []
         )
-        s, _ = setup.classifier.apply(state.student.variables, images)
+        s, _ = setup.network.module.apply(state.student.variables, images)
         mean_probability = psum(jnp.sum(jax.nn.softmax(t), axis=0), axis) / total
-        adversarial = objectives.adversarial(t, s, request.forget_mask, request.codes["inhibit"])
+        adversarial = losses.adversarial(t, s, request.forget_mask, request.codes["inhibit"])
         terms = {
             "adv": jnp.sum(adversarial) / total,
-            "oh": jnp.sum(objectives.one_hot(t)) / total,
-            "balance": replicated_share(objectives.class_balance(mean_probability), axis),
-            "act": jnp.sum(objectives.activation(features)) / total,
+            "oh": jnp.sum(losses.one_hot(t)) / total,
+            "balance": replicated_share(losses.class_balance(mean_probability), axis),
+            "act": jnp.sum(losses.activation(features)) / total,
         }
         if weights.bn:
-            distance = objectives.moment_matching(teacher["batch_stats"], moments[MOMENTS])
+            distance = losses.moment_matching(teacher["batch_stats"], moments[MOMENTS])
             terms["bn"] = replicated_share(distance, axis)
         loss = sum(getattr(weights, name) * term for name, term in terms.items() if getattr(weights, name))
         return loss, (terms, batch_stats, t, lax.stop_gradient(images))
@@ -154,24 +154,26 @@ def generator_step(setup: DistillSetup, state: DistillState, teacher, request: U
 def student_step(setup: DistillSetup, state: DistillState, teacher, request: Unlearning, noise, axis=None):
     """One update of the student on fresh images: it learns the method's target on the samples the method keeps.
 
-    The generator runs in eval mode and gets no gradient. Filtered samples enter neither the batch statistics nor the loss; when
-    nothing is kept, nothing changes: neither weights nor momentum nor statistics.
+    The generator runs in eval mode and gets no gradient. Filtered samples enter neither the batch statistics nor the
+    loss; when nothing is kept, nothing changes: neither weights nor momentum nor statistics.
 
     Returns:
       (state, metrics): `student/loss`; `kept`, `forget_samples`, `retain_samples`: sample counts, the latter two by the
-      teacher's label before filtering; `entropy`: Eq. 11's sum over kept samples (nats); `teacher_forget_probability`: mean over the
-      batch before filtering; `skipped_steps`: 1 if nothing was kept.
+      teacher's label before filtering; `entropy`: Eq. 11's sum over kept samples (nats); `teacher_forget_probability`:
+      mean over the batch before filtering; `skipped_steps`: 1 if nothing was kept.
     """
     images = synthesise(setup, state.generator.variables, noise)
-    t, _ = setup.classifier.apply(teacher, images)
-    keep = kept_samples(request.codes, t, request.forget_mask, request.threshold)
-    target = target_logits(request.codes, t, request.forget_mask, request.post_threshold)
+    t, _ = setup.network.module.apply(teacher, images)
+    keep = setup.rules.kept_samples(request.codes, t, request.forget_mask, request.threshold)
+    target = setup.rules.target_logits(request.codes, t, request.forget_mask, request.post_threshold)
     kept = psum(jnp.sum(keep), axis)
 
     def loss_share(params):
         student = {"params": params, "batch_stats": state.student.batch_stats}
-        (s, _), new = setup.classifier.apply(student, images, train=True, mask=keep, axis=axis, mutable=["batch_stats"])
-        return jnp.sum(objectives.kl_divergence(target, s) * keep) / jnp.maximum(kept, 1), new["batch_stats"]
+        (s, _), new = setup.network.module.apply(
+            student, images, train=True, mask=keep, axis=axis, mutable=["batch_stats"]
+        )
+        return jnp.sum(losses.kl_divergence(target, s) * keep) / jnp.maximum(kept, 1), new["batch_stats"]
 
     (loss, batch_stats), gradient = value_and_global_grad(loss_share, state.student.params, axis)
     params, opt_state = optim.apply(
@@ -189,8 +191,8 @@ def student_step(setup: DistillSetup, state: DistillState, teacher, request: Unl
         "kept": kept,
         "forget_samples": forgotten,
         "retain_samples": setup.batch_size - forgotten,
-        "entropy": psum(jnp.sum(objectives.retained_entropy(t, request.forget_mask) * keep), axis),
-        "teacher_forget_probability": psum(jnp.sum(objectives.forget_probability(t, request.forget_mask)), axis)
+        "entropy": psum(jnp.sum(losses.retained_entropy(t, request.forget_mask) * keep), axis),
+        "teacher_forget_probability": psum(jnp.sum(losses.forget_probability(t, request.forget_mask)), axis)
         / setup.batch_size,
         "skipped_steps": (kept == 0).astype(jnp.float32),
     }
@@ -236,7 +238,7 @@ def distill_epoch(setup: DistillSetup, state: DistillState, teacher, request: Un
 def _spread(setup, images, axis):
     mean = psum(jnp.sum(images, axis=0), axis) / setup.batch_size
     variance = psum(jnp.sum(jnp.square(images - mean), axis=0), axis) / setup.batch_size
-    return jnp.mean(jnp.sqrt(variance) * jnp.array(setup.std))
+    return jnp.mean(jnp.sqrt(variance) * jnp.array(setup.network.std))
 
 
 def _label_counts(logits):

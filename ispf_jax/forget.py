@@ -1,36 +1,51 @@
-"""Sets of classes to forget: from what users write to class ids, and back to what readers are told."""
+"""Classes to forget: from what users write to class ids, and back to what readers see."""
 
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 
-from ispf_jax.errors import UserError
+from ispf_jax.errors import ArgumentError
+
+ForgetSet = tuple[int, ...]
 
 
-def forget_sets(spec: str, class_names: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
-    """The sets of class ids that `config.forget` asks for, each sorted.
+def forget_set(forget: int | str | Iterable[int | str], class_names: Sequence[str]) -> ForgetSet:
+    """The ids, sorted, of the classes to forget.
 
-    Sets are separated by ";", classes by ","; a class is an id or a name, as `id:5` or `name:05` where a word could be both; "each" is
-    every class by itself.
+    Args:
+      forget: an id or a name, several of them, or text with commas; `id:5` or `name:05` where a word could be both.
+
+    Raises:
+      ArgumentError: there is no such class, one is named twice, or none would be retained.
     """
-    classes = len(class_names)
+    words = forget.split(",") if isinstance(forget, str) else [forget] if isinstance(forget, Integral) else list(forget)
+    ids = tuple(sorted(_class_id(word, forget, class_names) for word in words))
+    if len(set(ids)) < len(ids):
+        raise ArgumentError("forget", f"={forget!r} names a class twice in one set; name every class once.")
+    if not ids:
+        raise ArgumentError("forget", f"={forget!r} names no class.")
+    if len(ids) == len(class_names):
+        raise ArgumentError(
+            "forget", f"={forget!r} forgets all {len(ids)} classes at once; leave at least one to retain."
+        )
+    return ids
+
+
+def forget_sets(spec: str, class_names: Sequence[str]) -> tuple[ForgetSet, ...]:
+    """The sets of classes that a text names: sets are separated by ";", classes by ","; "each" is every class by
+    itself."""
     if spec.strip() == "each":
-        return tuple((c,) for c in range(classes))
-    sets = tuple(
-        tuple(sorted(_class_id(word.strip(), spec, class_names) for word in s.split(","))) for s in spec.split(";")
-    )
-    for ids in sets:
-        if len(set(ids)) < len(ids):
-            raise UserError(f"config.forget={spec!r} names a class twice in one set; name every class once.")
-        if len(ids) == classes:
-            raise UserError(
-                f"config.forget={spec!r} forgets all {classes} classes at once; leave at least one to retain."
-            )
+        return tuple((c,) for c in range(len(class_names)))
+    sets = tuple(forget_set(words, class_names) for words in spec.split(";"))
     if len(set(sets)) < len(sets):
-        raise UserError(f"config.forget={spec!r} names the same set twice; name every set once.")
+        raise ArgumentError("forget", f"={spec!r} names the same set twice; name every set once.")
     return sets
 
 
 def _class_id(word, spec, class_names):
     """The class that a word means: a name, an id, or `name:...` and `id:...` where one word could be both."""
+    if isinstance(word, bool) or not isinstance(word, (Integral, str)):
+        raise ArgumentError("forget", f"={spec!r}: {word!r} is neither a class id nor a name.")
+    word = word.strip() if isinstance(word, str) else f"id:{int(word)}"
     kind, _, rest = word.partition(":")
     number = rest if kind == "id" else word
     numbered = int(number) if number.isdecimal() and int(number) < len(class_names) else None
@@ -39,22 +54,27 @@ def _class_id(word, spec, class_names):
     )
     if called is None and numbered is None:
         known = ", ".join(class_names[:10]) + (", ..." if len(class_names) > 10 else "")
-        raise UserError(
-            f"config.forget={spec!r}: there is no class {word!r}; allowed are 0 to {len(class_names) - 1} or a name ({known})."
-        )
+        allowed = f"allowed are 0 to {len(class_names) - 1} or a name ({known})"
+        raise ArgumentError("forget", f"={spec!r}: there is no class {word.removeprefix('id:')!r}; {allowed}.")
     if word.isdecimal() and numbered is not None:
         # A folder "05" may be the fourth class: taking it, or "5", for class 5 would remove the wrong one.
         alike = [i for i, name in enumerate(class_names) if name.isdecimal() and int(name) == numbered]
         other = called if called is not None else alike[0] if alike else numbered
         if other != numbered:
-            raise UserError(
-                f"config.forget={spec!r}: {word!r} is class {numbered} by its number, which is called {class_names[numbered]!r}, and class "
-                f"{other} by its name; write id:{numbered} or name:{class_names[other]}."
+            raise ArgumentError(
+                "forget",
+                f"={spec!r}: {word!r} is class {numbered} by its number, which is called {class_names[numbered]!r}, "
+                f"and class {other} by its name; write id:{numbered} or name:{class_names[other]}.",
             )
     return numbered if called is None else called
 
 
 def named(forget: Iterable[int], class_names: Sequence[str]) -> str:
-    """A forget set for readers: "3" or, if classes have names of their own, "3 (cat)"."""
+    """A forget set for readers: "3" or, if classes have names, "3 (cat)"."""
     names = ((c, class_names[c] if c < len(class_names) else str(c)) for c in forget)
     return ", ".join(str(c) if name == str(c) else f"{c} ({name})" for c, name in names)
+
+
+def joined(forget: Iterable[int], separator: str = "-") -> str:
+    """A forget set in file names, "1-7", or with "," in rows and texts."""
+    return separator.join(map(str, forget))

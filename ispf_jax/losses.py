@@ -1,7 +1,7 @@
 """Losses of the generator and the student: pure, per example, unreduced where a mean over the batch follows.
 
-Symbols: t, s are teacher and student logits [N, C]; p^t, p^s their softmax; forget_mask [C] is 1 for forgotten classes. Equation numbers
-are those of the paper (AAAI 2025, arXiv 2412.13790). Natural logarithms throughout.
+Symbols: t, s are teacher and student logits [N, C]; p^t, p^s their softmax; forget_mask [C] is 1 for forgotten classes.
+Equation numbers are those of the paper (AAAI 2025, arXiv 2412.13790). Natural logarithms throughout.
 """
 
 import jax
@@ -24,8 +24,8 @@ def adversarial(teacher_logits, student_logits, forget_mask, inhibit):
     """The generator's adversarial term per example, [N].
 
     Without inhibition the negative KL divergence (Eq. 2): the generator looks for images on which student and teacher
-    differ. With inhibited synthesis (Eq. 7) the forgotten classes enter with the opposite sign, -sum_r k_r + sum_f k_f, so images of
-    forgotten classes, which the student never learns, stop paying.
+    differ. With inhibited synthesis (Eq. 7) the forgotten classes enter with the opposite sign, -sum_r k_r + sum_f k_f,
+    so images of forgotten classes, which the student never learns, stop paying.
 
     Args:
       inhibit: 1 with inhibited synthesis, 0 without; may be traced.
@@ -35,14 +35,17 @@ def adversarial(teacher_logits, student_logits, forget_mask, inhibit):
 
 
 def one_hot(teacher_logits):
-    """Cross entropy of the teacher with its own most likely class, per example, [N]: images should be typical of some class."""
+    """Cross entropy of the teacher with its own most likely class, per example, [N]: images should be typical of some
+    class."""
     return -jnp.max(jax.nn.log_softmax(teacher_logits), axis=-1)
 
 
 def class_balance(mean_probability):
-    """Negative entropy sum_c p_c log p_c of the teacher's mean prediction [C] over the global batch: all classes should occur.
+    """Negative entropy sum_c p_c log p_c of the teacher's mean prediction [C] over the global batch: all classes should
+    occur.
 
-    A class whose probability is rounded to 0 adds nothing, and nothing to the gradient (where p log p itself has an infinite slope).
+    A class whose probability is rounded to 0 adds nothing, and nothing to the gradient (where p log p itself has an
+    infinite slope).
     """
     occurring = jnp.where(mean_probability > 0, mean_probability, 1.0)
     return jnp.sum(mean_probability * jnp.log(occurring))
@@ -54,11 +57,12 @@ def activation(features):
 
 
 def moment_matching(running, batch):
-    """Batch-norm matching in DeepInversion's form: sum over layers of ||var - var'||_2 + ||mean - mean'||_2, not squared.
+    """Batch-norm matching in DeepInversion's form: sum over layers of ||var - var'||_2 + ||mean - mean'||_2, not
+    squared.
 
     Args:
-      running, batch: pytrees alike, with dicts {"mean": [F], "var": [F]} per batch norm: the teacher's running statistics and
-        the moments of the generated batch (biased variance).
+      running, batch: pytrees alike, with dicts {"mean": [F], "var": [F]} per batch norm: the teacher's running
+        statistics and the moments of the generated batch (biased variance).
     """
     distances = jax.tree.map(
         lambda r, b: optax.safe_norm(r - b, 0.0), running, batch
@@ -72,6 +76,7 @@ def forget_probability(logits, forget_mask):
 
 
 def retained_entropy(logits, forget_mask):
-    """Entropy of the prediction restricted to the retained classes and renormalised, per example in nats, [N] (Eq. 11's summand)."""
+    """Entropy of the prediction restricted to the retained classes and renormalised, per example in nats, [N] (Eq.
+    11's summand)."""
     log_p = jax.nn.log_softmax(jnp.where(forget_mask > 0, -jnp.inf, logits))
     return -jnp.sum(jnp.where(forget_mask > 0, 0.0, jnp.exp(log_p) * log_p), axis=-1)

@@ -1,7 +1,8 @@
 """Optimisers and learning-rate schedules with PyTorch's semantics.
 
-The learning rate is an input of the compiled step (schedules are evaluated once per epoch), so optimisers here come without one: `apply`
-scales the direction. The same arguments give the same object, so that setups which hold one are equal if their numbers are.
+The learning rate is an input of the compiled step (schedules are evaluated once per epoch), so optimisers here come
+without one: `apply` scales the direction. The same arguments give the same object, so that setups which hold one are
+equal if their numbers are.
 """
 
 from functools import cache
@@ -13,7 +14,8 @@ import optax
 
 @cache
 def sgd(momentum: float = 0.9, weight_decay: float = 1e-4):
-    """PyTorch's SGD: v <- momentum v + (gradient + weight_decay w); w <- w - lr v. Decay covers all parameters, as there."""
+    """PyTorch's SGD: v <- momentum v + (gradient + weight_decay w); w <- w - lr v. Decay covers all parameters, as
+    there."""
     return optax.chain(optax.add_decayed_weights(weight_decay), optax.trace(momentum))
 
 

@@ -1,10 +1,13 @@
 """The pytrees that training carries: arrays only, no functions, no configuration."""
 
 import zlib
+from numbers import Integral
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+
+from ispf_jax.errors import ArgumentError
 
 
 @flax.struct.dataclass
@@ -23,7 +26,8 @@ class NetState:
 
 @flax.struct.dataclass
 class DistillState:
-    """Everything an unlearning run needs to go on bit for bit: both networks, the key of the run and the epochs completed."""
+    """Everything an unlearning run needs to go on bit for bit: both networks, the key of the run and the epochs
+    completed."""
 
     student: NetState
     generator: NetState
@@ -51,10 +55,17 @@ def select(condition, new, old):
 
 
 def random_stream(seed: int, name: str) -> jax.Array:
-    """The key of a named random stream of a trial: streams of other names or seeds are independent."""
+    """The key of a named random stream of a trial: streams of other names or seeds are independent.
+
+    Raises:
+      ArgumentError: the seed is not a whole number from 0 to 4294967295.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**32:
+        raise ArgumentError("seed", f"={seed!r} must be a whole number from 0 to 4294967295.")
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
 
 
 def split_seed(seed: int, stream: str) -> int:
-    """The seed of the validation split of the supervised run that has this random stream: from the first of its four keys."""
+    """The seed of the validation split of the supervised run that has this random stream: from the first of its four
+    keys."""
     return int(jax.random.bits(jax.random.split(random_stream(seed, stream), 4)[0], dtype=jnp.uint32))

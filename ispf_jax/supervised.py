@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
 
 from ispf_jax import optim
-from ispf_jax.data.augment import augment, normalise
-from ispf_jax.devices import local_slice, psum, value_and_global_grad
+from ispf_jax.classifier import Network
+from ispf_jax.collectives import local_slice, psum, value_and_global_grad
+from ispf_jax.data.augment import augment
 from ispf_jax.state import TrainState
 
 
@@ -18,16 +18,15 @@ from ispf_jax.state import TrainState
 class SupervisedSetup:
     """What stays the same in a run, and is compiled in; `augmentation` is a name that `data.augment` knows."""
 
-    classifier: nn.Module
+    network: Network
     optimizer: optax.GradientTransformation
     batch_size: int
     augmentation: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
 
 def supervised_step(setup: SupervisedSetup, state: TrainState, images, labels, mask, learning_rate, axis=None):
-    """One SGD step on normalised images [N, H, W, C]; rows with mask 0 do not exist (the last, smaller batch of an epoch).
+    """One SGD step on normalised images [N, H, W, C]; rows with mask 0 do not exist (the last, smaller batch of an
+    epoch).
 
     Returns:
       (state, metrics): sums over the batch of cross entropy and hits, and the number of rows.
@@ -36,7 +35,7 @@ def supervised_step(setup: SupervisedSetup, state: TrainState, images, labels, m
 
     def loss_share(params):
         variables = {"params": params, "batch_stats": state.net.batch_stats}
-        (logits, _), new = setup.classifier.apply(
+        (logits, _), new = setup.network.module.apply(
             variables, images, train=True, mask=mask, axis=axis, mutable=["batch_stats"]
         )
         losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
@@ -74,7 +73,7 @@ def supervised_epoch(setup: SupervisedSetup, state: TrainState, images, labels, 
         state, metrics = supervised_step(
             setup,
             state,
-            normalise(local_slice(augmented, axis), setup.mean, setup.std),
+            setup.network.normalise(local_slice(augmented, axis)),
             local_slice(labels[rows], axis),
             local_slice(mask, axis),
             learning_rate,

@@ -1,29 +1,37 @@
 """Unlearning: a fresh student learns from the teacher what is to be retained, on images that a generator invents.
 
 This file and everything it imports know networks and numbers, never a data set: what it returns came from the teacher's
-weights and a seed alone. `observe` lets a caller who has test images look at the student after an epoch; nothing it returns
-flows back into training.
+weights and a seed alone. A callback lets a caller who has test images look at the student after an epoch; nothing it
+returns flows back into training.
 """
 
+import html
 from collections.abc import Callable
-from dataclasses import fields
-from pathlib import Path
+from dataclasses import dataclass, fields
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ispf_jax import optim
-from ispf_jax.config import Experiment
+from ispf_jax.classifier import Classifier, Network, init_variables
 from ispf_jax.distill import DistillSetup, LossWeights, distill_epoch, student_learning_rate, unlearning
-from ispf_jax.methods import METHODS
-from ispf_jax.models import Generator, init_variables
-from ispf_jax.runtime.loop import Keeping, Task, train
+from ispf_jax.errors import ArgumentError, UserError
+from ispf_jax.forget import ForgetSet, forget_set, joined, named
+from ispf_jax.methods import Method, method_named
+from ispf_jax.models import Generator
+from ispf_jax.runtime.loop import RunOptions, Task, run
 from ispf_jax.runtime.store import Saved, Store
+from ispf_jax.settings import Settings, key
 from ispf_jax.state import DistillState, new_net, random_stream
 
+BASES = ("dfq", "zskt")
+"""Bases of data-free distillation: dfq with all generator losses, zskt with the adversarial loss alone."""
+
 ALIKE = 1e-3
-"""Mean standard deviation of a pixel over a batch, of a range of 1, below which images count as alike; 8-bit steps are 0.004."""
+"""Standard deviation of a pixel over a batch, of a range of 1, below which images count as alike; 8-bit steps are
+0.004."""
 
 ONE_CLASS = 0.99
 """Share of one class among an epoch's synthetic images above which the generator counts as collapsed to it."""
@@ -31,144 +39,316 @@ ONE_CLASS = 0.99
 _MEANS = ("student/loss", "kept", "forget_samples", "retain_samples", "entropy", "teacher_forget_probability")
 
 
-def distill_setup(experiment: Experiment, base: str, classifier, image_shape) -> DistillSetup:
-    """The static half of an unlearning run, from the configuration; `image_shape` is (H, W, C)."""
-    c, g = experiment.distill, experiment.generator
+@dataclass(frozen=True)
+class Distill(Settings):
+    """Hyper-parameters of unlearning: a generator and a fresh student, without data. The defaults are those for
+    CIFAR-10.
+
+    Attributes:
+      epochs: epochs of `loops` loops.
+      loops: loops per epoch: generator_steps updates of the generator, then student_steps of the student [paper].
+      generator_steps: updates of the generator per loop [paper].
+      student_steps: updates of the student per loop [paper].
+      warmup_epochs: epochs before these, for the generator alone [program; not in the paper].
+      batch_size: synthetic images per step [paper].
+      lr: learning rate of the student, SGD; decays by a cosine.
+      lr_final: end of the cosine, at most lr [program; not in the paper].
+      cosine_epochs: its length; the program has 200 even where only 100 epochs are run; 0: as many as epochs.
+      momentum: of the student's SGD [program].
+      weight_decay: of the student's SGD [program].
+      generator_lr: learning rate of the generator, Adam [paper].
+      generator_b1: Adam's first beta [program].
+      generator_b2: Adam's second beta.
+      generator_width: factor on the generator's number of filters.
+      latent_dim: length of the noise vectors [program].
+      threshold: PreFilter's limit on a forgotten class's probability; 0: 0.1 / classes (0.01 for ten, 0.001 for a
+        hundred [paper]).
+      thresholded_post_filter: False: PostFilter moves every forgotten logit [paper, Eq. 8-9]; True: only those above
+        the threshold [program].
+      weight_adv: weight of the generator's adversarial loss [program]; the base zskt has this term alone.
+      weight_bn: weight of batch-norm matching.
+      weight_oh: weight of the one-hot loss.
+      weight_balance: weight of class balance.
+      weight_act: weight of the activation loss.
+    """
+
+    epochs: int = key(200, above=0, below=10**6)
+    loops: int = key(5, above=0, below=10**6)
+    generator_steps: int = key(1, above=0, below=10**6)
+    student_steps: int = key(10, above=0, below=10**6)
+    warmup_epochs: int = key(2, least=0, below=10**6)
+    batch_size: int = key(256, above=0, below=2**20)
+    lr: float = key(0.05, above=0)
+    lr_final: float = key(0.0002, least=0)
+    cosine_epochs: int = key(200, least=0)
+    momentum: float = key(0.9, least=0, below=1)
+    weight_decay: float = key(0.0001, least=0)
+    generator_lr: float = key(0.001, above=0)
+    generator_b1: float = key(0.5, least=0, below=1)
+    generator_b2: float = key(0.999, least=0, below=1)
+    generator_width: float = key(1.0, above=0, below=64, at="generator.width")
+    latent_dim: int = key(256, above=0, below=2**16, at="generator.latent_dim")
+    threshold: float = key(0.0, least=0, below=1)
+    thresholded_post_filter: bool = key(False)
+    weight_adv: float = key(1.0, least=0)
+    weight_bn: float = key(1.0, least=0)
+    weight_oh: float = key(1.0, least=0)
+    weight_balance: float = key(1.0, least=0)
+    weight_act: float = key(0.0, least=0)
+
+    def check(self):
+        if self.lr_final > self.lr:
+            raise ArgumentError(
+                "lr_final",
+                f"={self.lr_final} is greater than lr={self.lr}, which decays to it; set it to {self.lr} or less.",
+            )
+
+
+class ImageGenerator:
+    """A trained generator: called with a number of images and a seed it returns them, uint8 [N, H, W, C]."""
+
+    def __init__(self, module: Generator, variables: dict, latent_dim: int):
+        self.module, self.variables, self.latent_dim = module, variables, latent_dim
+
+    def __call__(self, count: int = 64, seed: int = 0) -> np.ndarray:
+        noise = jax.random.normal(random_stream(seed, "samples"), (count, self.latent_dim))
+        return np.asarray(_images(self.module, self.variables, noise))
+
+
+@partial(jax.jit, static_argnums=0)
+def _images(module, variables, noise):
+    return jnp.round(255 * module.apply(variables, noise)).astype(jnp.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class Unlearned:
+    """The result of `unlearn`.
+
+    Attributes:
+      classifier: the student after the last epoch.
+      generator: the generator that its images came from.
+      forget: ids of the forgotten classes.
+      method, base: what they were forgotten by.
+      history: one dict of metrics per epoch.
+      access: what the result used: "weights only".
+      best: the student of the epoch with the highest score of the callback; None without one.
+      meta: {"epoch", "seconds", "best_epoch", "best_score"}.
+      steps: from a number of epochs to (student steps, generator steps).
+    """
+
+    classifier: Classifier
+    generator: ImageGenerator
+    forget: ForgetSet
+    method: str
+    base: str
+    history: list[dict]
+    access: str
+    best: Classifier | None
+    meta: dict
+    steps: Callable[[int], tuple[int, int]]
+
+    def sample(self, count: int = 64, seed: int = 0) -> np.ndarray:
+        """Synthetic images, uint8 [count, H, W, C]."""
+        return self.generator(count, seed)
+
+    def __repr__(self) -> str:
+        forgotten = named(self.forget, self.classifier.class_names)
+        steps, seconds = self.steps(self.meta["epoch"])[0], self.meta["seconds"]
+        return f"Unlearned({self.method} ({self.base}), forgot {forgotten}, {steps:,} student steps in {seconds:.0f} s)"
+
+    def _repr_html_(self) -> str:
+        return f"<div><b>{html.escape(repr(self))}</b></div>{self.classifier._repr_html_()}"
+
+
+def unlearn(
+    teacher: Classifier,
+    forget,
+    method: str | Method = "ispf",
+    *,
+    base: str = "dfq",
+    seed: int = 0,
+    config: Distill | None = None,
+    **options,
+) -> Unlearned:
+    """Remove classes from a classifier without any data, by distillation into a fresh network (the paper's Algorithm
+    1).
+
+    Args:
+      teacher: the original.
+      forget: ids or names of the classes to forget; see `forget.forget_set`.
+      method: a name of `methods.METHODS`, or a `Method`.
+      base: "dfq" (all generator losses) or "zskt" (the adversarial one alone).
+      seed: of the initial weights and the noise; the same seed gives the same bits on the same devices.
+      config: hyper-parameters.
+      options: how the run is carried out, kept and shown: `devices`, `checkpoints`, `callback`, `progress`, ...; see
+        `RunOptions`.
+
+    Returns:
+      The student, its generator and the history of the run.
+
+    Raises:
+      ArgumentError: an argument is wrong.
+      Interrupted: a signal asked to stop; with `checkpoints` the same call continues.
+    """
+    run_ = Unlearning(teacher, forget, method, base, seed, config or Distill(), RunOptions(**options))
+    saved, history = run(run_.task(), run_.fresh_state(), run_.options, run_.devices)
+    return run_.result(saved, history)
+
+
+def restore(teacher: Classifier, forget, method="ispf", *, base="dfq", seed=0, config=None, **options) -> Unlearned:
+    """What an earlier `unlearn` with the same arguments left in `checkpoints`; raises UserError if there is nothing."""
+    run_ = Unlearning(teacher, forget, method, base, seed, config or Distill(), RunOptions(**options))
+    state, directory = run_.fresh_state(), run_.options.directory / "checkpoints"
+    with Store(directory) as store:
+        saved = store.restore(Saved(state, state.student.variables, state.student.variables, {}))
+    if saved is None:
+        raise UserError(f"there is no checkpoint in {directory}; put it back, or unlearn again.")
+    return run_.result(saved, [])
+
+
+def distill_setup(network: Network, config: Distill, base: str = "dfq", method: Method | None = None) -> DistillSetup:
+    """The static half of an unlearning run."""
+    if base not in BASES:
+        raise ArgumentError("base", f"={base!r} is unknown; allowed are {', '.join(BASES)}.")
     terms = {field.name for field in fields(LossWeights)}
-    adversarial_alone = {term: float(term == "adv") for term in terms}
-    weights = LossWeights(
-        **(adversarial_alone if base == "zskt" else {term: getattr(c, f"weight_{term}") for term in terms})
-    )
+    weights = {term: float(term == "adv") if base == "zskt" else getattr(config, f"weight_{term}") for term in terms}
+    height, width, channels = network.image_shape
+    dtype = getattr(network.module, "dtype", jnp.float32)
     return DistillSetup(
-        classifier=classifier,
-        generator=Generator(tuple(image_shape[:2]), image_shape[2], g.width, classifier.dtype),
-        student_optimizer=optim.sgd(c.momentum, c.weight_decay),
-        generator_optimizer=optim.adam(c.generator_b1, c.generator_b2),
-        batch_size=c.batch_size,
-        latent_dim=g.latent_dim,
-        loops=c.loops,
-        generator_steps=c.generator_steps,
-        student_steps=c.student_steps,
-        warmup_epochs=c.warmup_epochs,
-        student_lr=c.lr,
-        student_lr_final=c.lr_final,
-        cosine_epochs=c.cosine_epochs or c.epochs,
-        generator_lr=c.generator_lr,
-        weights=weights,
-        mean=experiment.data.mean,
-        std=experiment.data.std,
+        network=network,
+        generator=Generator((height, width), channels, config.generator_width, dtype),
+        student_optimizer=optim.sgd(config.momentum, config.weight_decay),
+        generator_optimizer=optim.adam(config.generator_b1, config.generator_b2),
+        student_lr=config.lr,
+        student_lr_final=config.lr_final,
+        cosine_epochs=config.cosine_epochs or config.epochs,
+        weights=LossWeights(**weights),
+        **{"rules": method.rules()} if method else {},
+        **{
+            name: getattr(config, name)
+            for name in (
+                "batch_size",
+                "latent_dim",
+                "loops",
+                "generator_steps",
+                "student_steps",
+                "warmup_epochs",
+                "generator_lr",
+            )
+        },
     )
 
 
-class UnlearnStage:
-    """Unlearning with one base; every method, forget set, threshold and seed runs the same compiled program."""
+class Unlearning:
+    """One unlearning run, ready to start; every method, forget set, threshold and seed runs the same compiled
+    program."""
 
-    def __init__(self, experiment: Experiment, base: str, classifier, image_shape, devices, keeping: Keeping):
-        self.setup = distill_setup(experiment, base, classifier, image_shape)
-        self._config, self._image_shape = experiment.distill, tuple(image_shape)
-        self._devices, self._keeping = devices, keeping
-        self._program = devices.compile(distill_epoch, self.setup, donate=1)
-        self._sample = jax.jit(self._images)
+    def __init__(self, teacher, forget, method, base, seed, config: Distill, options: RunOptions):
+        self.teacher, self.base, self.seed, self.config, self.options = teacher, base, seed, config, options
+        self.forget = forget_set(forget, teacher.class_names)
+        self.method = method_named(method)
+        self.name = method if isinstance(method, str) else "method"
+        self.devices = options.chosen()
+        self.devices.check_batch(config.batch_size)
+        self.setup = distill_setup(teacher.network, config, base, self.method)
 
     @property
     def epochs(self) -> int:
         """Epochs in all, warm-up included."""
-        return self._config.warmup_epochs + self._config.epochs
+        return self.config.warmup_epochs + self.config.epochs
+
+    def fresh_state(self) -> DistillState:
+        """Freshly initialised student and generator; all methods of a trial start from the same."""
+        student_key, generator_key, run_key = jax.random.split(random_stream(self.seed, "unlearn"), 3)
+        s = self.setup
+        student = s.network.init(student_key)
+        generator = init_variables(s.generator, generator_key, (1, s.latent_dim))
+        return DistillState(
+            new_net(student, s.student_optimizer), new_net(generator, s.generator_optimizer), run_key, jnp.int32(0)
+        )
+
+    def task(self) -> Task:
+        s, c, classes = self.setup, self.config, self.teacher.num_classes
+        threshold = c.threshold or 0.1 / classes
+        request = unlearning(self.method, self.forget, classes, threshold, c.thresholded_post_filter)
+        teacher = self.devices.replicate(self.teacher.variables)
+        program = self.devices.compile(distill_epoch, s, donate=1)
+
+        def run_epoch(state, epoch):
+            state, generator, student = program(state, teacher, request)
+            return state, self._record(epoch, jax.device_get(generator), jax.device_get(student))
+
+        def score(variables, epoch):
+            if self.options.callback is None:
+                return {}
+            student_steps, generator_steps = self.steps(epoch)
+            record = {
+                "epoch": epoch,
+                "epochs": self.epochs,
+                "student_steps": student_steps,
+                "generator_steps": generator_steps,
+            }
+            return self.options.callback(self.teacher.replace(variables=variables), record) or {}
+
+        return Task(
+            self.options.title
+            or f"unlearn {self.name} ({self.base}) forget {joined(self.forget, ',')} seed {self.seed}",
+            self.epochs,
+            s.loops * s.student_steps,
+            lambda state: program.prepare(state, teacher, request),
+            run_epoch,
+            lambda state: state.student.variables,
+            score,
+            ("student/loss", "kept", "generator/total", "test/acc_retain", "test/acc_forget"),
+            self._collapse,
+        )
+
+    def result(self, saved: Saved, history: list[dict]) -> Unlearned:
+        chosen = saved.meta.get("best_score") is not None
+        student = self.teacher.replace(variables=saved.last)
+        return Unlearned(
+            student,
+            ImageGenerator(self.setup.generator, saved.state.generator.variables, self.setup.latent_dim),
+            self.forget,
+            self.name,
+            self.base,
+            history,
+            "weights only",
+            student.replace(variables=saved.best) if chosen else None,
+            saved.meta,
+            self.steps,
+        )
 
     def steps(self, epoch: int) -> tuple[int, int]:
         """(student steps, generator steps) after `epoch` epochs."""
         s = self.setup
         return max(epoch - s.warmup_epochs, 0) * s.loops * s.student_steps, epoch * s.loops * s.generator_steps
 
-    def fresh_state(self, seed: int) -> DistillState:
-        """Freshly initialised student and generator; all methods of a trial start from the same."""
-        student_key, generator_key, run_key = jax.random.split(random_stream(seed, "unlearn"), 3)
-        s = self.setup
-        student = init_variables(s.classifier, student_key, (1, *self._image_shape))
-        generator = init_variables(s.generator, generator_key, (1, s.latent_dim))
-        return DistillState(
-            new_net(student, s.student_optimizer), new_net(generator, s.generator_optimizer), run_key, jnp.int32(0)
-        )
-
-    def run(
-        self,
-        title: str,
-        directory: Path,
-        seed: int,
-        method: str,
-        forget: tuple[int, ...],
-        teacher: dict,
-        observe: Callable[[dict, int], tuple[dict, float | None]] | None = None,
-    ) -> Saved:
-        """Unlearn the classes `forget` from `teacher` (variables) with a method of `methods.METHODS`."""
-        c, s = self._config, self.setup
-        classes = s.classifier.num_classes
-        request = unlearning(METHODS[method], forget, classes, c.threshold or 0.1 / classes, c.thresholded_post_filter)
-        state = self.fresh_state(seed)
-
-        def run_epoch(state, epoch):
-            state, generator, student = self._program(state, teacher, request)
-            return state, self._epoch_record(epoch, jax.device_get(generator), jax.device_get(student))
-
-        steps = s.loops * s.student_steps
-        shown = ("student/loss", "kept", "generator/total", "test/acc_retain", "test/acc_forget")
-        task = Task(
-            title,
-            directory,
-            self.epochs,
-            steps,
-            lambda st: self._program.prepare(st, teacher, request),
-            run_epoch,
-            lambda st: st.student.variables,
-            observe,
-            shown,
-            self._collapse,
-        )
-        return train(task, state, self._keeping, self._devices)
-
-    def restore(self, directory: Path, seed: int) -> Saved | None:
-        """The last checkpoint of a run of this stage, None if there is none."""
-        state = self.fresh_state(seed)
-        with Store(directory / "checkpoints") as store:
-            return store.restore(Saved(state, state.student.variables, state.student.variables, {}))
-
-    def sample_images(self, state: DistillState, seed: int, count: int = 64) -> np.ndarray:
-        """`count` images of the generator, uint8 [count, H, W, C], in eval mode."""
-        noise = jax.random.normal(random_stream(seed, "samples"), (count, self.setup.latent_dim))
-        return np.asarray(self._sample(state.generator.variables, noise))
-
-    def _images(self, generator, noise):
-        images = self.setup.generator.apply(generator, noise)
-        return jnp.round(255 * images).astype(jnp.uint8)
-
     def _collapse(self, record) -> dict[str, str]:
         """Signs in an epoch's record that the generator has collapsed: {kind: sentence with the number}."""
         signs, counts = {}, record["class_counts"]
         if record["generator/spread"] < ALIKE:
-            signs["alike"] = (
-                f"all synthetic images are alike (standard deviation over a batch {record['generator/spread']:.2g} of 1)"
-            )
+            spread = f"standard deviation over a batch {record['generator/spread']:.2g} of 1"
+            signs["alike"] = f"all synthetic images are alike ({spread})"
         if counts.max() > ONE_CLASS * counts.sum():
-            share = 100 * counts.max() / counts.sum()
-            signs["class"] = (
-                f"{share:.1f} % of the synthetic images are of one class, {int(counts.argmax())}, in the teacher's eyes"
-            )
+            share, name = 100 * counts.max() / counts.sum(), self.teacher.class_names[int(counts.argmax())]
+            signs["class"] = f"the teacher assigns {share:.1f} % of the synthetic images to one class, {name}"
         if record.get("skipped_steps"):
             steps = self.setup.loops * self.setup.student_steps
-            signs["filtered"] = (
-                f"{record['skipped_steps']:.0f} of {steps} steps had every image filtered out: the student learned nothing in them"
-            )
+            skipped = f"{record['skipped_steps']:.0f} of {steps} steps"
+            signs["filtered"] = f"{skipped} had every image filtered out: the student learned nothing in them"
         return signs
 
-    def _epoch_record(self, epoch, generator, student):
+    def _record(self, epoch, generator, student):
         """Means over the epoch's steps, and cumulative counts."""
         student_steps, generator_steps = self.steps(epoch + 1)
-        record = {"student_step": student_steps, "generator_step": generator_steps, "batch_size": self.setup.batch_size}
+        batch = self.setup.batch_size
+        record = {"student_step": student_steps, "generator_step": generator_steps, "batch_size": batch}
         record |= {name: value.mean() for name, value in generator.items() if name.startswith("generator/")}
         record["class_counts"] = generator["class_counts"].sum(axis=0)
         if epoch >= self.setup.warmup_epochs:
             record |= {name: student[name].mean() for name in _MEANS}
-            record["filtered"] = self.setup.batch_size - record["kept"]
+            record["filtered"] = batch - record["kept"]
             record["skipped_steps"] = student["skipped_steps"].sum()
             record["learning_rate"] = float(student_learning_rate(self.setup, epoch))
         return record

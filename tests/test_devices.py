@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from jax import lax
 
-from ispf_jax import devices as parallel
-from ispf_jax.devices import Devices, Program, local_slice, psum, replicated_share, value_and_global_grad
-from ispf_jax.errors import UserError
+from ispf_jax.collectives import local_slice, psum, replicated_share, value_and_global_grad
+from ispf_jax.devices import AXIS, Devices, choose, local_devices
+from ispf_jax.errors import ArgumentError, UserError
 
 COUNTS = [1, 2, 8]
 
@@ -90,16 +90,22 @@ def test_a_program_is_compiled_once_and_refuses_other_shapes(count):
     assert program.prepare(jnp.ones(8), jnp.float32(2)) > 0
     assert program.prepare(jnp.ones(8), jnp.float32(3)) == 0
     assert [float(program(jnp.ones(8), jnp.float32(s))) for s in (1, 2, 3)] == [8, 16, 24]
-    assert traces == [None if count == 1 else parallel.AXIS]
+    assert traces == [None if count == 1 else AXIS]
     with pytest.raises(TypeError):
         program(jnp.ones(12), jnp.float32(1))
     assert len(traces) == 1
 
 
-def test_a_program_compiles_at_its_first_call():
-    program = Program(jax.jit(lambda x: 2 * x))
-    np.testing.assert_array_equal(program(jnp.arange(3)), [0, 2, 4])
-    assert program.prepare(jnp.arange(3)) == 0
+def test_programs_of_equal_setups_share_what_is_compiled():
+    traces = []
+
+    def double(setup, x, axis):
+        traces.append(setup)
+        return setup * x
+
+    for setup in (2, 2, 3):
+        np.testing.assert_array_equal(devices(1).compile(double, setup)(jnp.arange(3)), [0, setup, 2 * setup])
+    assert traces == [2, 3]
 
 
 @pytest.mark.parametrize("count", COUNTS)
@@ -130,27 +136,26 @@ def test_axis_and_count():
 
 
 def test_devices_by_number():
-    (everything,) = parallel.chosen_devices(0, "batch")
+    everything = choose()
     assert everything.count == 8 == len(jax.local_devices()) and not everything.crew and everything.leads
-    assert parallel.chosen_devices(2, "batch")[0].devices == tuple(jax.local_devices()[:2])
-    assert [d.devices for d in parallel.chosen_devices(3, "jobs")] == [(d,) for d in jax.local_devices()[:3]]
-    for wrong in (9, -1):
-        with pytest.raises(UserError, match=rf"config.devices={wrong}, but this machine has 8"):
-            parallel.chosen_devices(wrong, "batch")
+    assert choose(2).devices == tuple(jax.local_devices()[:2]) == local_devices(2) and choose(everything) is everything
+    for wrong in (9, -1, "two"):
+        with pytest.raises(ArgumentError, match=rf"devices={wrong!r}, but this machine has 8"):
+            choose(wrong)
 
 
 def test_alone_nothing_is_shared():
-    (one,) = parallel.chosen_devices(1, "batch")
+    one = choose(1)
     assert one.share(lambda: {"a": 1}) == {"a": 1} and one.any(True) and not one.any(False)
     with pytest.raises(UserError, match="mine"):
         one.share(lambda: (_ for _ in ()).throw(UserError("mine")))
 
 
 def test_a_batch_that_does_not_divide_is_refused():
-    devices(4).check_batch("config.distill.batch_size", 8)
-    devices(1).check_batch("config.distill.batch_size", 7)
-    with pytest.raises(UserError, match="config.distill.batch_size=6 does not divide evenly over 4 devices"):
-        devices(4).check_batch("config.distill.batch_size", 6)
+    devices(4).check_batch(8)
+    devices(1).check_batch(7)
+    with pytest.raises(ArgumentError, match="batch_size=6 does not divide evenly over 4 devices"):
+        devices(4).check_batch(6)
 
 
 def test_helpers_are_the_identity_without_an_axis():

@@ -5,16 +5,18 @@ import json
 import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from ispf_jax import data
+from ispf_jax.classifier import Classifier
 from ispf_jax.config import make_experiment
 from ispf_jax.distill import LossWeights
 from ispf_jax.errors import UserError
-from ispf_jax.files import Naming, encode, torch_file
+from ispf_jax.files import read_weights
 from ispf_jax.methods import METHODS
-from ispf_jax.models import CLASSIFIERS, build_classifier
+from ispf_jax.models import CLASSIFIERS, CONVENTIONS, build_classifier
 from ispf_jax.runtime.telemetry import read_metrics
 from ispf_jax.unlearning import distill_setup
 from tests.sweep.test_pipeline import tiny
@@ -70,7 +72,7 @@ def test_the_rule_of_ones_own_decides_what_the_student_sees(ran):
 
 
 def test_files_have_the_names_that_were_entered(ran):
-    tensors = torch_file.read((ran / "unlearn/dfq/ispf_sure/3/seed0/weights.pt").read_bytes())
+    tensors = read_weights(ran / "unlearn/dfq/ispf_sure/3/seed0/weights.pt").tensors
     assert {"conv1.weight", "bn3.running_var", "fc.weight", "fc.bias"} <= set(tensors) and tensors[
         "fc.weight"
     ].shape == (10, 32)
@@ -83,12 +85,13 @@ def test_a_misspelt_rule_is_found_before_anything_is_trained(monkeypatch, field)
         make_experiment(tiny(methods="mine"))
 
 
-def test_names_for_a_part_of_a_network_are_refused():
-    variables = {
-        "params": {"conv1": {"kernel": np.ones((3, 3, 1, 2))}, "bn1": {"scale": np.ones(2), "bias": np.ones(2)}}
-    }
-    with pytest.raises(UserError, match="CONVENTIONS has no names for its bn1"):
-        encode("pt", Naming({"conv1": "conv1"}, "", ("conv1.weight",)), variables, {})
+def test_names_for_a_part_of_a_network_are_refused(monkeypatch, tmp_path):
+    module = build_classifier("allcnn", 5, 0.04)
+    monkeypatch.setitem(CONVENTIONS, "allcnn", ({"conv1": "conv1"},))
+    classifier = Classifier(module, {}, image_shape=(8, 8, 1))
+    classifier = classifier.replace(variables=classifier.network.init(jax.random.key(0)))
+    with pytest.raises(UserError, match="CONVENTIONS has no names for its batch_stats/bn1/mean"):
+        classifier.save(tmp_path / "net.pt")
 
 
 @pytest.mark.parametrize("loss", ["dfq", "zskt"])

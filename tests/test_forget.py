@@ -1,9 +1,10 @@
 """Sets of classes to forget, as users write them."""
 
+import numpy as np
 import pytest
 
-from ispf_jax.errors import UserError
-from ispf_jax.forget import forget_sets, named
+from ispf_jax.errors import ArgumentError, UserError
+from ispf_jax.forget import forget_set, forget_sets, named
 
 NAMES = tuple(f"class{i}" for i in range(5))
 
@@ -46,7 +47,7 @@ def test_classes_whose_names_are_numbers(spec, sets):
         ("05", ["'05' is class 5 by its number", "id:5 or name:05"]),
         ("3,1", ["'1' is class 1 by its number", "'02'", "class 0 by its name", "id:1 or name:01"]),
         ("name:5", ["no class 'name:5'", "0 to 7", "05"]),
-        ("id:8", ["no class 'id:8'", "0 to 7"]),
+        ("id:8", ["no class '8'", "0 to 7"]),
     ],
 )
 def test_a_word_that_is_the_number_of_one_class_and_the_name_of_another_is_refused(spec, parts):
@@ -86,8 +87,26 @@ def test_bad_forget_sets(spec, parts):
     with pytest.raises(UserError) as caught:
         forget_sets(spec, NAMES)
     message = str(caught.value)
-    assert message.startswith("config.forget=") and all(part in message for part in parts), message
+    assert message.startswith("forget=") and all(part in message for part in parts), message
 
 
-def test_sets_are_told_with_names_where_classes_have_some():
+def test_sets_are_shown_with_names_where_classes_have_some():
     assert named((0, 2), ("0", "cat", "dog")) == "0, 2 (dog)" and named((7,), ()) == "7"
+
+
+@pytest.mark.parametrize(
+    "given, ids", [(3, (3,)), ([4, "class1"], (1, 4)), ("class4,0", (0, 4)), ((2,), (2,)), (np.int64(1), (1,))]
+)
+def test_a_set_as_a_program_gives_it(given, ids):
+    assert forget_set(given, NAMES) == ids
+
+
+def test_ids_of_a_program_are_never_taken_for_names():
+    assert forget_set([5], SIGNS) == (5,)
+
+
+@pytest.mark.parametrize("given", [[], True, [1.5], [None], [9], "horse", [[1]]])
+def test_sets_that_are_refused(given):
+    with pytest.raises(ArgumentError) as caught:
+        forget_set(given, NAMES)
+    assert caught.value.argument == "forget"

@@ -5,7 +5,10 @@ import os
 import pkgutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+
+import pytest
 
 import ispf_jax
 
@@ -40,11 +43,19 @@ def test_unlearning_loads_neither_data_nor_evaluation():
 
 def test_the_whole_package_loads_nothing_heavy():
     names = [m.name for m in pkgutil.walk_packages(ispf_jax.__path__, "ispf_jax.")]
-    assert {"ispf_jax.sweep.pipeline", "ispf_jax.data.named", "ispf_jax.training"} <= set(names)
-    names.remove("ispf_jax.data.builders")  # itself imported only to download: it is made of tensorflow-datasets
+    assert {"ispf_jax.sweep.pipeline", "ispf_jax.data.official", "ispf_jax.training"} <= set(names)
     assert of(HEAVY, loaded_by(*names)) == []
 
 
-def test_configurations_need_no_jax():
-    loaded = loaded_by("configs.digits_ispf", "configs.cifar100_multi_ispf")
-    assert of(("jax", "ispf_jax", *HEAVY), loaded) == []
+def test_importing_the_package_starts_nothing_and_every_name_is_there():
+    assert of(("jax", "numpy", "flax", *HEAVY), loaded_by("ispf_jax")) == []
+    for name in ispf_jax.__all__:
+        assert getattr(ispf_jax, name) is not None and name in dir(ispf_jax)
+    with pytest.raises(AttributeError, match="'nothing'"):
+        ispf_jax.nothing  # noqa: B018
+
+
+def test_the_wheel_holds_every_package():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "ispf_jax").rglob("__init__.py")}
+    assert set(listed) == found | {"ispf_jax.configs"}

@@ -1,4 +1,4 @@
-"""launch.py as a process: exit code 2 and one line for what the user can put right. The texts themselves are tested in-process."""
+"""The program as a process: exit code 2 and one line for what the user can put right. Texts are tested in-process."""
 
 import importlib.util
 import json
@@ -35,7 +35,7 @@ def test_missing_config(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_unknown_key_is_told_with_the_known_ones(tmp_path):
+def test_an_unknown_key_is_refused_with_the_known_ones(tmp_path):
     done = launch(DIGITS, "--config.data.foo=1", f"--workdir={tmp_path}/work", cwd=tmp_path)
     check_error(done, "config.data.foo", "image_size")
     assert not (tmp_path / "work").exists()
@@ -89,7 +89,7 @@ COMMAND_LINES = {  # upper-case words stand for files
     "--config=DIGITS:bogus": ["digits_ispf.py:bogus", "'bogus'", "allcnn, resnet18 and smoke"],
     "--config=DIGITS:smoke,bogus": ["'bogus'", "allcnn, resnet18 and smoke"],
     "--config=DIGITS --config.foo=1": ["config.foo is no known key", "methods"],
-    "--config=DIGITS --config.data.foo=1": ["config.data.foo is no known key", "image_size"],
+    "--config=DIGITS --config.data.image_siz=1": ["did you mean config.data.image_size?"],
     "--config=DIGITS --noconfig.data.foo": ["config.data.foo is no known key", "image_size"],
     "--config=DIGITS --config.train.lr.foo=1": ["config.train.lr.foo is no known key"],
     "--config=DIGITS --config.train=1": ["config.train is a group", "epochs"],
@@ -103,7 +103,7 @@ COMMAND_LINES = {  # upper-case words stand for files
 
 @pytest.fixture
 def program(monkeypatch):
-    """launch.py as a module with flags of its own."""
+    """The program as a module with separate flags."""
     values = flags.FlagValues()
     monkeypatch.setattr(flags, "FLAGS", values)
     for name in ("DEFINE_string", "DEFINE_integer", "DEFINE_bool"):
@@ -116,7 +116,7 @@ def program(monkeypatch):
         library, "DEFINE_config_file", lambda *args, **named: define_config(*args, **named, flag_values=values)
     )
     monkeypatch.setattr(library.config_flags, "FLAGS", values)
-    spec = importlib.util.spec_from_file_location("launch_under_test", ROOT / "launch.py")
+    spec = importlib.util.spec_from_file_location("cli_under_test", ROOT / "ispf_jax" / "cli.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -158,9 +158,9 @@ def test_home_is_expanded_in_the_work_directory(program, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(sys, "argv", argv)
     started = []
-    monkeypatch.setattr("ispf_jax.sweep.pipeline.run", lambda config, workdir: started.append(workdir))
+    monkeypatch.setattr("ispf_jax.sweep.pipeline.run", lambda config, workdir: started.append(workdir) or "")
     monkeypatch.setattr(program.interruption, "listen", lambda: None)
-    program.main(program.parse_flags(argv))
+    program._run(program.parse_flags(argv))
     assert started == [f"{tmp_path}/work"]
 
 
@@ -169,4 +169,27 @@ def test_words_that_are_no_options(program, monkeypatch):
     monkeypatch.setattr(sys, "argv", argv)
     rest = program.parse_flags(argv)
     with pytest.raises(program.UserError, match="'forget=3' is not understood"):
-        program.main(rest)
+        program._run(rest)
+
+
+def test_help_lists_every_key_and_version_the_version(tmp_path):
+    done = launch("--help", cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr == ""
+    assert "--config.distill.weight_bn=1.0\n      weight of batch-norm matching" in done.stdout
+    assert "--workdir: Directory of all results" in done.stdout and "ispf inspect FILE" in done.stdout
+    done = launch("--version", cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.startswith("ispf ")
+
+
+def test_configurations_come_with_the_package_and_the_current_directory_wins(tmp_path):
+    """A name that is no file here is looked up among the packaged configurations."""
+    done = launch("--config=digits_ispf.py:smoke", "--config.forget=77", cwd=tmp_path)
+    check_error(done, "config.forget='77'")
+    (tmp_path / "digits_ispf.py").write_text("def get_config():\n    return mine\n")
+    check_error(launch("--config=digits_ispf.py", cwd=tmp_path), "digits_ispf.py", "NameError", "'mine'")
+
+
+def test_inspect(tmp_path):
+    (tmp_path / "empty.pt").write_bytes(b"")
+    check_error(launch("inspect", "empty.pt", cwd=tmp_path), "empty.pt")
+    check_error(launch("inspect", cwd=tmp_path), "ispf inspect needs the name of a file")

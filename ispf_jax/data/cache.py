@@ -4,21 +4,20 @@ A cache is a convenience: one that is damaged, stale or cannot be written costs 
 whole directory may be deleted at any moment.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from ispf_jax.data.dataset import ArrayDataset, ImageData
+from ispf_jax.data.dataset import ImageData
+from ispf_jax.runtime.guard import regular_file
 
-LAYOUT = (
-    2  # part of every key; raise it when the same files give other arrays than before, or are stored in another way
-)
+LAYOUT = 3  # raise it when the same files give other arrays, or are stored in another way
 log = logging.getLogger(__name__)
 
 
@@ -34,8 +33,9 @@ def directory(cache_dir: str) -> Path | None:
 def cached(cache_dir: str, name: str, key, make: Callable[[], ImageData]) -> ImageData:
     """The result of `make()`, from the cache if it holds one for `key`.
 
-    key: anything JSON can write; everything the result depends on (file, size, time of change, options).
-    name: begins the file's name, for the human who looks into the directory.
+    Args:
+      name: begins the file's name, for the human who looks into the directory.
+      key: anything JSON can write; everything the result depends on (file, size, time of change, options).
     """
     folder = directory(cache_dir)
     if folder is None:
@@ -57,36 +57,27 @@ def fingerprint(path: Path) -> list:
 
 def _read(file: Path) -> ImageData | None:
     try:
-        if not file.exists():
+        if not os.path.lexists(file):
             return None
-        with np.load(file, allow_pickle=False) as stored:
-            train = ArrayDataset(stored["train_images"], stored["train_labels"])
-            test = ArrayDataset(stored["test_images"], stored["test_labels"])
-            name, note = str(stored["name"]), str(stored["note"])
-            return ImageData(name, train, test, tuple(str(c) for c in stored["class_names"]), note)
+        with np.load(regular_file(file, 1 << 62), allow_pickle=False) as stored:
+            train, test = ((stored[f"{split}_images"], stored[f"{split}_labels"]) for split in ("train", "test"))
+            return ImageData(train, test, stored["class_names"].tolist(), str(stored["name"]), str(stored["note"]))
     except Exception as error:  # zipfile, numpy and zlib raise many kinds, and none of them matters here
         log.warning("The cached data %s cannot be read (%s); decoding again.", file, error)
         return None
 
 
 def _write(file: Path, data: ImageData) -> None:
-    temporary = None
+    arrays = {"class_names": np.array(data.class_names), "name": data.name, "note": data.note}
+    for split in ("train", "test"):
+        arrays |= {f"{split}_{what}": getattr(getattr(data, split), what) for what in ("images", "labels")}
+    temporary = file.with_suffix(f".{os.getpid()}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=file.stem, suffix=".tmp", delete=False) as out:
-            temporary = out.name
-            np.savez(
-                out,
-                train_images=data.train.images,
-                train_labels=data.train.labels,
-                test_images=data.test.images,
-                test_labels=data.test.labels,
-                class_names=np.array(data.class_names),
-                name=data.name,
-                note=data.note,
-            )
+        with temporary.open("wb") as out:
+            np.savez(out, **arrays)
         os.replace(temporary, file)
     except OSError as error:
         log.warning("The decoded data cannot be kept in %s (%s); the next start decodes again.", file.parent, error)
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

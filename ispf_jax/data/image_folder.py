@@ -1,115 +1,156 @@
-"""Own images: `<split>/<class>/<file>`, as a directory or as one tar archive."""
+"""Image folders: `<split>/<class>/<file>`, as a directory or as one tar archive."""
 
+import hashlib
 import logging
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 
 import numpy as np
 
 from ispf_jax.data import cache
-from ispf_jax.data.dataset import ArrayDataset, ImageData, Request
-from ispf_jax.data.folder_entries import ARCHIVES, Entry, archive_entries, directory_entries, directory_fingerprint
-from ispf_jax.data.pixels import Decoder
-from ispf_jax.errors import UserError
+from ispf_jax.data.dataset import DataRequest, ImageData
+from ispf_jax.data.pixels import ENCODED_BYTES, SUFFIXES, Decoder
+from ispf_jax.errors import ArgumentError, UserError
+from ispf_jax.runtime.guard import read_bounded, reading, tar_entries
 
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 LAYOUT = "train/<class>/<image> and test/<class>/<image>"
 TEST_NAMES = ("test", "val", "valid")  # in this order of preference
+SPLITS = ("train", *TEST_NAMES)
 log = logging.getLogger(__name__)
 
+Place = tuple[str, ...]
+"""(split, class, file), (split, file) or (split, class, folder, ..., file)."""
 
-def load(request: Request) -> ImageData:
+
+def load(request: DataRequest) -> ImageData:
     """The images under `path`, a directory or a tar archive (plain, gz, bz2, xz), which is read without unpacking it.
 
-    Splits: `train`, which may be left out, and `test` or else `val` or `valid`; in an archive one folder may lie above them. Classes are the
-    folder names, sorted, and must be the same in both splits. Images are PNG, JPEG, BMP or WebP. Other files
-    and those in folders inside a class are ignored, which the note tells with counts; hidden ones are not counted. Examples are in
-    the order of (class, file name), so an archive gives the same arrays as the directory it was made of. Sizes and channels: see
-    `pixels.Decoder`; grey images beside coloured ones get three equal channels. The decoded arrays are cached.
-    Pillow decodes small images one after the other: two threads were slower (1.45 s instead of 1.02 s for 13,170).
+    Splits: `train`, which may be left out, and `test` or else `val` or `valid`; in an archive one folder may lie above
+    them. Classes are the folder names, sorted, and must be the same in both splits. Images are PNG, JPEG, BMP, WebP or
+    PPM. Other files, and those in folders inside a class, are ignored, and the note counts them by their kind; hidden
+    ones are not counted. Examples are in the order of (class, file name), so an archive gives
+    the same arrays as the directory it was made from. Sizes and channels: see `pixels.Decoder`; where grey and colour
+    images are mixed, grey ones get three equal channels. The decoded arrays are cached.
 
-    Raises UserError naming the file if something is missing, empty, damaged, truncated, of the wrong size or
-    partly transparent.
+    Raises:
+      ArgumentError: `path` does not name such a folder or archive.
+      UserError: a file is missing, damaged, of the wrong size or partly transparent.
     """
-    if not request.path:
-        raise UserError(f"data.path is empty; set it to a directory or a tar archive with {LAYOUT}.")
     path = Path(request.path).expanduser()
     decoder = Decoder(request.image_size, request.resize, request.channels)
     try:
         if path.is_dir():
-            mark, entries = directory_fingerprint(path), directory_entries
+            places = sorted(_directory(path))
+            mark = _fingerprint(path, places)
+            entries = ((p, read_bounded(path.joinpath(*p), ENCODED_BYTES) if _is_image(p) else None) for p in places)
         elif path.is_file() and path.name.lower().endswith(ARCHIVES):
-            mark, entries = cache.fingerprint(path), archive_entries
+            mark, entries = cache.fingerprint(path), _archive(path)
         else:
             what = "is not a directory or a tar archive" if path.exists() else "does not exist"
-            raise UserError(
-                f"data.path {path} {what}; it must be a directory or one of *{', *'.join(ARCHIVES)} with {LAYOUT}."
-            )
+            text = f"={request.path!r} {what}; it must be a directory or *{', *'.join(ARCHIVES)} with {LAYOUT}."
+            raise ArgumentError("path", text)
         key = [mark, request.image_size, request.resize, request.channels]
         name = path.name.split(".")[0] or "images"
-        data = cache.cached(
-            request.cache_dir, f"folder-{name}", key, lambda: _decode(name, path, entries(path), decoder)
-        )
+        data = cache.cached(request.cache_dir, f"folder-{name}", key, lambda: _decode(name, path, entries, decoder))
     except OSError as error:
-        raise UserError(f"data.path {path} cannot be read ({error}); check the file and its permissions.") from error
+        raise ArgumentError("path", f"={request.path!r} cannot be read ({error}); check its permissions.") from error
     if data.note:
         log.warning("%s: %s.", path, data.note)
     return data
 
 
-def _decode(name: str, path: Path, entries: Iterator[Entry], decoder: Decoder) -> ImageData:
-    splits: dict[str, dict[str, list]] = {}  # split -> class -> [(file name, pixels)]
-    ignored: dict[str, list[Entry]] = {}  # split -> files
-    for entry in entries:
-        if entry.file and entry.encoded is None:
-            ignored.setdefault(entry.split, []).append(entry)
+def _directory(root: Path) -> Iterator[Place]:
+    """All files that are not hidden. Links are followed, except those to folders inside a class."""
+    stack: list[Place] = [(split,) for split in SPLITS if (root / split).is_dir()]
+    while stack:
+        folder = stack.pop()
+        with os.scandir(root.joinpath(*folder)) as found:
+            for entry in found:
+                place = (*folder, entry.name)
+                if entry.is_dir(follow_symlinks=len(place) == 2) and not entry.name.startswith("."):
+                    stack.append(place)
+                elif not entry.name.startswith("."):
+                    yield place
+
+
+def _fingerprint(root: Path, places: Iterable[Place]) -> list:
+    """[absolute path, digest]: changes when an image is added, removed, renamed, moved, resized or written again."""
+    digest = hashlib.sha256()
+    for place in places:
+        mark = cache.fingerprint(root.joinpath(*place))[1:] if _is_image(place) else ""
+        digest.update(f"{'/'.join(place)} {mark}\n".encode(errors="surrogateescape"))
+    return [str(root.absolute()), digest.hexdigest()]
+
+
+def _archive(path: Path) -> Iterator[tuple[Place, bytes | None]]:
+    """What the archive holds in its splits, which may be under one folder."""
+    roots = set()
+    for name, content in tar_entries(path, lambda name: _is_image(_place(name)), ENCODED_BYTES):
+        place = _place(name)
+        if place and not name.endswith("/"):
+            roots.add(name.removesuffix("/".join(place)) or "./")
+            yield place, content
+    if len(roots) > 1:
+        raise UserError(f"The archive {path} has splits in {' and in '.join(sorted(roots))}; keep one of them.")
+
+
+def _place(name: str) -> Place:
+    """The place of a member of an archive; () of one that is hidden or in no split."""
+    parts = name.strip("/").split("/")
+    at = 0 if parts[0] in SPLITS else 1
+    hidden = any(part.startswith(".") for part in parts)
+    return tuple(parts[at:]) if parts[at : at + 1] and parts[at] in SPLITS and not hidden else ()
+
+
+def _is_image(place: Place) -> bool:
+    """Whether <split>/<class>/<file> is the place and the name of an image."""
+    return len(place) == 3 and place[2].lower().endswith(SUFFIXES)
+
+
+def _decode(name: str, path: Path, entries: Iterator[tuple[Place, bytes | None]], decoder: Decoder) -> ImageData:
+    images: dict[str, dict[Place, np.ndarray]] = {}  # split -> (class, file)
+    ignored = []
+    for place, encoded in entries:
+        files = images.setdefault(place[0], {})
+        if encoded is None:
+            ignored.append(place)
             continue
-        files = splits.setdefault(entry.split, {}).setdefault(entry.label, [])
-        if entry.encoded is not None:
-            files.append((entry.file, decoder(entry.encoded, f"{path}/{entry.split}/{entry.label}/{entry.file}")))
-    test_name = next((split for split in TEST_NAMES if split in splits), None)
-    if test_name is None:
-        raise UserError(f"{path} has no split test (or val, valid); it must hold {LAYOUT}.")
-    test = splits[test_name]
-    train = splits.get("train", dict.fromkeys(test, []))
-    if odd := sorted(train.keys() ^ test.keys()):
-        where = "train" if odd[0] in train else test_name
-        raise UserError(f"The class {odd[0]} of {path} is only in {where}; both splits must hold the same classes.")
-    for split in filter(splits.__contains__, ("train", test_name)):
-        for label, files in sorted(splits[split].items()):
-            if not files:
-                raise UserError(
-                    f"The class folder {path}/{split}/{label} holds no image; "
-                    "add images or remove the class from both splits."
-                )
-    for label in sorted(test):
-        if any("\ud800" <= letter <= "\udfff" for letter in label):  # Python's stand-ins for bytes that are no UTF-8
-            raise UserError(
-                f"The class folder {label!r} of {path} has a name that is not UTF-8, as results are; rename it in both splits."
-            )
-    if len(test) < 2:
-        raise UserError(f"{path} has {len(test)} class; at least 2 are needed.")
-    names = sorted(test)
-    channels = max(pixels.shape[2] for classes in (train, test) for files in classes.values() for _, pixels in files)
-    note = _note(ignored.get("train", []) + ignored.get(test_name, []))
-    tested = _stack(test, names, channels)
-    trained = _stack(train, names, channels) if "train" in splits else tested.take(slice(0))
-    return ImageData(name, trained, tested, tuple(names), note)
+        try:
+            files[place[1:]] = decoder(encoded, f"{path}/{'/'.join(place)}")
+        except UserError:
+            all(entries)  # at its end, an archive says whether the archive itself is damaged
+            raise
+    test_name = next((split for split in TEST_NAMES if split in images), "")
+    used = [split for split in ("train", test_name) if split in images]
+    ignored = [place for place in ignored if place[0] in used]
+    names = sorted({label for split in used for label, _ in images[split]} | {p[1] for p in ignored if len(p) > 2})
+    if not test_name or len(names) < 2:
+        raise UserError(f"{path} has no split test (or val, valid) with 2 or more classes; it must hold {LAYOUT}.")
+    for split in used:
+        if missing := sorted({*names} - {label for label, _ in images[split]}):
+            raise UserError(f"{path}/{split}/{missing[0]} holds no image; both splits must hold images of all classes.")
+    channels = max(image.shape[2] for split in used for image in images[split].values())
+
+    def stacked(split):
+        files = sorted(images.get(split, {}).items())
+        pixels = np.empty((len(files), decoder.size, decoder.size, channels), np.uint8)
+        for i, (_, image) in enumerate(files):
+            pixels[i] = image  # grey among colour gets three equal channels
+        return pixels, np.searchsorted(names, [label for (label, _), _ in files])
+
+    with reading(f"The class folders of {path}"):
+        return ImageData(stacked("train"), stacked(test_name), names, name, _note(ignored))
 
 
-def _note(ignored: list[Entry]) -> str:
+def _note(ignored: list[Place]) -> str:
     """How many files are ignored, by their kind and with an example of each; "" if none."""
     kinds: dict[str, list[str]] = {}
-    for split, label, file, _ in ignored:
-        kind = PurePath(file).suffix.lower() or "without a suffix"
-        kind = "in no class folder" if not label else "in folders inside a class" if "/" in file else kind
-        kinds.setdefault(kind, []).append("/".join(filter(None, (split, label, file))))
+    for place in ignored:
+        kind = PurePath(place[-1]).suffix.lower() or "without a suffix"
+        kind = {2: "in no class folder", 3: kind}.get(len(place), "in folders inside a class")
+        kinds.setdefault(kind, []).append("/".join(place))
     parts = [f"{len(files)} {kind} (such as {min(files)})" for kind, files in sorted(kinds.items())]
     note = f"ignored files: {', '.join(parts)}" if parts else ""
     return note.encode(errors="backslashreplace").decode()
-
-
-def _stack(classes: dict[str, list], names: list[str], channels: int) -> ArrayDataset:
-    images = [pixels for label in names for _, pixels in sorted(classes[label], key=lambda item: item[0])]
-    images = [np.broadcast_to(pixels, (*pixels.shape[:2], channels)) for pixels in images]  # grey beside colour
-    labels = [np.full(len(classes[label]), i, np.int32) for i, label in enumerate(names)]
-    return ArrayDataset(np.stack(images), np.concatenate(labels))

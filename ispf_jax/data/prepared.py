@@ -1,140 +1,117 @@
-"""Data that tensorflow-datasets prepared earlier, in either of its usual file formats, read without TensorFlow."""
+"""Data that tensorflow-datasets prepared earlier, in either of its usual file formats, read without TensorFlow.
 
+A prepared directory names Python modules, which the library imports. So only records are read here, as the examples
+with one image and one label that they must be, from files whose names are known.
+"""
+
+import contextlib
 import json
-import os
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from ispf_jax.data.catalogue import CATALOGUE
-from ispf_jax.data.dataset import ArrayDataset, ImageData
+from ispf_jax.data.archives import Official
+from ispf_jax.data.dataset import ImageData
 from ispf_jax.data.pixels import Decoder
 from ispf_jax.errors import UserError
+from ispf_jax.runtime.guard import read_bounded, reading, regular_file
 
 FORMATS = ("array_record", "tfrecord")
+_RECORD = 64 << 10  # bytes of an example of 32x32 pixels, at most
+_SLACK, _SHARDS = 1 << 20, 1000
 
 
-def directory(data_dir: str) -> Path:
-    """Where tensorflow-datasets keeps its data: `data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
-    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
-
-
-def find(name: str, root: Path) -> Path | None:
-    """The directory of the newest understood version of `name` under `root`, the standard builder's before our own.
-
-    Looks at names and at `dataset_info.json` only; a directory in another file format is passed over.
-    """
-    for builder, major in CATALOGUE[name].prepared:
-        versions = sorted((root / builder).glob(f"{major}.*.*"), key=_version, reverse=True)
-        for folder in versions:
-            if _file_format(folder) in FORMATS:
+def find(official: Official, root: Path) -> Path | None:
+    """The directory of the newest version 3 under `root`; one in another file format is passed over."""
+    folders = (root / official.builder).glob("3.*.*")
+    known = [folder for folder in folders if re.fullmatch(r"3\.\d{1,9}\.\d{1,9}", folder.name, re.ASCII)]
+    for folder in sorted(known, key=lambda folder: [*map(int, folder.name.split("."))], reverse=True):
+        with contextlib.suppress(UserError):
+            if _info(folder)["fileFormat"] in FORMATS:
                 return folder
     return None
 
 
-def read(name: str, folder: Path) -> ImageData:
-    """The splits "train" and "test" of a prepared data set.
+def read(official: Official, folder: Path) -> ImageData:
+    """The splits "train" and "test" of a prepared data set, of at most the official numbers of images.
 
-    array_record goes through `as_data_source`. TFRecord, which tensorflow-datasets itself reads with TensorFlow only,
-    is taken apart by `tfrecords`, and its examples by the data set's own features.
-    Raises UserError naming the directory if files are missing or damaged.
+    Raises:
+      UserError: files are missing or damaged; the message names the directory.
     """
+    with reading(f"The prepared data set {folder}"):
+        info, file = _info(folder), folder / "label.labels.txt"
+        plans = [_shards(info, official, folder, i) for i in range(2)]
+        known = file.exists()  # of SVHN there is none
+        names = read_bounded(_inside(file), _SLACK).decode().split() if known else [*map(str, range(official.classes))]
+        if len(names) != official.classes:
+            raise ValueError(f"{file.name} holds {len(names)} names")
+        train, test = (_split(shards, info["fileFormat"]) for shards in plans)
+        return ImageData(train, test, names)
+
+
+def _info(folder: Path) -> dict:
+    file = folder / "dataset_info.json"
+    with reading(file):
+        info = dict(json.loads(read_bounded(_inside(file), 16 * _SLACK)))
+        return info | {"fileFormat": info.get("fileFormat") or "tfrecord"}
+
+
+def _inside(file: Path) -> Path:
+    if file.resolve().parent != file.parent.resolve():
+        raise ValueError(f"{file.name} leads out of the directory")
+    return file
+
+
+def _shards(info: dict, official: Official, folder: Path, number: int) -> list[tuple[Path, int]]:
+    """(file, number of examples) of every shard of a split; all of them are checked before the first is opened."""
+    split, most = ("train", "test")[number], official.counts[number]
+    (found,) = [part for part in info["splits"] if part["name"] == split]
+    lengths = [int(length) for length in found["shardLengths"]]
+    if not 0 < len(lengths) <= _SHARDS or min(lengths) < 0 or not 0 < sum(lengths) <= most:
+        raise ValueError(f"split {split} has {sum(lengths)} examples in {len(lengths)} shards")
+    name = f"{official.builder}-{split}.{info['fileFormat']}"
+    files = [folder / f"{name}-{i:05d}-of-{len(lengths):05d}" for i in range(len(lengths))]
+    return [(regular_file(_inside(file), n * _RECORD + _SLACK), n) for file, n in zip(files, lengths)]
+
+
+def _split(shards: list[tuple[Path, int]], file_format: str) -> tuple[np.ndarray, np.ndarray]:
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    decoder, images, labels = Decoder(32, False, 3), [], []
+    for file, length in shards:
+        read_so_far = len(labels)
+        for record in (_array_records if file_format == "array_record" else _tfrecords)(file):
+            features = tf_example_pb2.Example.FromString(record).features.feature
+            (encoded,), (label,) = features["image"].bytes_list.value, features["label"].int64_list.value
+            images.append(decoder(encoded, f"{len(labels) - read_so_far} of {file}"))
+            labels.append(label)
+        if len(labels) != read_so_far + length:
+            raise EOFError(f"{file.name} holds {len(labels) - read_so_far} examples, {length} were expected")
+    return np.stack(images), np.array(labels)
+
+
+def _array_records(file: Path) -> Iterator[bytes]:
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    reader = ArrayRecordReader(str(file), "readahead_buffer_size:0")
     try:
-        import tensorflow_datasets as tfds
-
-        builder = tfds.builder_from_directory(folder)
-        decoder = Decoder(0, False, 3)
-        file_format = _file_format(folder)
-        train, test = [_split(builder, split, file_format, decoder, folder) for split in ("train", "test")]
-        label = builder.info.features["label"]
-        return ImageData(name, train, test, tuple(label.names))
-    except UserError:
-        raise
-    except Exception as error:  # the readers raise RuntimeError, protobuf's errors, KeyError and others
-        message = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"The prepared data set {folder} cannot be read ({type(error).__name__}: {message}); "
-            "remove this directory, or prepare it again."
-        ) from error
+        for i in range(reader.num_records()):
+            yield from reader.read([i])
+    finally:
+        reader.close()
 
 
-def _split(builder, split: str, file_format: str, decoder: Decoder, folder: Path) -> ArrayDataset:
-    from tensorflow_datasets.core import decode
-
-    encoded = {"image": decode.SkipDecoding()}  # Pillow decodes: faster, and checks the sums inside the PNG
-    if file_format == "array_record":
-        source = builder.as_data_source(split, decoders=encoded)
-        examples = (source[i] for i in range(len(source)))
-    else:
-        parse = builder.info.features.deserialize_example_np
-        files = builder.info.splits[split].filepaths
-        examples = (parse(record, decoders=encoded) for file in files for record in tfrecords(Path(file)))
-    images, labels = [], []
-    for example in examples:
-        images.append(decoder(_bytes(example["image"]), f"{len(images)} of {folder}, split {split}"))
-        labels.append(int(example["label"]))
-    expected = builder.info.splits[split].num_examples
-    if len(labels) != expected:
-        raise EOFError(f"{len(labels)} examples in split {split}, {expected} expected")
-    return ArrayDataset(np.stack(images), np.array(labels, np.int32))
-
-
-def tfrecords(file: Path) -> Iterator[bytes]:
-    """The records of a TFRecord file.
-
-    Framing of one record: length (uint64, little endian), masked CRC-32C of the length (uint32), data, masked CRC-32C
-    of the data (uint32). The sum of the length is checked, so a shifted or foreign file is noticed; that of the data is
-    not (pure Python would take minutes): PNG images carry sums of their own.
-    Raises EOFError if the file ends inside a record, ValueError if a length does not match its sum.
-    """
+def _tfrecords(file: Path) -> Iterator[bytes]:
+    """Framing of one record: length (uint64, little endian), its checksum (4 bytes), data, their checksum (4 bytes)."""
     with file.open("rb") as stream:
         while head := stream.read(12):
-            if len(head) < 12:
-                raise EOFError(f"{file.name} ends inside a record")
-            length, check = struct.unpack("<QI", head)
-            if masked_crc32c(head[:8]) != check:
-                raise ValueError(f"{file.name} is not a TFRecord file or damaged")
+            (length,) = struct.unpack("<Q", head[:8])
+            if length > _RECORD:
+                raise ValueError(f"{file.name} is damaged or not a TFRecord file")
             data = stream.read(length + 4)
-            if len(data) < length + 4:
+            if len(head) < 12 or len(data) < length + 4:
                 raise EOFError(f"{file.name} ends inside a record")
             yield data[:length]
-
-
-def _crc_table() -> list[int]:
-    table = []
-    for value in range(256):
-        for _ in range(8):
-            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
-        table.append(value)
-    return table
-
-
-_TABLE = _crc_table()
-
-
-def masked_crc32c(data: bytes) -> int:
-    """The CRC-32C (Castagnoli) of `data`, rotated and shifted as TFRecord stores it."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = crc >> 8 ^ _TABLE[(crc ^ byte) & 0xFF]
-    crc ^= 0xFFFFFFFF
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def _bytes(value) -> bytes:
-    return value if isinstance(value, bytes) else value.item() if isinstance(value, np.ndarray) else bytes(value)
-
-
-def _version(folder: Path) -> tuple[int, ...]:
-    return tuple(int(part) if part.isdigit() else -1 for part in folder.name.split("."))
-
-
-def _file_format(folder: Path) -> str | None:
-    """ "array_record", "tfrecord" (also where nothing is said), another name, or None if there is no readable info."""
-    try:
-        info = json.loads((folder / "dataset_info.json").read_text())
-        return info.get("fileFormat") or "tfrecord"
-    except (OSError, ValueError, AttributeError):
-        return None

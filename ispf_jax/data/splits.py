@@ -3,25 +3,27 @@
 import numpy as np
 
 from ispf_jax.data.dataset import ArrayDataset
-from ispf_jax.errors import UserError
+from ispf_jax.errors import ArgumentError, UserError
 
 
 def train_val_split(n_or_member_mask, val_fraction: float = 0.2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Divides the examples at random into training and validation.
 
-    n_or_member_mask: the number of examples, or a bool mask [N] of those that take part, for instance the examples of
-    the retained classes: the retrained model gets a permutation of its own over its members only, as if the other
-    examples had never existed (their number and place have no influence).
     The sizes are those of the authors' `random_split`: int(0.8 n) for training, the rest for validation; 50,000 give
     40,000 and 10,000, the 73,257 of SVHN give 58,605 and 14,652.
 
-    Returns (train, val), bool [N], disjoint, together the members. Depends on `seed` and the members' order only.
-    Raises UserError if `val_fraction` is not in [0, 1) or leaves nothing to train on or nothing to validate on.
+    Args:
+      n_or_member_mask: the number of examples, or a bool mask [N] of those that take part, for instance the examples
+        of the retained classes: the permutation is over the members only, as if the others had never existed.
+
+    Returns:
+      (train, val), bool [N], disjoint, together the members. They depend on `seed` and the members' order only.
+
+    Raises:
+      ArgumentError: `val_fraction` is not in [0, 1), or leaves nothing to train on or nothing to validate on.
     """
     if not 0 <= val_fraction < 1:
-        raise UserError(
-            f"The validation fraction is {val_fraction}; it must be at least 0 and less than 1, for instance 0.2."
-        )
+        raise ArgumentError("val_fraction", f"={val_fraction} must be at least 0 and less than 1, for instance 0.2.")
     if np.ndim(n_or_member_mask):
         mask = np.asarray(n_or_member_mask)
         if mask.dtype != bool or mask.ndim != 1:
@@ -31,10 +33,8 @@ def train_val_split(n_or_member_mask, val_fraction: float = 0.2, seed: int = 0) 
     members = np.flatnonzero(mask)
     count = int(len(members) * (1 - val_fraction) + 1e-9)
     if count == 0 or (val_fraction > 0 and count == len(members)):
-        raise UserError(
-            f"{len(members)} training examples cannot be divided with a validation fraction of {val_fraction}: "
-            "use more examples or another fraction."
-        )
+        text = f"={val_fraction} cannot divide {len(members)} training examples; use more examples or another fraction."
+        raise ArgumentError("val_fraction", text)
     order = np.random.default_rng(seed).permutation(members)
     train, val = np.zeros(len(mask), bool), np.zeros(len(mask), bool)
     train[order[:count]] = True
@@ -42,19 +42,24 @@ def train_val_split(n_or_member_mask, val_fraction: float = 0.2, seed: int = 0) 
     return train, val
 
 
-def check_classes(
-    labels: np.ndarray, train: np.ndarray, class_names: tuple[str, ...], without: tuple[int, ...], title: str
-) -> None:
-    """Raises UserError if a class has no training image left after the split: the network would never see it.
+def check_classes(labels: np.ndarray, train: np.ndarray, class_names, without: tuple[int, ...], title: str) -> None:
+    """Refuses a split that leaves a class without any training image: the network would never see it.
 
-    labels: int [N]. train: bool [N], as `train_val_split` gives it. without: classes that are left out on purpose.
+    Args:
+      labels: int [N].
+      train: bool [N], as `train_val_split` gives it.
+      without: classes that are left out on purpose.
+      title: of what would be trained, for the message.
+
+    Raises:
+      UserError: see above.
     """
     found, left = (np.bincount(some, minlength=len(class_names)) for some in (labels, labels[train]))
     for c in np.flatnonzero(left == 0):
         if c not in without:
             raise UserError(
-                f"{title}: class {c} ({class_names[c]}) would not be learned: of its {found[c]} training image(s) the validation split "
-                "leaves none; add images of it, or try a smaller config.data.val_fraction or other config.seeds."
+                f"{title}: class {c} ({class_names[c]}) would not be learned: of its {found[c]} training image(s) the "
+                "validation split leaves none; add images of it, or try a smaller val_fraction or another seed."
             )
 
 
@@ -62,8 +67,13 @@ def balanced_subset(labels: np.ndarray, count: int, seed: int = 0) -> np.ndarray
     """`count` examples with as equal numbers of every class as the data allow.
 
     Every class gives the same number; a class that has fewer gives all it has, and the others fill up. What cannot be
-    divided goes to classes drawn by the seed. labels: int [N].
-    Returns sorted indices [min(count, N)].
+    divided goes to classes drawn by the seed.
+
+    Args:
+      labels: int [N].
+
+    Returns:
+      Sorted indices [min(count, N)].
     """
     classes, sizes = np.unique(labels, return_counts=True)
     if count >= len(labels):
@@ -81,14 +91,12 @@ def balanced_subset(labels: np.ndarray, count: int, seed: int = 0) -> np.ndarray
 
 
 def limit(split: ArrayDataset, count: int, seed: int, key: str) -> ArrayDataset:
-    """`split`, or a class-balanced subset if `count` > 0. `key` ("data.max_train") is for the message.
+    """`split`, or a class-balanced subset if `count` > 0; `key` is the name of `count` in errors.
 
-    Raises UserError if `count` is negative or smaller than the number of classes: a class without examples would make
-    its accuracy meaningless.
+    Raises:
+      ArgumentError: `count` is less than the number of classes; one without examples would have no accuracy.
     """
     classes = len(np.unique(split.labels))
-    if count < 0 or 0 < count < classes:
-        raise UserError(
-            f"{key} is {count}; it must be 0 (all examples) or at least {classes}, one example of every class."
-        )
+    if 0 < count < classes:
+        raise ArgumentError(key, f"={count} must be 0 (all examples) or at least {classes}, one example per class.")
     return split.take(balanced_subset(split.labels, count, seed)) if 0 < count < len(split) else split

@@ -3,77 +3,66 @@
 from dataclasses import dataclass
 from functools import partial
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ispf_jax.data.augment import augment, normalise
-from ispf_jax.evaluate.statistics import Proportion, wilson
+from ispf_jax.classifier import Network
+from ispf_jax.data.augment import augment
 
 
-@dataclass(frozen=True)
-class Evaluator:
-    """A classifier, compiled once per shape of the data, that counts its predictions on images that lie on the device.
+def confusion(
+    network: Network, variables, images, labels, *, batch_size=500, member=None, hidden=None, augmented=("none", None)
+) -> np.ndarray:
+    """Counts [C, C] of (true class, predicted class), in eval mode; compiled once per shape of the data.
 
-    Attributes:
-      augmentation: applied to the images, for the authors' augmented validation split; "none" everywhere else.
+    Args:
+      images: uint8 [M, H, W, C'], best on the device; labels: int32 [M].
+      batch_size: images per forward pass.
+      member: bool [M], images to count; None: all.
+      hidden: [C], classes whose logits are cut off before the prediction is taken (a masked head); None: none.
+      augmented: (kind of augmentation, random key), for the authors' augmented validation split.
     """
-
-    classifier: nn.Module
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    batch_size: int
-    augmentation: str = "none"
-
-    def confusion(self, variables, images, labels, member=None, hidden=None, key=None) -> np.ndarray:
-        """Counts [C, C] of (true class, predicted class), in eval mode.
-
-        Args:
-          images: uint8 [M, H, W, C']; labels: int32 [M].
-          member: bool [M], images to count; all by default.
-          hidden: [C], classes whose logits are cut off before the prediction is taken (a masked head); none by default.
-          key: random key of the augmentation.
-        """
-        member = np.ones(len(labels), bool) if member is None else np.asarray(member)
-        chosen = np.flatnonzero(member)
-        if not len(chosen):
-            return np.zeros(2 * (self.classifier.num_classes,), np.int64)
-        # As many rows for every subset of about that size: subsets share one program.
-        rows = np.full(_padded(len(chosen), len(labels), self.batch_size), -1, np.int32)
-        rows[: len(chosen)] = chosen
-        hidden = jnp.zeros(self.classifier.num_classes) if hidden is None else hidden
-        key = jax.random.key(0) if key is None else key
-        return np.asarray(_confusion(self, variables, images, labels, rows, hidden, key)).astype(np.int64)
+    chosen = np.arange(len(labels)) if member is None else np.flatnonzero(member)
+    if not len(chosen):
+        return np.zeros((network.num_classes, network.num_classes), np.int64)
+    batch_size = min(batch_size, len(labels))
+    # As many rows for every subset of about that size: subsets share one program.
+    rows = np.full(_padded(len(chosen), len(labels), batch_size), -1, np.int32)
+    rows[: len(chosen)] = chosen
+    hidden = jnp.zeros(network.num_classes) if hidden is None else hidden
+    kind, key = augmented
+    key = jax.random.key(0) if key is None else key
+    counts = _confusion(network, kind, variables, images, labels, rows.reshape(-1, batch_size), hidden, key)
+    return np.asarray(counts).astype(np.int64)
 
 
-@partial(jax.jit, static_argnums=0)
-def _confusion(evaluator, variables, images, labels, rows, hidden, key):
-    classes = evaluator.classifier.num_classes
+@partial(jax.jit, static_argnums=(0, 1))
+def _confusion(network, augmentation, variables, images, labels, rows, hidden, key):
+    classes = network.num_classes
 
     def body(total, batch):
         rows, key = batch
-        pixels = normalise(augment(evaluator.augmentation, key, images[rows]), evaluator.mean, evaluator.std)
-        logits, _ = evaluator.classifier.apply(variables, pixels)
+        logits, _ = network.module.apply(variables, network.normalise(augment(augmentation, key, images[rows])))
         predicted = jnp.argmax(jnp.where(hidden > 0, -jnp.inf, logits), axis=-1)
         counts = jnp.zeros((classes, classes), jnp.int32).at[labels[rows], predicted].add((rows >= 0).astype(jnp.int32))
         return total + counts, None
 
-    batches = rows.reshape(-1, evaluator.batch_size)
-    total, _ = lax.scan(body, jnp.zeros((classes, classes), jnp.int32), (batches, jax.random.split(key, len(batches))))
+    total, _ = lax.scan(body, jnp.zeros((classes, classes), jnp.int32), (rows, jax.random.split(key, len(rows))))
     return total
 
 
 def _padded(chosen, available, batch):
     """Rows for `chosen` of `available` images: rounded up to a multiple of the batch and of an eighth of all images."""
     grain = max(batch, -(-available // 8 // batch) * batch)
-    return -(-max(chosen, 1) // grain) * grain
+    return -(-chosen // grain) * grain
 
 
 @dataclass(frozen=True)
 class Accuracies:
-    """Top-1 accuracies in percent, predicted over all classes: on images of forgotten classes, of retained ones, of all."""
+    """Top-1 accuracies in percent, predicted over all classes: on images of forgotten classes, of retained ones, of
+    all."""
 
     forget: float
     retain: float
@@ -90,8 +79,3 @@ def accuracies(confusion: np.ndarray, forget: tuple[int, ...]) -> Accuracies:
         return float(100 * hits[classes].sum() / n) if n else float("nan")
 
     return Accuracies(percent(of_forget), percent(~of_forget), percent(slice(None)))
-
-
-def class_accuracies(confusion: np.ndarray) -> list[Proportion | None]:
-    """Accuracy of every class with its 95 % Wilson interval, from counts [C, C]; None for a class without an image."""
-    return [wilson(int(row[c]), int(row.sum())) if row.sum() else None for c, row in enumerate(np.asarray(confusion))]

@@ -1,240 +1,200 @@
-"""The audit of one trial and forget set: what every model still knows of the forgotten classes, beside its references.
-
-Original and retrained model come first: they are the two ends of the scale on which every residual measurement is placed. Each
-model's measurements are kept in a file of their own, so an interrupted audit goes on with the next model. Beside them stands what they
-were made from: the settings and the hashes of the model, of the references it was compared with and of the shadow models; where one is
-another now, or unknown, the model is measured again. (Data and network of a work directory never change.)
-"""
+"""The audit of one forget set: what every model still knows of the forgotten classes, compared with its references."""
 
 import dataclasses
-import json
-import sys
+import logging
 import time
-from dataclasses import dataclass
-from itertools import count
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from ispf_jax.config import AUDIT_METRICS, AuditConfig
-from ispf_jax.evaluate import measure
-from ispf_jax.evaluate.inputs import forget_mask as checked_mask
-from ispf_jax.evaluate.placement import placement
-from ispf_jax.evaluate.plane import plane
-from ispf_jax.runtime import interruption
-from ispf_jax.runtime.atomic import atomic_write_json, from_plain, to_plain
+from ispf_jax.classifier import Classifier
+from ispf_jax.data.dataset import ImageData
+from ispf_jax.errors import ArgumentError
+from ispf_jax.evaluate import baseline, embedding, measure, parts, shadow_models
+from ispf_jax.evaluate.context import Context, Subject
+from ispf_jax.evaluate.features import PENULTIMATE
+from ispf_jax.evaluate.placement import place
+from ispf_jax.evaluate.result import AuditResult
+from ispf_jax.evaluate.settings import FAMILIES, NEED_SHADOWS, Audit
+from ispf_jax.filters import post_filter
+from ispf_jax.forget import forget_set, joined
+from ispf_jax.models import CLASSIFIERS
+from ispf_jax.runtime import atomic, interruption
+from ispf_jax.runtime.measurements import FORMAT
 from ispf_jax.runtime.provenance import weights_digest
-from ispf_jax.runtime.telemetry import format_duration
 
-FORMAT = 1
-PART_FORMAT = 3
-"""Of the files with one model's measurements; those of another format are measured again."""
-EPS = {"%": 2.0, "F1 x 100": 2.0, "ratio": 0.05, "nats": 0.02, "": 0.02}
-"""Difference of original and retrained, by unit, below which a metric cannot tell them apart and nothing is placed."""
-PLACED = (
-    "mia2",
-    "relearn/",
-    "probe",
-    "knn/",
-    "prototype/",
-    "cka_",
-    "kl_retrain",
-    "tv_retrain",
-    "l2_original",
-    "lira/",
-    "mia1_",
-)
+REFERENCES = ("original", "masked_head", "retrained_head", "retrain")
 
-
-@dataclass(frozen=True)
-class Subject:
-    """A model to be measured.
-
-    Attributes:
-      member: the training images it was selected on, bool [M] (the original's for a student).
-      synthetic: images of a student's generator, uint8 [N, H, W, C'].
-    """
-
-    name: str
-    variables: dict
-    member: np.ndarray
-    synthetic: np.ndarray | None = None
+log = logging.getLogger(__name__)
 
 
 def audit(
-    directory: Path,
-    context: measure.Context,
-    subjects: list[Subject],
-    attackers: measure.Attackers,
-    embeddings: list[dict],
-    header: dict,
-) -> dict:
-    """Measure all subjects and leave `audit.json` in `directory`; returns its content.
+    models: Mapping[str, Any],
+    data: ImageData,
+    forget: int | str | Iterable[int | str],
+    *,
+    original: Classifier,
+    retrained: Classifier | None = None,
+    seed: int = 0,
+    directory: str | Path | None = None,
+    fit: shadow_models.Fit | None = None,
+    **settings,
+) -> AuditResult:
+    """Measure what models still know of the classes they were made to forget, compared with original and retraining.
+
+    Two ways of merely hiding a class are measured as well: "masked_head" and, if a model has a generator,
+    "retrained_head".
 
     Args:
-      subjects: "original" must be among them; "retrain" gives the other end of the scale and the gold of the anamnesis index.
-      embeddings: two-dimensional pictures of real and synthetic features, passed through.
-      header: what identifies the audit (forget set, seed, data, architecture), passed through.
+      models: what unlearning returned, by name: classifiers, or objects with a classifier as attribute `classifier` and
+        a method `sample(count, seed)` for synthetic images, uint8 [N, H, W, C]. All have the original's network.
+      data: training and test images of all classes.
+      forget: ids or names of the forgotten classes.
+      original: the model before unlearning. Where its `origin["split"]` says which images it was trained on
+        (`training.Split`), attacks use these only; otherwise all.
+      retrained: a model that was trained without the forgotten classes, likewise.
+      seed: of all random choices of images.
+      directory: where every model's measurements are kept, so that an interrupted audit can go on; None: nowhere.
+      fit: trains a shadow model, see `shadow_models.Fit`. Without it the metrics "mia2" and "lira" are left out.
+      settings: fields of `settings.Audit`, such as `metrics=("accuracy", "relearn")`, or all of them as `config`. Also
+        `augmentation`, used where a model is trained again ("none"), and `batch_size`, images per forward pass (500).
+
     Raises:
-      interruption.Interrupted: a signal asked to stop; the model measured when it came is saved.
+      ArgumentError: an argument does not fit the others.
+      UserError: there are too few images, or a model's predictions are NaN or infinite.
+      runtime.interruption.Interrupted: a signal asked to stop; with a directory the models measured so far are saved.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    _set_aside(directory, context.config)
-    settings = to_plain(dataclasses.asdict(context.config))
-    inputs = {
-        "references": {name: weights_digest(v) for name, v in context.references.items()},
-        "shadows": list(attackers.shadows),
-    }
-    order = {"original": 0, "retrain": 1}
-    parts = {}
-    for subject in sorted(subjects, key=lambda s: order.get(s.name, 2)):
-        path = directory / f"{subject.name.replace('/', '_')}.json"
-        made_from = {
-            "format": PART_FORMAT,
-            "settings": settings,
-            "weights": weights_digest(subject.variables),
-            "inputs": inputs,
-        }
-        part = _kept(path, made_from)
-        if part is None:
-            began = time.perf_counter()
-            part = measure.model(context, subject, attackers, parts) | made_from
-            atomic_write_json(path, part)
-            print(
-                f"audit {header['forget']} seed {header['seed']}: {subject.name} in "
-                f"{format_duration(time.perf_counter() - began)}",
-                file=sys.stderr,
-                flush=True,
-            )
-        parts[subject.name] = part
+    batch_size, augmentation = settings.pop("batch_size", 500), settings.pop("augmentation", "none")
+    directory, config = Path(directory) if directory else None, _config(settings, fit)
+    _check(models, data, original, retrained)
+    forget_mask = np.isin(np.arange(data.num_classes), forget_set(forget, data.class_names))
+    config = parts.prepare(directory, config) if directory else config
+    if not fit and set(config.metrics) & set(NEED_SHADOWS):
+        raise ArgumentError("fit", "=None must be a function that trains shadow models: mia2 and lira need them.")
+    references = {"original": original.variables} | ({"retrain": retrained.variables} if retrained else {})
+    member, batch_size = _train_split(original, data), min(batch_size, max(1, len(data.test)))
+    context = Context(original.network, data, member, forget_mask, references, config, seed, augmentation, batch_size)
+    subjects, pictures = _subjects(context, models, retrained)
+    attackers = shadow_models.train_attackers(context, fit)
+    found = _measured(context, subjects, attackers, directory)
+    content = _content(context, [s.name for s in subjects], found, pictures)
+    if directory:
+        atomic.atomic_write_json(directory / "audit.json", content)
+    return AuditResult(content)
+
+
+def _config(settings, fit) -> Audit:
+    """The settings; without `fit` less the metrics that need shadow models, unless these are asked for."""
+    asked = "metrics" in settings
+    config = dataclasses.replace(settings.pop("config", None) or Audit(), **settings)
+    if fit or asked:
+        return config
+    return dataclasses.replace(config, metrics=tuple(m for m in config.metrics if m not in NEED_SHADOWS))
+
+
+def _check(models, data, original, retrained):
+    if (original.num_classes, original.image_shape) != (data.num_classes, data.image_shape):
+        found = f"{data.num_classes} classes and images of {data.image_shape}"
+        raise ArgumentError("original", f" is a {original!r}; the data have {found}.")
+    for name, model in {**models, "retrained": retrained or original}.items():
+        if name in REFERENCES or getattr(model, "classifier", model).network != original.network:
+            needs = f"the original's network and normalisation, and a name other than {', '.join(REFERENCES)}"
+            raise ArgumentError("models", f": {name!r} must have {needs}.")
+
+
+def _train_split(classifier, data) -> np.ndarray:
+    """Bool [M], the training images that a classifier was trained on."""
+    split = classifier.origin.get("split")
+    member = np.ones(len(data.train), bool) if split is None else np.asarray(split.train).astype(bool)
+    if member.shape != (len(data.train),):
+        raise ArgumentError("original", f" was trained on a split of {member.size} images, not of {len(data.train)}.")
+    return member
+
+
+def _subjects(context, models, retrained) -> tuple[list[Subject], list[dict]]:
+    """References, baselines and models in the order of the results; pictures of the models' synthetic images."""
+    config, member, mask, original = context.config, context.member, context.forget_mask, context.references["original"]
+    subjects, students, pictures = [Subject("original", original, member)], [], []
+    if np.count_nonzero(~mask) > 1:  # a single retained class has no masked head
+        subjects.append(Subject("masked_head", baseline.masked_head(original, mask), member))
+    for name, model in models.items():
+        student = Subject(name, getattr(model, "classifier", model).variables, member)
+        students.append(student)
+        if not hasattr(model, "sample"):
+            continue
+        student.synthetic = model.sample(config.synthetic_images, context.seed)
+        logits, layers = student.synthetic_pass = context.extract(original, student.synthetic)
+        if subjects[-1].name != "retrained_head":
+            target = np.asarray(post_filter(logits, mask.astype(np.float32)))
+            head = baseline.retrained_head(original, layers[PENULTIMATE], target)
+            subjects.append(Subject("retrained_head", head, member))
+        if config.embedding_images:
+            of_test = context.reference_features["original"].layers[PENULTIMATE]
+            threshold = getattr(model, "threshold", 0.0) or 0.1 / mask.size
+            images = of_test, context.test.labels, logits, layers[PENULTIMATE]
+            pictured = embedding.picture(*images, mask, threshold, config.embedding_images, context.seed)
+            pictures.append({"title": name, **pictured})
+    if retrained:
+        member = _train_split(retrained, context.data) & ~mask[context.train.labels]
+        subjects.append(Subject("retrain", retrained.variables, member))
+    return subjects + students, pictures
+
+
+def _measured(context, subjects, attackers, directory) -> dict[str, dict]:
+    """Every model's measurements by name. The two ends of the scale come first: the others are compared with them."""
+    references = {name: weights_digest(variables) for name, variables in context.references.items()}
+    inputs = {"references": references, "shadows": list(attackers.shadows)}
+    title = f"audit {joined(context.forget, ',')} seed {context.seed}"
+    found = {}
+    for subject in sorted(subjects, key=lambda s: {"original": 0, "retrain": 1}.get(s.name, 2)):
+        began, weights = time.perf_counter(), weights_digest(subject.variables)
+        made_from = {"settings": parts.plain(context.config), "weights": weights, "inputs": inputs}
+        make = partial(measure.measure, context, subject, attackers, found)
+        found[subject.name] = parts.part(directory, subject.name, made_from, make)
+        log.info("%s: %s in %.0f s", title, subject.name, time.perf_counter() - began)
         if interruption.requested():
-            raise interruption.Interrupted(
-                f"audit {header['forget']} seed {header['seed']}: saved after {subject.name}"
-            )
-
-    names = [s.name for s in subjects]
-    content = {"format": FORMAT, **header, "settings": settings, "models": names, "measurements": []}
-    for name in names:
-        content["measurements"] += [_placed(m, parts) for m in parts[name]["measurements"]]
-    content |= {
-        "curves": [curve for name in names for curve in parts[name]["curves"]],
-        "confusion": {name: parts[name]["confusion"] for name in names},
-        "mean_prediction": {name: parts[name]["mean_prediction"] for name in names},
-        "weights": {name: parts[name]["weights"] for name in names},
-        "embedding": embeddings,
-        "representation": [{"title": name} | part for name in names if (part := parts[name]["representation"])],
-        "not_run": _not_run(context.config, names),
-    }
-    atomic_write_json(directory / "audit.json", content)
-    return content
+            raise interruption.Interrupted(f"{title}: saved after {subject.name}")
+    return found
 
 
-def widened(config: AuditConfig, directory: Path) -> AuditConfig:
-    """The settings, with the metrics of an earlier start too if nothing else differs: a start adds to an audit and takes nothing away."""
-    earlier = _earlier(directory)
-    wider = dataclasses.replace(config, metrics=tuple(dict.fromkeys((*earlier.get("metrics", ()), *config.metrics))))
-    return wider if _same_but_for_metrics(earlier, wider) else config
-
-
-def _set_aside(directory, config):
-    """Move what was measured with other settings into a directory of its own, which no report reads."""
-    earlier = _earlier(directory)
-    if not earlier or _same_but_for_metrics(earlier, config):
-        return
-    aside = next(folder for i in count(1) if not (folder := directory / f"earlier{i}").exists())
-    aside.mkdir()
-    for path in directory.glob("*.json"):
-        path.rename(aside / path.name)
-    print(
-        f"{directory} was audited with other settings; these measurements are in {aside} now",
-        file=sys.stderr,
-        flush=True,
-    )
-
-
-def _earlier(directory):
-    """The settings of what was measured before; empty if nothing was. The original is always the first."""
-    try:
-        return json.loads((directory / "original.json").read_text())["settings"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-
-
-def _same_but_for_metrics(earlier, config):
-    return earlier == to_plain(dataclasses.asdict(config)) | {"metrics": earlier.get("metrics")}
-
-
-def _placed(measurement, parts):
-    """The measurement with its place between retrained (0) and original (1), where the metric has one."""
-    metric, place = measurement["metric"], None
-    if metric.startswith(PLACED) and "retrain" in parts and measurement["value"] is not None:
-        ends = [_value(parts[name], metric) for name in ("original", "retrain")]
-        if None not in ends:
-            place = placement(measurement["value"], *ends, EPS[measurement["unit"]]).place
-    return measurement | {"place": place}
-
-
-def _value(part, metric):
-    return next((m["value"] for m in part["measurements"] if m["metric"] == metric), None)
-
-
-def _kept(path, made_from):
-    """The measurements of an earlier start, if they were made from the same; None otherwise."""
-    try:
-        part = from_plain(json.loads(path.read_text()))
-    except (OSError, ValueError):
-        return None
-    return part if all(part.get(name) == value for name, value in made_from.items()) else None
-
-
-def _not_run(config, names):
-    missing = [
-        {"metric": family, "why": f"not in config.audit.metrics={','.join(config.metrics)!r}"}
-        for family in AUDIT_METRICS
-        if family not in config.metrics
-    ]
-    if "masked_head" not in names:
-        missing.append(
-            {
-                "metric": "masked_head",
-                "why": "with a single retained class the mean of the retained logits is the logit of that class",
-            }
-        )
-    if "retrain" not in names:
-        missing.append(
-            {
-                "metric": "places, ain, distances to retraining",
-                "why": "there is no retrained model; add retrain to config.stages",
-            }
-        )
-    if "lira" in config.metrics and not config.lira_shadows:
-        missing.append({"metric": "lira", "why": "config.audit.lira_shadows=0; set it to 16 or more (even)"})
-    if "mia2" in config.metrics and not config.shadows:
-        missing.append({"metric": "mia2", "why": "config.audit.shadows=0; set it to 5"})
-    return missing
-
-
-def embedding(title, teacher_pass, real, real_labels, synthetic, forget, threshold, seed) -> dict:
-    """Figures 1 and 3 of the paper: a t-SNE picture of the teacher's features of real and of synthetic images.
-
-    Args:
-      teacher_pass: images uint8 -> (logits, penultimate features).
-      threshold: PreFilter's, to tell kept from filtered samples.
-    """
-    mask = checked_mask(np.isin(np.arange(int(teacher_pass(real[:1])[0].shape[1])), forget))
-    (_, real_features), (logits, features) = teacher_pass(real), teacher_pass(synthetic)
-    probability = np.asarray(jax.nn.softmax(jnp.asarray(logits)))
-    of_forget, filtered = mask[logits.argmax(axis=1)], probability[:, mask].max(axis=1) >= threshold
-    kinds = np.where(mask[real_labels], "real forgotten", "real retained").tolist()
-    kinds += np.where(
-        of_forget, "synthetic forgotten", np.where(filtered, "synthetic filtered", "synthetic kept")
-    ).tolist()
-    points = plane(np.concatenate([real_features, features]), seed)
+def _content(context, names, found, pictures) -> dict:
+    """What `audit.json` holds."""
+    data, kind = context.data, type(context.network.module)
+    measurements = [m for name in names for m in found[name]["measurements"]]
+    values = {(m["model"], m["metric"]): m["value"] for m in measurements}
+    for m in measurements:
+        ends = (values.get((model, m["metric"])) for model in ("original", "retrain"))
+        m["place"] = place(m["metric"], m["value"], *ends)
     return {
-        "title": title,
-        "method": "t-SNE of the original's penultimate features",
-        "points": np.round(points, 2).tolist(),
-        "kind": kinds,
+        "format": FORMAT,
+        "forget": joined(context.forget, ","),
+        "forget_names": [data.class_names[c] for c in context.forget],
+        "seed": context.seed,
+        "dataset": data.name,
+        "arch": next((name for name, made in CLASSIFIERS.items() if made is kind), kind.__name__),
+        "class_names": list(data.class_names),
+        "settings": parts.plain(context.config),
+        "models": names,
+        "measurements": measurements,
+        "curves": [curve for name in names for curve in found[name]["curves"]],
+        **{key: {name: found[name][key] for name in names} for key in ("confusion", "mean_prediction", "weights")},
+        "embedding": pictures,
+        "representation": [{"title": name} | part for name in names if (part := found[name]["representation"])],
+        "not_run": [{"metric": metric, "why": why} for metric, why in _not_run(context.config, names).items()],
     }
+
+
+def _not_run(config, names) -> dict[str, str]:
+    missing = {family: "not among the metrics asked for" for family in FAMILIES if family not in config.metrics}
+    if "masked_head" not in names:
+        missing["masked_head"] = "with a single retained class the mean of the retained logits is that class's logit"
+    if "retrain" not in names:
+        missing["places, ain, distances to retraining"] = "there is no retrained model"
+    if "lira" in config.metrics and not config.lira_shadows:
+        missing["lira"] = "lira_shadows is 0; set it to 16 or more (even)"
+    if "mia2" in config.metrics and not config.shadows:
+        missing["mia2"] = "shadows is 0; set it to 5"
+    return missing

@@ -1,6 +1,6 @@
-"""Cheap ways of hiding a class that every audit is compared with: they change the head alone and leave the features as they are."""
+"""Cheap ways of hiding a class that every audit is compared with: they change the head alone and leave the features as
+they are."""
 
-from dataclasses import dataclass
 from functools import partial
 
 import jax
@@ -9,68 +9,44 @@ import numpy as np
 import optax
 from jax import lax
 
-from ispf_jax.errors import UserError
 from ispf_jax.evaluate import inputs
 from ispf_jax.losses import kl_divergence
 
 
-@dataclass(frozen=True)
-class HeadFit:
-    """Variables with the new head, the mean KL divergence it reached (nats), and the norm of the gradient there."""
-
-    variables: dict
-    loss: float
-    gradient_norm: float
-
-
 def masked_head(variables, forget_mask) -> dict:
-    """The original with its forgotten logits cut off: each becomes the mean of the retained logits, by the rows of the head alone.
+    """The original with its forgotten logits cut off: each becomes the mean of the retained logits, by the rows of the
+    head alone.
 
-    A mean is never above the maximum, so forgotten classes are no longer predicted (but for exact ties), retained ones exactly as
-    before. Unlike a bias of minus infinity it is an ordinary head, which can be relearned.
+    A mean is never above the maximum, so forgotten classes are no longer predicted (but for exact ties), retained ones
+    exactly as before. Unlike a bias of minus infinity it is an ordinary head, which can be relearned.
     """
-    mask, head = inputs.forget_mask(forget_mask), variables["params"]["classifier"]
-    _check_head(head, mask.size)
-    if np.count_nonzero(~mask) < 2:
-        raise UserError(
-            "With a single retained class there is no masked head: the mean of its logits is the logit itself."
-        )
+    mask, head = forget_mask, variables["params"]["classifier"]
     new = {name: np.array(value) for name, value in head.items()}
     for value in new.values():
         value[..., mask] = value[..., ~mask].mean(axis=-1, keepdims=True)
-    return _with_head(variables, new)
+    return with_head(variables, new)
 
 
-def retrained_head(variables, features, target_logits, steps: int = 200) -> HeadFit:
-    """A new linear head on the original's frozen features of synthetic images, trained on the method's target distribution.
+def retrained_head(variables, features, target_logits, steps: int = 200) -> dict:
+    """The original with a new linear head on its frozen features of synthetic images, trained on the method's target
+    distribution.
 
-    Minimises the mean KL(softmax(target) || softmax(W x + b)) over all images at once with L-BFGS from W = 0, b = 0, in one
-    compiled program. The problem is convex, so where it starts decides nothing; features are standardised for the optimiser and
-    the scaling is folded into the head.
+    Minimises the mean KL(softmax(target) || softmax(W x + b)) over all images at once with L-BFGS from W = 0, b = 0, in
+    one compiled program. The problem is convex, so where it starts decides nothing; features are standardised for the
+    optimiser and the scaling is folded into the head.
 
     Args:
       variables: of the original model.
-      features: its penultimate features of synthetic images, [N, F]; target_logits: [N, C], for instance the teacher's logits after
-        `methods.post_filter`.
+      features: its penultimate features of synthetic images, [N, F]; target_logits: [N, C], for instance the teacher's
+        logits after `methods.post_filter`.
     """
-    features = inputs.matrix("the features of the synthetic images", features)
-    targets = inputs.logits("the target logits", target_logits)
-    inputs.same_length(features=features, target_logits=targets)
-    head = variables["params"]["classifier"]
-    _check_head(head, targets.shape[1])
-    if head["kernel"].shape[0] != features.shape[1]:
-        raise UserError(
-            f"The head reads {head['kernel'].shape[0]} features, but {features.shape[1]} were given per image."
-        )
     shift, scale = features.mean(axis=0), features.std(axis=0)
     scale = np.where(scale > 1e-6 * max(scale.max(), 1e-30), scale, np.inf)  # constant features get no weight
     scaled = jnp.asarray((features - shift) / scale, jnp.float32)
-    weights, loss, gradient_norm = jax.device_get(_fit_head(steps, scaled, jnp.asarray(targets, jnp.float32)))
-    kernel = weights["kernel"].astype(np.float64) / scale[:, None]
+    weights = jax.device_get(_fit_head(steps, scaled, jnp.asarray(target_logits, jnp.float32)))
+    kernel = inputs.finite("weights of the retrained head", weights["kernel"].astype(np.float64) / scale[:, None])
     bias = weights["bias"] - shift @ kernel
-    inputs.finite("weights of the retrained head", kernel)
-    new = {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}
-    return HeadFit(_with_head(variables, new), float(loss), float(gradient_norm))
+    return with_head(variables, {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)})
 
 
 @partial(jax.jit, static_argnums=0)
@@ -90,14 +66,9 @@ def _fit_head(steps, features, targets):
         return (optax.apply_updates(params, updates), state), None
 
     (params, _), _ = lax.scan(step, (params, optimizer.init(params)), length=steps)
-    value, gradient = jax.value_and_grad(loss)(params)
-    return params, value, optax.tree.norm(gradient)
+    return params
 
 
-def _check_head(head, num_classes):
-    if head["kernel"].shape[-1] != num_classes:
-        raise UserError(f"The model's head has {head['kernel'].shape[-1]} classes, the request {num_classes}.")
-
-
-def _with_head(variables, head):
+def with_head(variables, head) -> dict:
+    """The same variables with another head."""
     return {**variables, "params": {**variables["params"], "classifier": head}}

@@ -1,19 +1,20 @@
-"""What every measurement of an audit is given, and the record it is written to."""
+"""What every measurement of an audit is given: the data, the references, and the model with what is found of it."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
-import flax.linen as nn
-import jax
+import jax.numpy as jnp
 import numpy as np
 
-from ispf_jax.config import AuditConfig
-from ispf_jax.data.dataset import ArrayDataset
-from ispf_jax.evaluate import duplicates, features, relearn, sampling
-from ispf_jax.evaluate.accuracy import Evaluator
-
-WEIGHTS, TEST, TRAINING, RETRAINED = "weights only", "test images", "training data", "retrained models"
-"""Access tiers: what somebody must hold to take a measurement."""
+from ispf_jax.classifier import Network
+from ispf_jax.data.dataset import ArrayDataset, ImageData
+from ispf_jax.errors import UserError
+from ispf_jax.evaluate import accuracy, duplicates, features, sampling
+from ispf_jax.evaluate.features import PENULTIMATE, Extracted
+from ispf_jax.evaluate.settings import Audit
+from ispf_jax.evaluate.statistics import wilson
+from ispf_jax.runtime.metrics import metric
 
 
 @dataclass(frozen=True)
@@ -21,106 +22,126 @@ class Context:
     """What all models of an audit are measured against.
 
     Attributes:
-      train, test: the data; `images` and `labels` are the training set on the device.
       member: bool [M], the original's training split.
       forget_mask: bool [C].
       references: variables of "original" and, if there is one, "retrain".
       seed: of every random choice of images.
+      augmentation: used where a model is trained again.
+      batch_size: images per forward pass.
     """
 
-    classifier: nn.Module
-    evaluator: Evaluator
-    augmentation: str
-    train: ArrayDataset
-    test: ArrayDataset
-    images: jax.Array
-    test_images: jax.Array
+    network: Network
+    data: ImageData
     member: np.ndarray
     forget_mask: np.ndarray
-    references: dict[str, dict]
-    config: AuditConfig
-    seed: int
+    references: dict[str, Any]
+    config: Audit
+    seed: int = 0
+    augmentation: str = "none"
+    batch_size: int = 500
 
     @property
     def forget(self) -> tuple[int, ...]:
         return tuple(np.flatnonzero(self.forget_mask).tolist())
 
+    @property
+    def train(self) -> ArrayDataset:
+        return self.data.train
+
+    @property
+    def test(self) -> ArrayDataset:
+        return self.data.test
+
+    @cached_property
+    def device_images(self):
+        """Training and test images on the device."""
+        return jnp.asarray(self.train.images), jnp.asarray(self.test.images)
+
+    @cached_property
+    def test_forgotten(self) -> np.ndarray:
+        """Bool [T], the test images of forgotten classes; UserError if there are none."""
+        rows = self.forget_mask[self.test.labels]
+        if not rows.any():
+            classes = ", ".join(self.data.class_names[c] for c in self.forget)
+            raise UserError(
+                f"none of the {rows.size} test images is of a forgotten class ({classes}): nothing to measure."
+            )
+        return rows
+
     @cached_property
     def layers(self) -> tuple[str, ...]:
-        """The layers whose features are read: `config.layers` of them, evenly from the first third to the penultimate."""
-        names = features.layer_names(self.classifier, self.references["original"], self.train.images.shape[1:])[:-1]
+        """The layers whose features are read: `config.layers` of them, evenly up to the penultimate."""
+        names = features.layer_names(self.network)[:-1]
         places = np.linspace(0, len(names), self.config.layers + 1)[1:-1]
-        return (*(names[int(p) - 1] for p in places if int(p) >= 1), features.PENULTIMATE)
+        return (*(names[int(p) - 1] for p in places if int(p) >= 1), PENULTIMATE)
 
     @cached_property
     def probe_rows(self) -> np.ndarray:
         """Training images that probes and neighbours learn from: class-balanced, at most `config.train_images`."""
-        rows = np.flatnonzero(self.member)
+        rows, classes = np.flatnonzero(self.member), self.forget_mask.size
         if len(rows) <= self.config.train_images:
             return rows
-        smallest = np.bincount(self.train.labels[rows], minlength=self.forget_mask.size).min()
-        per_class = max(1, min(self.config.train_images // self.forget_mask.size, smallest))
+        smallest = np.bincount(self.train.labels[rows], minlength=classes).min()
+        per_class = max(1, min(self.config.train_images // classes, smallest))
         return np.flatnonzero(sampling.shots(self.train.labels, self.member, per_class, self.seed))
 
     @cached_property
-    def reference_features(self) -> dict[str, features.Extracted]:
+    def reference_features(self) -> dict[str, Extracted]:
         """Features of the test images in the reference models."""
-        return {name: self.extract(variables, self.test.images) for name, variables in self.references.items()}
+        return {name: self.extract(variables, self.test.images, name) for name, variables in self.references.items()}
 
     @cached_property
     def real_copies(self) -> dict[str, duplicates.Duplicates]:
-        """`copies` of real training images, as many as synthetic ones are looked at, or all: what to read those beside."""
+        """`copies` of real training images, as many as synthetic ones are looked at, or all, to compare those with."""
         count = min(self.config.synthetic_images, len(self.train))
-        return self.copies(self.train.images[sampling.draw(np.arange(len(self.train)), count, self.seed)])
+        images = self.train.images[sampling.draw(np.arange(len(self.train)), count, self.seed)]
+        return copies(images, self.extract(self.references["original"], images))
 
-    def copies(self, images) -> dict[str, duplicates.Duplicates]:
-        """Duplicates among images uint8 [N, H, W, C'] by their pixels and by the original's penultimate features."""
-        penultimate = self.extract(self.references["original"], images, (features.PENULTIMATE,)).layers[
-            features.PENULTIMATE
-        ]
-        return {
-            "pixels": duplicates.duplicates(images.reshape(len(images), -1)),
-            "features": duplicates.duplicates(penultimate),
-        }
+    def extract(self, variables, images, name="the model") -> Extracted:
+        """`features.extract` of the audit's layers."""
+        return features.extract(self.network, variables, images, self.layers, self.batch_size, name)
 
-    def extract(self, variables, images, layers=None) -> features.Extracted:
-        e = self.evaluator
-        return features.extract(self.classifier, variables, images, e.mean, e.std, layers or self.layers, e.batch_size)
+    def confusion(self, variables) -> np.ndarray:
+        """Counts [C, C] on the test images."""
+        images, batch_size = self.device_images[1], self.batch_size
+        return accuracy.confusion(self.network, variables, images, self.test.labels, batch_size=batch_size)
 
-    def logits(self, variables, images) -> np.ndarray:
-        return self.extract(variables, images, (features.PENULTIMATE,)).logits
 
-    def of_forget(self, labels) -> np.ndarray:
-        return self.forget_mask[labels]
-
-    def relearn_setup(self) -> relearn.RelearnSetup:
-        c = self.config
-        steps = c.relearn_steps or 10 * -(-int(self.member.sum()) // c.relearn_batch)
-        return relearn.RelearnSetup(
-            self.classifier, steps, self.augmentation, self.evaluator.mean, self.evaluator.std, c.relearn_batch
-        )
+def copies(images, of_original: Extracted) -> dict[str, duplicates.Duplicates]:
+    """Duplicates among images uint8 [N, H, W, C'] by their pixels and by the original's penultimate features."""
+    spaces = {"pixels": images.reshape(len(images), -1), "features": of_original.layers[PENULTIMATE]}
+    return {name: duplicates.duplicates(values) for name, values in spaces.items()}
 
 
 @dataclass
-class Record:
-    """What was found of one model; a measurement is {"model", "metric", "value", "unit", "low", "high", "n", "tier", "note"}."""
+class Subject:
+    """A model to be measured, and what was found of it.
 
-    model: str
-    measurements: list = field(default_factory=list)
-    curves: list = field(default_factory=list)
+    Attributes:
+      member: the training images it was selected on, bool [M] (the original's for a student).
+      synthetic: images of a student's generator, uint8 [N, H, W, C'].
+      synthetic_pass: the original's logits and features of them.
+    """
 
-    def add(self, metric, value, unit, tier, n=None, low=None, high=None, note=""):
-        value = None if value is None else float(value)
-        self.measurements.append(
-            {
-                "model": self.model,
-                "metric": metric,
-                "value": value,
-                "unit": unit,
-                "low": low,
-                "high": high,
-                "n": n,
-                "tier": tier,
-                "note": note,
-            }
-        )
+    name: str
+    variables: Any
+    member: np.ndarray
+    synthetic: np.ndarray | None = None
+    synthetic_pass: Extracted | None = None
+    measurements: list[dict] = field(default_factory=list)
+    curves: list[dict] = field(default_factory=list)
+
+    def add(self, name: str, value, n=None, interval=(None, None), note=""):
+        """Record a value."""
+        known, (low, high) = metric(name), interval
+        value, n = (None if x is None else kind(x) for x, kind in ((value, float), (n, int)))
+        found = {"model": self.name, "metric": name, "value": value, "unit": known.measured_in}
+        self.measurements.append(found | {"low": low, "high": high, "n": n, "tier": known.tier, "note": note})
+
+    def add_share(self, name: str, hits, note=""):
+        """Record the share of hits (bool [N], or (hits, N)) of test images in percent, with its interval."""
+        hits, n = hits if isinstance(hits, tuple) else (int(np.sum(hits)), len(hits))
+        if n:
+            self.add(name, 100 * hits / n, n, wilson(hits / n, n), note)
+        else:
+            self.add(name, None, 0, note="no test images")

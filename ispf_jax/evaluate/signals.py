@@ -1,23 +1,28 @@
-"""What a membership attack looks at: functions of a model's logits, one value (or vector) per example. NumPy, float64."""
+"""What a membership attack looks at: functions of a model's logits, one value (or vector) per example. NumPy,
+float64.
+
+Logits are [N, C] float64, labels int [N].
+"""
 
 import numpy as np
 from scipy.special import log_softmax, logsumexp, softmax, xlogy
-
-from ispf_jax.errors import UserError
-from ispf_jax.evaluate import inputs
 
 _SMALLEST = np.finfo(np.float64).tiny
 
 
 def confidence(logits, labels) -> np.ndarray:
     """p(x)[y], the softmax probability of the true label, [N] in 0..1: the feature of MIA-I."""
-    logits, labels = _checked(logits, labels)
-    return np.exp(_of_label(log_softmax(logits, axis=-1), labels))
+    return np.exp(-cross_entropy(logits, labels))
 
 
-def entropy(logits) -> np.ndarray:
-    """-sum_c p_c log p_c per example in nats, [N] in 0..log C."""
-    p = softmax(inputs.logits("the logits", logits), axis=-1)
+def cross_entropy(logits, labels) -> np.ndarray:
+    """-log p(x)[y] in nats, [N]."""
+    return -_of_label(log_softmax(logits, axis=-1), labels)
+
+
+def entropy(logits, labels=None) -> np.ndarray:
+    """-sum_c p_c log p_c per example in nats, [N] in 0..log C; labels are not used."""
+    p = softmax(logits, axis=-1)
     return -np.sum(xlogy(p, p), axis=-1)
 
 
@@ -26,43 +31,32 @@ def modified_entropy(logits, labels) -> np.ndarray:
 
     0 for a certain and right prediction, large for a certain and wrong one. The code that circulates in unlearning
     repositories sums over all classes or swaps the two probabilities; this one is the definition. Probabilities are
-    bounded below by the smallest normal float64 before the logarithm, so a certain wrong answer gives about 1400 at most.
+    bounded below by the smallest normal float64 before the logarithm, so a certain wrong answer gives about 1400 at
+    most.
     """
-    logits, labels = _checked(logits, labels)
     p = softmax(logits, axis=-1)
     rows = np.arange(len(labels))
-    p_y = p[rows, labels]
     # 1 - p_i as the sum of the others: exact where p_i is within rounding of 1.
     rest = np.maximum(_sum_of_others(p), _SMALLEST)
     others = p * np.log(rest)
     others[rows, labels] = 0.0
-    return -rest[rows, labels] * np.log(np.maximum(p_y, _SMALLEST)) - np.sum(others, axis=-1)
+    return -rest[rows, labels] * np.log(np.maximum(_of_label(p, labels), _SMALLEST)) - np.sum(others, axis=-1)
 
 
-def sorted_softmax(logits, top: int | None = None) -> np.ndarray:
-    """Softmax probabilities in descending order, [N, C] or the first `top`: the signal of MIA-II; no label is used."""
-    p = -np.sort(-softmax(inputs.logits("the logits", logits), axis=-1), axis=-1)
-    if top is not None and not 1 <= top <= p.shape[1]:
-        raise UserError(f"The {top} largest probabilities of {p.shape[1]} classes were asked for; use 1..{p.shape[1]}.")
-    return p[:, :top]
+def sorted_softmax(logits) -> np.ndarray:
+    """Softmax probabilities in descending order, [N, C]: the signal of MIA-II; no label is used."""
+    return -np.sort(-softmax(logits, axis=-1), axis=-1)
 
 
 def scaled_confidence(logits, labels, bound: float = 50.0) -> np.ndarray:
-    """log(p_y / (1 - p_y)) = z_y - logsumexp_{i != y} z_i, [N]: LiRA's statistic, nearly normal (Carlini et al. 2022, Eq. 7).
+    """log(p_y / (1 - p_y)) = z_y - logsumexp_{i != y} z_i, [N]: LiRA's statistic, nearly normal (Carlini et al. 2022,
+    Eq. 7).
 
     Clipped to +-`bound`, so that a logit that was masked with a huge negative number does not swamp a Gaussian fit.
     """
-    logits, labels = _checked(logits, labels)
     others = logits.copy()
     others[np.arange(len(labels)), labels] = -np.inf
     return np.clip(_of_label(logits, labels) - logsumexp(others, axis=-1), -bound, bound)
-
-
-def _checked(logits, labels):
-    logits = inputs.logits("the logits", logits)
-    labels = inputs.labels("the labels", labels, logits.shape[1])
-    inputs.same_length(logits=logits, labels=labels)
-    return logits, labels
 
 
 def _of_label(values, labels):

@@ -5,11 +5,14 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from ispf_jax.models import allcnn, resnet
 from ispf_jax.models.allcnn import AllCNN
 from ispf_jax.models.generator import Generator
 from ispf_jax.models.resnet import ResNet18
 
 CLASSIFIERS = {"allcnn": AllCNN, "resnet18": ResNet18}
+CONVENTIONS = {"allcnn": allcnn.CONVENTIONS, "resnet18": resnet.CONVENTIONS}
+"""What files call the modules of a classifier, in one or several ways: ({name in the file: path here}, ...)."""
 
 
 def build_classifier(name: str, num_classes: int, width: float = 1.0, dtype: str = "float32"):
@@ -26,4 +29,4 @@ def init_variables(module, key, example_shape):
     return module.init(key, jnp.zeros(example_shape, jnp.float32))
 
 
-__all__ = ["CLASSIFIERS", "AllCNN", "Generator", "ResNet18", "build_classifier", "init_variables"]
+__all__ = ["CLASSIFIERS", "CONVENTIONS", "AllCNN", "Generator", "ResNet18", "build_classifier", "init_variables"]

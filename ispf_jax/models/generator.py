@@ -9,8 +9,8 @@ from ispf_jax.models.layers import MaskedBatchNorm, at_least_single, conv, dense
 class Generator(nn.Module):
     """Noise [N, latent] -> images [N, H, W, channels] in [0, 1] (sigmoid; not yet normalised), float32.
 
-    Linear to 256 feature maps at a quarter of the image size, then twice nearest-neighbour upsampling and convolution. Sizes that
-    are no multiple of four are made one size larger and cropped.
+    Linear to 256 feature maps at a quarter of the image size, then twice nearest-neighbour upsampling and convolution.
+    Sizes that are no multiple of four are made one size larger and cropped.
     """
 
     image_size: tuple[int, int]

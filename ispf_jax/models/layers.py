@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ispf_jax.devices import psum
+from ispf_jax.collectives import psum
 from ispf_jax.ops import conv_general_dilated, upsampled_conv
 
 MOMENTS = "moments"
@@ -16,7 +16,8 @@ MOMENTS = "moments"
 
 
 def torch_uniform(fan_in: int):
-    """PyTorch's default initialiser for weights and biases of linear and convolution layers: U(-b, b), b = fan_in^-1/2."""
+    """PyTorch's default initialiser for weights and biases of linear and convolution layers: U(-b, b), b =
+    fan_in^-1/2."""
 
     def init(key, shape, dtype=jnp.float32):
         bound = fan_in**-0.5
@@ -29,8 +30,8 @@ def torch_uniform(fan_in: int):
 def conv(x, features, kernel=3, stride=1, use_bias=True, dtype=jnp.float32, name=None, upsample=False):
     """Convolution [N, H, W, I] -> [N, H', W', features] with zero padding `kernel // 2` on every side, as PyTorch pads.
 
-    With `upsample` of the image after nearest-neighbour upsampling by two (kernel 3 and stride 1 only): [N, 2H, 2W, features].
-    To be called in a module's compact method; the parameters are named `name/kernel` and `name/bias`.
+    With `upsample` of the image after nearest-neighbour upsampling by two (kernel 3 and stride 1 only): [N, 2H, 2W,
+    features]. To be called in a module's compact method; the parameters are named `name/kernel` and `name/bias`.
     """
     init = torch_uniform(kernel**2 * x.shape[-1])
     return nn.Conv(
@@ -61,16 +62,17 @@ def at_least_single(x):
 class MaskedBatchNorm(nn.Module):
     """Batch norm over the kept rows of the global batch, with PyTorch's semantics.
 
-    PreFilter and BlockF train the student on a varying number of samples. Here the batch keeps its shape and a mask says
-    which rows exist: statistics, and with `axis` the statistics over all devices, are those of a dense batch that holds only
-    the kept rows. Rows that are masked out are normalised too, but influence nothing. With no row kept the output is finite
-    and the running statistics stay as they are.
+    PreFilter and BlockF train the student on a varying number of samples. Here the batch keeps its shape and a mask
+    says which rows exist: statistics, and with `axis` the statistics over all devices, are those of a dense batch that
+    holds only the kept rows. Rows that are masked out are normalised too, but influence nothing. With no row kept the
+    output is finite and the running statistics stay as they are.
 
-    PyTorch's semantics: normalisation by the biased variance, running variance from the unbiased one, running statistics
-    `r <- 0.9 r + 0.1 batch`, eps 1e-5. Statistics and the arithmetic are float32 when `dtype` is a shorter type.
+    PyTorch's semantics: normalisation by the biased variance, running variance from the unbiased one, running
+    statistics `r <- 0.9 r + 0.1 batch`, eps 1e-5. Statistics and the arithmetic are float32 when `dtype` is a shorter
+    type.
 
-    The moments of the input (mean and biased variance, as DeepInversion's batch-norm matching wants them) are left in the
-    collection `MOMENTS` when it is mutable.
+    The moments of the input (mean and biased variance, as DeepInversion's batch-norm matching wants them) are left in
+    the collection `MOMENTS` when it is mutable.
     """
 
     momentum: float = 0.9
@@ -109,9 +111,11 @@ def _normalised(x, scale, bias, mean, var, eps):
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def batch_normalised(x, scale, bias, mask, eps, axis):
-    """x [N, ..., features] normalised by the moments of its kept rows, float32, and (mean, biased variance, count) of them.
+    """x [N, ..., features] normalised by the moments of its kept rows, float32, and (mean, biased variance, count) of
+    them.
 
-    With a gradient of its own, which reads x and the gradient twice; with the one that JAX writes, forward and backward take 1.3 to 1.5 times as long on a CPU.
+    With a gradient of its own, which reads x and the gradient twice; with the one that JAX writes, forward and backward
+    take 1.3 to 1.5 times as long on a CPU.
     """
     moments = masked_moments(x, mask, axis)
     return _normalised(x, scale, bias, *moments[:2], eps), moments
@@ -142,10 +146,11 @@ batch_normalised.defvjp(_batch_normalised_forward, _batch_normalised_backward)
 
 
 def masked_moments(x, mask, axis):
-    """Mean and biased variance per feature of x [N, ..., features] over kept rows of the global batch, and their number.
+    """Mean and biased variance per feature of x [N, ..., features] over kept rows of the global batch, and their
+    number.
 
-    The variance is computed from centred values, which does not cancel for large means. The number counts values per feature,
-    that is rows times positions; without any, the mean is 0 and the variance 1.
+    The variance is computed from centred values, which does not cancel for large means. The number counts values per
+    feature, that is rows times positions; without any, the mean is 0 and the variance 1.
     """
     x = at_least_single(x)
     weight = jnp.ones(x.shape[0], x.dtype) if mask is None else mask.astype(x.dtype)

@@ -1,5 +1,7 @@
 """ResNet18 in the CIFAR variant (He et al. 2016): 3x3 stem without pooling, four stages of two basic blocks."""
 
+from itertools import product
+
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -30,7 +32,8 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """Called with normalised images [N, H, W, C], returns (logits [N, num_classes], features [N, 512 * width]), both float32."""
+    """Called with normalised images [N, H, W, C], returns (logits [N, num_classes], features [N, 512 * width]), both
+    float32."""
 
     num_classes: int
     width: float = 1.0
@@ -51,3 +54,31 @@ class ResNet18(nn.Module):
 
     def _filters(self, filters):
         return max(1, round(filters * self.width))
+
+
+def _named(stem, stages, layers, shortcut, head):
+    """{PyTorch's module: ours}; `layers`: names of a block's first convolution, its batch norm, and the second ones."""
+    names = dict(zip(stem, ("conv_stem", "bn_stem")))
+    for (n, stage), block in product(enumerate(stages, start=1), range(_BLOCKS)):
+        inside = dict(zip(layers, ("conv1", "bn1", "conv2", "bn2")))
+        if n > 1 and block == 0:
+            inside |= {f"{shortcut}.0": "conv_shortcut", f"{shortcut}.1": "bn_shortcut"}
+        names |= {f"{stage}.{block}.{theirs}": f"stage{n}_block{block + 1}/{ours}" for theirs, ours in inside.items()}
+    return names | {head: "classifier"}
+
+
+_LAYERS = ("conv1", "bn1", "conv2", "bn2")
+CONVENTIONS = (
+    *(  # torchvision and timm; others
+        _named(("conv1", "bn1"), [f"layer{n}" for n in range(1, 5)], _LAYERS, shortcut, head)
+        for shortcut, head in product(("downsample", "shortcut"), ("fc", "linear", "classifier"))
+    ),
+    _named(
+        ("conv1.0", "conv1.1"),
+        [f"conv{n}_x" for n in range(2, 6)],
+        [f"residual_function.{i}" for i in (0, 1, 3, 4)],
+        "shortcut",
+        "fc",
+    ),
+)
+"""What files call the modules: {name in the file: path of the Flax module}; the first is for networks trained here."""

@@ -1,173 +1,149 @@
-"""2-d convolution that is fast on a CPU: wide layers by Winograd's minimal filtering, others by oneDNN where it is installed, else by XLA.
+"""The convolutions that networks call, and the choice of what computes them on a CPU.
 
-`conv_general_dilated` is a drop-in for `jax.lax.conv_general_dilated` and is handed to `flax.linen.Conv` in its field of that
-name. Everything outside the plain case (2-d NHWC/HWIO, no dilation, one group, one type), and every backend but the CPU, goes to XLA
-as JAX writes it.
+Wide float32 layers use Winograd's minimal filtering, others oneDNN where it is installed, else XLA. Each module has
+three functions of images x, filters w and outputs y: `forward` (x, w -> y), `input_gradient` (gradient of y, w ->
+gradient of x) and `filter_gradient` (x, gradient of y -> gradient of w).
 """
 
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from ispf_jax.errors import UserError
-from ispf_jax.ops import conv_onednn, conv_winograd, conv_xla
+from ispf_jax.errors import ArgumentError
+from ispf_jax.ops import onednn, winograd, xla
+from ispf_jax.ops.task import LAYOUT, Task
 
 IMPLEMENTATIONS = ("auto", "onednn", "xla")
-_WIDE_FOR_ONEDNN, _WIDE_FOR_XLA = 128, 64  # channels from which on Winograd's are faster than the direct ones
-_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-_chosen = "auto"
+_implementation = jax.make_user_context("auto")
+_WIDE = {"onednn": 128, "xla": 64}  # channels from which Winograd's convolutions are faster than these direct ones
+# Each input pixel reaches four by four upsampled outputs. Row m marks which of the three taps lead to the m-th of four.
+_TAPS = np.array([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]], np.float32)
 
 
-def choose_convolutions(implementation: str):
-    """Which convolutions programs traced from now on in this process use on a CPU, one of `IMPLEMENTATIONS`.
+def convolutions(implementation: str) -> AbstractContextManager:
+    """A context that sets what computes the convolutions of programs traced inside it, in this thread, on a CPU.
 
-    "auto" takes the fastest there is; "onednn" and "xla" are direct convolutions for all layers.
+    `jax.jit` traces and compiles a function once for each implementation under which it is called.
+
+    Args:
+      implementation: "auto", the default, for the fastest; "onednn" or "xla" for direct convolutions everywhere.
 
     Raises:
-      UserError: "onednn", and its library is not installed.
+      ArgumentError: the name is unknown, or oneDNN is not installed.
     """
-    global _chosen
-    if implementation == "onednn" and conv_onednn.library() is None:
-        raise UserError(
-            f"config.convolutions='onednn', but oneDNN 3 for CPUs cannot be loaded ({'; '.join(conv_onednn.problems)}); "
-            "install this package's extra onednn (pip install '.[onednn]'), or set --config.convolutions=auto."
-        )
-    _chosen = implementation
+    if implementation not in IMPLEMENTATIONS:
+        raise ArgumentError("convolutions", f"={implementation!r} must be one of {', '.join(IMPLEMENTATIONS)}.")
+    if implementation == "onednn" and (problem := onednn.problem()):
+        rest = f"='onednn' needs oneDNN 3 ({problem}); install this package's extra onednn, or use 'auto'."
+        raise ArgumentError("convolutions", rest)
+    return _implementation(implementation)
 
 
-@contextmanager
-def only_xla():
-    """XLA's convolutions, whatever was chosen, in what is traced inside: XLA knows nothing of the operations of others."""
-    global _chosen
-    chosen, _chosen = _chosen, "xla"
-    try:
-        yield
-    finally:
-        _chosen = chosen
+def describe() -> str:
+    """What computes convolutions here on the default backend, such as "oneDNN 3.2.0 and Winograd" or "XLA"."""
+    direct, wide = _choice()
+    return (f"oneDNN {onednn.version()}" if direct == "onednn" else "XLA") + (" and Winograd" if wide else "")
 
 
-def convolutions() -> str:
-    """What computes convolutions on this machine's default device: "oneDNN 3.2.0" or "XLA", with "auto" "... and Winograd"."""
-    direct = f"oneDNN {conv_onednn.version()}" if _with_onednn() else "XLA"
-    return f"{direct} and Winograd" if _with_winograd() else direct
+def compiler_options() -> dict[str, str]:
+    """XLA's options for programs traced here: oneDNN uses all cores, so XLA must run nothing at the same time."""
+    return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"} if _choice()[0] == "onednn" else {}
 
 
-def _with_onednn():
-    return jax.default_backend() == "cpu" and _chosen != "xla" and conv_onednn.library() is not None
+def conv_general_dilated(lhs, rhs, window_strides, padding, **options):
+    """`jax.lax.conv_general_dilated`, called as `flax.linen.Conv` calls it.
 
-
-def _with_winograd():
-    return jax.default_backend() == "cpu" and _chosen == "auto"
-
-
-def compiler_options() -> dict:
-    """Options of XLA for programs with these convolutions.
-
-    oneDNN's use all cores, so XLA must not run other operations beside them.
+    Backends other than the CPU, dilation, groups, mixed types and layouts other than NHWC are left to `jax.lax`.
     """
-    return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"} if _with_onednn() else {}
-
-
-def conv_general_dilated(
-    lhs,
-    rhs,
-    window_strides,
-    padding,
-    lhs_dilation=None,
-    rhs_dilation=None,
-    dimension_numbers=None,
-    feature_group_count=1,
-    batch_group_count=1,
-    precision=None,
-    preferred_element_type=None,
-):
-    """`jax.lax.conv_general_dilated` with own gradients where that pays: images [N, H, W, I], filters [h, w, I, O]."""
-    plain = (
-        jax.default_backend() == "cpu"
-        and lhs.ndim == 4
-        and lhs.dtype == rhs.dtype
-        and set(lhs_dilation or (1,)) == {1}
-        and set(rhs_dilation or (1,)) == {1}
-        and feature_group_count == batch_group_count == 1
-        and preferred_element_type is None
-        and dimension_numbers == lax.conv_dimension_numbers(lhs.shape, rhs.shape, _DIMENSIONS)
-    )
-    if not plain:
-        return lax.conv_general_dilated(
-            lhs,
-            rhs,
-            window_strides,
-            padding,
-            lhs_dilation,
-            rhs_dilation,
-            dimension_numbers,
-            feature_group_count,
-            batch_group_count,
-            precision,
-            preferred_element_type,
-        )
+    if not _plain(lhs, rhs, options):
+        return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
-    return _conv(lhs, rhs, tuple(window_strides), tuple(tuple(p) for p in padding), precision)
+    padding = tuple(map(tuple, padding))
+    task = Task(lhs.shape, rhs.shape, tuple(window_strides), padding, lhs.dtype.name, options.get("precision"))
+    return _conv(lhs, rhs, task, _choice())
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _conv(x, w, strides, padding, precision):
-    return forward(x, w, strides, padding, precision)
+def upsampled_conv(lhs, rhs, window_strides, padding, **options):
+    """3x3 convolution, stride 1 and padding 1, of images [N, H, W, I] upsampled by two (nearest): [N, 2H, 2W, O].
+
+    The map from output gradients to input gradients is one convolution with stride two, whose 4x4 filters are sums of
+    the taps of `rhs` [3, 3, I, O]; the forward map is its transpose. Both take 16 multiplications per input pixel and
+    pair of channels, not 36. XLA's transpose is no faster than upsampling first, so with XLA the forward map does that.
+    """
+    if not _plain(lhs, rhs, options):
+        return conv_general_dilated(_upsampled(lhs), rhs, window_strides, padding, **options)
+    (n, height, width, inputs), outputs = lhs.shape, rhs.shape[3]
+    images, filters = (n, 2 * height, 2 * width, outputs), (4, 4, outputs, inputs)
+    merged = Task(images, filters, (2, 2), ((1, 1), (1, 1)), lhs.dtype.name, options.get("precision"))
+    return _upsampled_conv(lhs, rhs, merged, _choice())
 
 
-def _conv_forward(x, w, strides, padding, precision):
-    return forward(x, w, strides, padding, precision), (x, w)
+def _choice():
+    """The direct convolutions, and the number of channels from which Winograd's replace them (0: never)."""
+    if jax.default_backend() != "cpu":
+        return "xla", 0
+    direct = "onednn" if _implementation.value != "xla" and onednn.available() else "xla"
+    return direct, _WIDE[direct] if _implementation.value == "auto" else 0
 
 
-def _conv_backward(strides, padding, precision, residuals, g):
+def _plain(lhs, rhs, options):
+    """Whether this is a two-dimensional convolution on a CPU in which everything but the precision has its default."""
+    if jax.default_backend() != "cpu" or lhs.ndim != 4 or lhs.dtype != rhs.dtype:
+        return False
+    numbers = [lax.conv_dimension_numbers(lhs.shape, rhs.shape, n) for n in (options.get("dimension_numbers"), LAYOUT)]
+    others = (value for name, value in options.items() if name not in ("dimension_numbers", "precision"))
+    return numbers[0] == numbers[1] and all(value is None or set(np.ravel(value)) == {1} for value in others)
+
+
+def _compute(kind, task, choice, *arrays):
+    """One of the three functions of two arrays, by the fastest that has it for this task."""
+    direct, wide = choice
+    if wide and winograd.pays(task, wide):
+        return getattr(winograd, kind)(*arrays, task.precision)
+    fast = onednn.convolution(kind, task) if direct == "onednn" else None
+    return fast(*arrays) if fast else getattr(xla, kind)(*arrays, task)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _conv(x, w, task, choice):
+    return _compute("forward", task, choice, x, w)
+
+
+def _conv_backward(task, choice, residuals, g):
     x, w = residuals
-    return input_gradient(g, w, x.shape, strides, padding, precision), filter_gradient(
-        x, g, w.shape, strides, padding, precision
-    )
+    return _compute("input_gradient", task, choice, g, w), _compute("filter_gradient", task, choice, x, g)
 
 
-_conv.defvjp(_conv_forward, _conv_backward)
+_conv.defvjp(lambda x, w, *static: (_conv(x, w, *static), (x, w)), _conv_backward)
 
 
-def forward(x, w, strides, padding, precision):
-    """Images [N, H, W, I] and filters [h, w, I, O] to outputs [N, H', W', O]; padding ((low, high), (low, high))."""
-    if _by_winograd(x, w.shape, strides, padding):
-        return conv_winograd.forward(x, w, precision)
-    windows = zip(x.shape[1:3], padding, w.shape[:2], strides)
-    size = [(pixels + low + high - kernel) // stride + 1 for pixels, (low, high), kernel, stride in windows]
-    y = jax.ShapeDtypeStruct((x.shape[0], *size, w.shape[3]), x.dtype)
-    fast = _by_onednn(conv_onednn.FORWARD, x, w, y, strides, padding)
-    return fast(x, w) if fast else conv_xla.forward(x, w, strides, padding, precision)
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _upsampled_conv(x, w, merged, choice):
+    if choice[0] == "onednn":
+        return _compute("input_gradient", merged, choice, x, _merged_filters(w))
+    x = _upsampled(x)
+    return _compute("forward", merged._replace(images=x.shape, filters=w.shape, strides=(1, 1)), choice, x, w)
 
 
-def input_gradient(g, w, x_shape, strides, padding, precision):
-    """Output gradients [N, H', W', O] to the input's, of `x_shape`."""
-    if _by_winograd(g, w.shape, strides, padding):
-        return conv_winograd.input_gradient(g, w, precision)
-    fast = _by_onednn(conv_onednn.BY_INPUT, jax.ShapeDtypeStruct(x_shape, g.dtype), w, g, strides, padding)
-    return fast(w, g) if fast else conv_xla.input_gradient(g, w, x_shape, strides, padding, precision)
+def _upsampled_conv_backward(merged, choice, residuals, g):
+    x, w = residuals
+    by_merged = _compute("filter_gradient", merged, choice, g, x)
+    by_w = jnp.einsum("mi,nj,mnoc->ijco", _TAPS, _TAPS, by_merged, precision=lax.Precision.HIGHEST)
+    return _compute("forward", merged, choice, g, _merged_filters(w)), by_w.astype(w.dtype)
 
 
-def filter_gradient(x, g, w_shape, strides, padding, precision):
-    """Images [N, H, W, I] and output gradients [N, H', W', O] to the filters' gradient, of `w_shape`."""
-    if _by_winograd(x, w_shape, strides, padding):
-        return conv_winograd.filter_gradient(x, g, precision)
-    fast = _by_onednn(conv_onednn.BY_FILTERS, x, jax.ShapeDtypeStruct(w_shape, g.dtype), g, strides, padding)
-    return fast(x, g) if fast else conv_xla.filter_gradient(x, g, w_shape, strides, padding, precision)
+_upsampled_conv.defvjp(lambda x, w, *static: (_upsampled_conv(x, w, *static), (x, w)), _upsampled_conv_backward)
 
 
-def merges_upsampling() -> bool:
-    """Whether a convolution of strided gradients is fast, so that merging upsampling into a forward convolution pays."""
-    return _with_onednn()
+def _merged_filters(w):
+    """Filters [4, 4, O, I] of the convolution from output gradients to input gradients."""
+    return jnp.einsum("mi,nj,ijco->mnoc", _TAPS, _TAPS, w, precision=lax.Precision.HIGHEST).astype(w.dtype)
 
 
-def _by_winograd(images, w_shape, strides, padding):
-    wide = _WIDE_FOR_ONEDNN if _with_onednn() else _WIDE_FOR_XLA
-    return _with_winograd() and conv_winograd.pays(images, w_shape, strides, padding, wide)
-
-
-def _by_onednn(kind, x, w, y, strides, padding):
-    return conv_onednn.convolution(kind, x, w, y, strides, padding) if _with_onednn() else None
+def _upsampled(x):
+    return x.repeat(2, axis=1).repeat(2, axis=2)

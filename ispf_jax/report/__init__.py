@@ -1,84 +1,89 @@
-"""Reads run directories, never models or data: numbers, tables, pictures and one page that holds them all."""
+"""Reads result rows and measurements, never models or data: numbers, tables, pictures and one page that holds them."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ispf_jax.report import workdir as reading
-from ispf_jax.report.audits import write_audit_csv
-from ispf_jax.report.averages_csv import write_averages_csv
-from ispf_jax.report.cells import Table, to_console, to_markdown
-from ispf_jax.report.paper_tables import paper_tables
-from ispf_jax.report.table import settings, summary_table, summary_tables
-from ispf_jax.report.verdict import judge
-from ispf_jax.report.verdict_tables import class_table, places_table, verdict_table
-from ispf_jax.runtime.atomic import atomic_write_text
+from ispf_jax.report.paper import paper_tables
+from ispf_jax.report.results import result_tables
+from ispf_jax.report.tables import Table, of_part, to_console, to_markdown
+from ispf_jax.report.verdict import class_table, places_table, verdict_table, write_audit_csv, write_averages_csv
+from ispf_jax.runtime.atomic import atomic_write_text, ensure_writable, from_plain, to_plain
+from ispf_jax.runtime.measurements import parse_audit
 from ispf_jax.runtime.rows import write_results
+
+__all__ = ["write_audit_page", "write_combined", "write_report"]
 
 
 def write_report(workdir: str | os.PathLike, provenance: dict[str, Any] | None = None) -> str:
-    """Write everything that the finished runs in `workdir` allow, numbers before pictures; return the table for the console.
+    """Write all that the finished runs in `workdir` allow, numbers before pictures; return the tables for the console.
 
-    Left are `results.json`, `results.csv`, `audit.csv` and `averages.csv` (if there is an audit), `tables.md`, `figures/` and
-    `report/index.html`.
+    The files are `results.json`, `results.csv`, `audit.csv` and `averages.csv` (if there is an audit), `tables.md`,
+    `figures/` and `report/index.html`.
     """
-    contents = reading.read(workdir, provenance)
+    workdir, contents = Path(workdir), reading.read(workdir, provenance)
     write_results(workdir, contents.rows, provenance)
     if contents.audits:
-        write_audit_csv(workdir, contents.audits)
-    verdicts = {key: judge(contents, *key) for key in _settings(contents)}
-    if verdicts:
-        write_averages_csv(workdir, verdicts)
-    atomic_write_text(Path(workdir) / "tables.md", _markdown({"": contents}))
+        write_audit_csv(workdir / "audit.csv", contents.audits)
+        write_averages_csv(workdir / "averages.csv", contents.audited)
+    atomic_write_text(workdir / "tables.md", _markdown({"": contents}))
+    from ispf_jax.report import page  # brings matplotlib, which takes a second to import
 
-    from ispf_jax.report.figures.style import write  # matplotlib takes a second to import: only when something is drawn
-    from ispf_jax.report.gallery import gallery
-    from ispf_jax.report.page import write_page
-
-    pictures = gallery(contents)
-    write_page(workdir, {"": contents}, pictures)
-    write(pictures.all, Path(workdir) / "figures")
-    places = [to_console(table) for verdict in verdicts.values() if (table := places_table(verdict))]
-    return "\n\n".join([summary_table(contents.rows), *places])
+    pictures = page.gallery(contents)
+    drawn = page.write_pictures(pictures, workdir / "figures")
+    _write_page(workdir, page.render({"": contents}, pictures, drawn))
+    results = "\n\n".join(map(to_console, result_tables(contents.rows))) or "no results yet"
+    places = map(places_table, contents.audited.values())
+    return "\n\n".join([results, *(to_console(table) for table in places if table)])
 
 
 def write_combined(workdir: str | os.PathLike, parts: list[str]) -> None:
-    """The parts of a sweep side by side: `results.json`, `results.csv` (with a column `part`), `tables.md` and one page of all.
+    """The parts of a sweep together: `results.json`, `results.csv` (with a column `part`), `tables.md` and one page.
 
-    Every table is of one part, read beside that part's configuration: parts may share data set, network and forget sets. Pictures of
-    single runs are on the pages of the parts, which `tables.md` names.
+    Every table is of one part, read with that part's configuration: parts may share data set, network and forget sets.
+    Pictures of single runs are on the pages of the parts, which `tables.md` names.
     """
-    found = {part: reading.read_part(Path(workdir) / part) for part in parts}
-    rows = [row | {"part": part} for part, c in found.items() for row in c.rows]
+    from ispf_jax.report import page
+
+    workdir, found = Path(workdir), {part: reading.read_part(Path(workdir) / part) for part in parts}
+    rows = [replace(row, part=part) for part, c in found.items() for row in c.rows]
     write_results(workdir, rows, {part: c.provenance | {"config": c.config} for part, c in found.items()})
-    from ispf_jax.report.gallery import combined_gallery
-    from ispf_jax.report.page import write_page
-
-    write_page(workdir, found, combined_gallery(found))
+    _write_page(workdir, page.render(found, page.combined_gallery(found)))
     pages = "\n".join(f"- [{part}]({part}/report/index.html)" for part in parts)
-    atomic_write_text(Path(workdir) / "tables.md", f"{_markdown(found)}\n## Pages of the parts\n\n{pages}\n")
+    atomic_write_text(workdir / "tables.md", f"{_markdown(found)}\n## Pages of the parts\n\n{pages}\n")
 
 
-def _settings(contents: reading.Contents) -> list[tuple[str, str]]:
-    """The (data set, network) of all audits."""
-    return list(settings([vars(audit) for audit in contents.audits]))
+def write_audit_page(content: dict[str, Any], path: str | os.PathLike) -> Path:
+    """Write one self-contained page of one audit, from the content of its `audit.json`; no work directory is needed.
+
+    Raises:
+      ValueError: the content is not that of an audit.
+    """
+    from ispf_jax.report import page
+
+    contents = reading.Contents(audits=[parse_audit(from_plain(to_plain(content)))])
+    return atomic_write_text(path, page.render({"": contents}, page.gallery(contents)))
+
+
+def _write_page(workdir: Path, text: str) -> None:
+    atomic_write_text(ensure_writable(workdir / "report") / "index.html", text)
 
 
 def _markdown(parts: dict[str, reading.Contents]) -> str:
     """All tables of numbers, one kind after the other, and what is missing."""
-    kinds = zip(*([[table.of_part(part) for table in kind] for kind in _tables(c)] for part, c in parts.items()))
-    shown = [to_markdown(table) for kind in kinds for tables in kind for table in tables]
-    text = ["# Results", *([] if any(c.rows for c in parts.values()) else ["no results yet"]), *shown]
+    kinds = zip(*([[of_part(t, part) for t in kind if t] for kind in _tables(c)] for part, c in parts.items()))
+    tables = [to_markdown(table) for kind in kinds for of_parts in kind for table in of_parts]
+    text = ["# Results", *([] if any(c.rows for c in parts.values()) else ["no results yet"]), *tables]
     missing = reading.missing(parts)
     text += ["## Missing", "\n".join(f"- {sentence}" for sentence in missing)] if missing else []
     return "\n\n".join(text) + "\n"
 
 
-def _tables(contents: reading.Contents) -> list[list[Table]]:
+def _tables(contents: reading.Contents) -> list[list[Table | None]]:
     """The tables of one work directory by kind: results, what is left, classes, the paper's."""
-    verdicts = {", ".join(key): judge(contents, *key) for key in _settings(contents)}
+    verdicts = {", ".join(key): verdict for key, verdict in contents.audited.items()}
     left = [verdict_table(verdict, f"What is left: {name}") for name, verdict in verdicts.items()]
-    classes = [
-        table for name, verdict in verdicts.items() if (table := class_table(verdict, f"Class by class: {name}"))
-    ]
-    return [summary_tables(contents.rows), left, classes, paper_tables(contents)]
+    classes = [class_table(verdict, f"Class by class: {name}") for name, verdict in verdicts.items()]
+    return [result_tables(contents.rows), left, classes, paper_tables(contents)]

@@ -1,22 +1,24 @@
-"""What is left of the forgotten classes: every number averaged over runs, and its place between retraining and the original."""
+"""What is left of the forgotten classes: averages over runs, places between retraining and original, and tables."""
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from statistics import median
 
-from ispf_jax.report.audits import Measurement
-from ispf_jax.report.averages import Average, RunKey, average, count
-from ispf_jax.report.cells import Place
-from ispf_jax.report.names import TIERS, metric, metric_order, model_name, model_order
-from ispf_jax.report.table import BEST_TEST
-from ispf_jax.report.workdir import Contents
-from ispf_jax.runtime.rows import REFERENCES
-
-ACCURACIES = {"accuracy/forget": "acc_forget", "accuracy/retain": "acc_retain", "accuracy/overall": "acc_overall"}
-"""Metrics that the result rows hold too: the field to fall back on where no audit was run."""
+from ispf_jax.report.names import TEXTS, model_name, model_order, shown
+from ispf_jax.report.results import Average, average, count
+from ispf_jax.report.tables import MISSING, Cell, Column, Place, Table, make_table
+from ispf_jax.runtime.measurements import Audit, Measurement
+from ispf_jax.runtime.metrics import TIERS, metric, metric_order
+from ispf_jax.runtime.rows import RunKey, write_csv
 
 Runs = dict[RunKey, Measurement]
 
+_NOTES = TEXTS["notes"]
+_GROUPS = {"residue": "what can be recovered", "paper": "the paper's"}
 
 _BOUNDS = {"at most": "\u2264", "at least": "\u2265", "not reached": "\u2265"}
 """Words in a note that make the number a bound."""
@@ -24,193 +26,282 @@ _BOUNDS = {"at most": "\u2264", "at least": "\u2265", "not reached": "\u2265"}
 
 @dataclass(frozen=True)
 class Finding:
-    """One metric of one model over all its runs.
+    """One metric of one model over all its runs; the place has the 95 % interval of one run or the range of several.
 
-    Attributes:
-      value, std, sample_std: see `averages.average`.
-      place: with the 95 % interval of a single run, or with the range over several.
+    `defined` are the runs that have a value.
     """
 
     model: str
     metric: str
     runs: Runs
-    value: float
-    std: float
-    sample_std: float
+    defined: Runs
+    average: Average
     place: Place | None
 
     @property
-    def defined(self) -> Runs:
-        """The runs that have a value."""
-        return {run: m for run, m in self.runs.items() if m.value is not None}
-
-    @property
     def text(self) -> str:
-        """The number with its unit, and whether it is a bound only."""
+        """The number with its unit, and whether it is only a bound."""
         if not self.defined:
             return "undefined"
+        kind, value = metric(self.metric), self.average.mean
         bounds = {sign for m in self.defined.values() for words, sign in _BOUNDS.items() if words in m.note}
-        return (
-            ("".join(bounds) + " " if len(bounds) == 1 else "")
-            + number(self.value, self.metric)
-            + (" of bounds" if len(bounds) > 1 else "")
-        )
+        number = f"{value:.{kind.digits}f}" + (" %" if kind.unit == "%" and math.isfinite(value) else "")
+        return (f"{''.join(bounds)} " if len(bounds) == 1 else "") + number + (" of bounds" if len(bounds) > 1 else "")
 
     @property
     def small(self) -> str:
         """Interval and n of a single run; spread over seeds and the number of runs of several."""
-        kind = metric(self.metric)
-        if len(self.runs) > 1:
-            spread = (
-                f"sd {self.std:.{kind.digits}f}, sample sd {self.sample_std:.{kind.digits}f}, "
-                if self.std == self.std
-                else ""
-            )
-            undefined = len(self.runs) - len(self.defined)
-            grid = count(self.runs).partition(" (")[0]
-            missing = f"{len(self.runs)} of " if "(" in count(self.runs) else ""
-            return f"{spread}{missing}{grid} runs" + (f", {undefined} of them undefined" if undefined else "")
-        (only,) = self.runs.values()
-        parts = [interval(only), f"n {only.n}" if only.n is not None else ""]
-        return ", ".join(part for part in parts if part)
+        digits, (a, runs) = metric(self.metric).digits, (self.average, len(self.runs))
+        if runs > 1:
+            spread = f"sd {a.std:.{digits}f}, sample sd {a.sample_std:.{digits}f}, " if a.std == a.std else ""
+            grid, incomplete, _ = count(self.runs).partition(" (")
+            undefined = f", {runs - len(self.defined)} of them undefined" if len(self.defined) < runs else ""
+            return spread + (f"{runs} of " if incomplete else "") + f"{grid} runs{undefined}"
+        (m,) = self.runs.values()
+        interval = "" if None in (m.low, m.high) else f"{m.low:.{digits}f} to {m.high:.{digits}f}"
+        return ", ".join(filter(None, (interval, f"n {m.n}" if m.n is not None else "")))
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """All findings of one data set and network, by (model, metric)."""
+    """All measurements of one data set and network; `bases`: whether names must say the base."""
 
-    findings: dict[tuple[str, str], Finding]
+    measurements: list[Measurement]
     bases: bool = False
+
+    @cached_property
+    def findings(self) -> dict[tuple[str, str], Finding]:
+        """By (model, metric), in their order."""
+        pool: dict[tuple[str, str], Runs] = defaultdict(dict)
+        for m in self.measurements:
+            pool[m.model, m.metric][m.run] = m
+        found = {}
+        for model, name in sorted(pool, key=lambda key: (model_order(key[0]), metric_order(key[1]))):
+            runs, *ends = (_defined(pool.get((of, name), {})) for of in (model, "retrain", "original"))
+            mean = average({run: m.value for run, m in runs.items()}) or Average(math.nan)
+            found[model, name] = Finding(model, name, pool[model, name], runs, mean, _place(runs, *ends))
+        return found
 
     @property
     def models(self) -> list[str]:
-        return sorted({model for model, _ in self.findings}, key=model_order)
+        return list(dict.fromkeys(model for model, _ in self.findings))
 
     @property
     def metrics(self) -> list[str]:
         return sorted({name for _, name in self.findings}, key=metric_order)
 
+    def of(self, forget: str) -> "Verdict":
+        """The same for one forget set."""
+        return Verdict([m for m in self.measurements if m.forget == forget], self.bases)
+
     def name(self, model: str) -> str:
         return model_name(model, self.bases)
 
+    def line(self, name: str) -> list[Finding | None]:
+        """The findings of all models for one metric."""
+        return [self.findings.get((model, name)) for model in self.models]
+
     def residue(self, model: str) -> list[Finding]:
-        """The findings of kind "residue" with a place between ends that can be told apart, the lowest first."""
-        found = [
-            f
-            for (m, name), f in self.findings.items()
-            if m == model and metric(name).kind == "residue" and f.place and f.place.sure
-        ]
-        return sorted(found, key=lambda f: f.place.at)
+        """The findings of kind "residue" with a place between distinct ends, the lowest first."""
+        mine = (f for (of, name), f in self.findings.items() if of == model and metric(name).kind == "residue")
+        return sorted((f for f in mine if f.place and f.place.sure), key=lambda f: f.place.at)
 
     def tier(self, name: str) -> str:
         """What a metric needed, the most of all its numbers."""
-        tiers = {run.tier for (_, m), f in self.findings.items() if m == name for run in f.runs.values() if run.tier}
-        return max(tiers, key=lambda tier: TIERS.index(tier) if tier in TIERS else len(TIERS), default="")
+        return max({m.tier for m in self.measurements if m.metric == name}, key=tier_order, default="")
 
 
-def judge(contents: Contents, dataset: str, arch: str, forget: set[str] | None = None) -> Verdict:
-    """The findings of one data set and network, of the given forget sets or of all."""
-    pool: dict[tuple[str, str], Runs] = defaultdict(dict)
-    for model, name, run, measured in _from_rows(contents, dataset, arch):
-        pool[model, name][run] = measured
-    for audit in contents.audits:
-        if (audit.dataset, audit.arch) == (dataset, arch):
-            for measured in audit.measurements:
-                pool[measured.model, measured.metric][audit.key] = measured
-    if forget is not None:
-        pool = {key: {run: m for run, m in runs.items() if run[0] in forget} for key, runs in pool.items()}
-    return Verdict({key: _finding(*key, pool) for key, runs in pool.items() if runs}, contents.bases)
+def tier_order(tier: str) -> int:
+    """Sort key: from least to most; no tier is less than any, an unknown one more."""
+    return ("", *TIERS).index(tier) if tier in ("", *TIERS) else len(TIERS) + 1
 
 
-def number(value: float, name: str) -> str:
-    """A value in the digits of its metric; percent with its sign."""
-    kind = metric(name)
-    return f"{value:.{kind.digits}f}" + (" %" if kind.unit == "%" and math.isfinite(value) else "")
+def write_audit_csv(path: Path, audits: Iterable[Audit]) -> None:
+    """Write one line per measurement, in the order of models and metrics."""
+    order = lambda m: (model_order(m.model), metric_order(m.metric))
+    lines = (m._asdict() for audit in audits for m in sorted(audit.measurements, key=order))
+    write_csv(path, Measurement._fields, lines)
 
 
-def interval(m: Measurement) -> str:
-    """`30.1 to 57.0`, empty if the number has no interval."""
-    digits = metric(m.metric).digits
-    return "" if m.low is None or m.high is None else f"{m.low:.{digits}f} to {m.high:.{digits}f}"
+def write_averages_csv(path: Path, verdicts: dict[tuple[str, str], Verdict]) -> None:
+    """Write every metric of every model over all its runs, for those who compute on.
 
-
-def _finding(model: str, name: str, pool: dict[tuple[str, str], Runs]) -> Finding:
-    runs = pool[model, name]
-    found = average({run: m.value for run, m in runs.items() if m.value is not None}) or Average(math.nan, math.nan)
-    return Finding(
-        model,
-        name,
-        runs,
-        found.mean,
-        found.std,
-        found.sample_std,
-        _place(runs, pool.get(("original", name), {}), pool.get(("retrain", name), {})),
-    )
-
-
-def _place(runs: Runs, original: Runs, retrain: Runs) -> Place | None:
-    """The recorded place of a single run; over several, the average distance to retraining in averages of the whole distance.
-
-    The ratio of averages is used because single runs whose ends nearly meet would rule an average of ratios. All runs count: to leave
-    out those whose ends overlap would choose runs by the whole distance that they happened to have, and with it bias the ratio.
+    Standard deviations are empty with one seed; `undefined` of the `runs` have no value and are not in the mean.
     """
-    places = {
-        run: m.place
-        for run, m in runs.items()
-        if m.value is not None and m.place is not None and math.isfinite(m.place)
-    }
+    names = ("dataset", "arch", "model", "metric", "mean", "population_std", "sample_std")
+    names += ("forget_sets", "seeds", "runs", "undefined", "place")
+    lines = []
+    for setting, f in ((setting, f) for setting, verdict in verdicts.items() for f in verdict.findings.values()):
+        numbers = [None if x != x else x for x in vars(f.average).values()]
+        counts = [len(set(axis)) for axis in zip(*f.runs)] + [len(f.runs), len(f.runs) - len(f.defined)]
+        lines.append(dict(zip(names, [*setting, f.model, f.metric, *numbers, *counts, f.place and f.place.at])))
+    write_csv(path, names, lines)
+
+
+def verdict_table(verdict: Verdict, title: str) -> Table:
+    """Method by metric: the metrics of the first screen, each with its place, after the range of all residue."""
+    names = _one_per_family([name for name in verdict.metrics if metric(name).verdict])
+    spans = {model: _span(verdict.residue(model)) for model in verdict.models}
+    residue = [Column("Residue", small="median place, range")] if any(spans.values()) else []
+    heads = [Column("", words=True), *residue]
+    for name in names:
+        label, kind = metric(name).label, metric(name).kind
+        label = label.removeprefix("Accuracy, ").capitalize() if kind == "accuracy" else label
+        heads.append(Column(label, _GROUPS.get(kind, kind), verdict.tier(name)))
+    rows = [
+        [
+            Cell(verdict.name(model), shown(model).note),
+            *([spans[model] or Cell()] if residue else []),
+            *(_cell(verdict.findings.get((model, name))) for name in names),
+        ]
+        for model in verdict.models
+    ]
+    grids = {count(f.runs) for (_, name), f in verdict.findings.items() if name in names}
+    spread = any(f.average.std == f.average.std for f in verdict.findings.values())
+    notes = (
+        [_NOTES["reading"]] * bool(residue) + [_NOTES["deviations"]] * spread + [_NOTES["uneven"]] * (len(grids) > 1)
+    )
+    return make_table(title, heads, rows, notes)
+
+
+def places_table(verdict: Verdict) -> Table | None:
+    """The verdict for a narrow console: places alone; None if nothing has a place."""
+    table = verdict_table(verdict, "What is left: 0 = like the retrained model, 1 = like the original")
+    chosen = [i for i in range(len(table.columns)) if any(cells[i].place for cells in table.rows)]
+    heads = ["model", *(table.columns[i].label.lower() for i in chosen)]
+    rows = [[cells[0].text, *(str(cells[i].place or MISSING) for i in chosen)] for cells in table.rows]
+    unsure = any(text.endswith("?") for cells in rows for text in cells[1:])
+    notes = ["? = the intervals of retrained and original overlap"] * unsure
+    return make_table(table.title, heads, rows, notes, words=["model"]) if chosen else None
+
+
+def full_table(verdict: Verdict, title: str) -> Table:
+    """Every metric (rows) of every model (columns), with what it needed and what it asks."""
+    rows = []
+    for name in (name for name in verdict.metrics if metric(name).kind != "classes"):
+        kind, found = metric(name), verdict.line(name)
+        smalls = [f.small for f in found if f]
+        shared = smalls[0] if len(smalls) > 1 and len(set(smalls)) == 1 else ""  # said once, in the second column
+        cells = [_cell(f, unit=False) for f in found]
+        cells = [replace(cell, small="") for cell in cells] if shared else cells
+        label = kind.label + (f" [{kind.unit}]" if kind.unit else "")
+        rows.append([Cell(label, kind.asks), Cell(verdict.tier(name) or MISSING, shared), *cells])
+    heads = ["metric", "needed", *map(verdict.name, verdict.models)]
+    return make_table(title, heads, rows, _notes(verdict), words=heads[:2])
+
+
+def class_table(verdict: Verdict, title: str) -> Table | None:
+    """Accuracy of every class (rows) of every model (columns) with its interval; None where no audit counted them."""
+    rows = []
+    for name in (name for name in verdict.metrics if metric(name).kind == "classes"):
+        found = verdict.line(name)
+        counts = sorted({m.n for f in found if f for m in f.runs.values()})
+        cells = [Cell(f.text.removesuffix(" %"), f.small.partition(", n ")[0]) if f else Cell() for f in found]
+        rows.append([metric(name).number, ", ".join(map(str, counts)), *cells])
+    heads = [Column("class", words=True), "images", *(Column(verdict.name(m), small="%") for m in verdict.models)]
+    return make_table(title, heads, rows, [_NOTES["classes"]]) if rows else None
+
+
+def sentences(verdict: Verdict) -> list[tuple[str, str]]:
+    """(model, what its numbers say) for the masked head and every method: arithmetic in words, no judgement."""
+    said = []
+    for model in verdict.models:
+        residue, accuracy = verdict.residue(model), verdict.findings.get((model, "accuracy/forget"))
+        words = [f"classifies {accuracy.text} of the forgotten test images correctly."] if accuracy else []
+        if residue:
+            (least, low), *_, (most, high) = ((metric(f.metric).label, f.place) for f in (residue[0], residue[-1]))
+            span = f"median {_span(residue).text} of {len(residue)} measures"
+            words.append(f"What can be recovered: most by {most} (place {high}), least by {least} ({low}); {span}.")
+        if words and model not in ("original", "retrain"):
+            said.append((verdict.name(model), " ".join(words)))
+    return said
+
+
+def _one_per_family(names: list[str]) -> list[str]:
+    """Of metrics that differ only by a number (1, 5, 20 images per class) the middle one."""
+    groups = defaultdict(list)
+    for name in names:
+        groups[metric(name).family].append(name)
+    return [members[len(members) // 2] for members in groups.values()]
+
+
+def _notes(verdict: Verdict) -> list[str]:
+    """The notes of the numbers; one that all models share names none of them."""
+    said, models = defaultdict(dict), defaultdict(set)
+    for (model, name), finding in sorted(verdict.findings.items(), key=lambda item: metric(item[0][1]).order):
+        for m in finding.runs.values():
+            said[metric(name).label, m.note].setdefault(verdict.name(model))
+            models[metric(name).label].add(verdict.name(model))
+    return [
+        label + ("" if len(names) == len(models[label]) else f" ({', '.join(names)})") + f": {note}."
+        for (label, note), names in said.items()
+        if note
+    ]
+
+
+def _cell(finding: Finding | None, unit: bool = True) -> Cell:
+    if finding is None:
+        return Cell()
+    return Cell(finding.text if unit else finding.text.removesuffix(" %"), finding.small, place=finding.place)
+
+
+def _span(residue: list[Finding]) -> Cell | None:
+    """Median and range of the places of all residue."""
+    if not residue:
+        return None
+    places = [f.place.at for f in residue]
+    span = Place(median(places), places[0], places[-1])
+    return Cell(str(span), f"{residue[0].place} to {residue[-1].place}, {len(places)} measures", place=span)
+
+
+def _defined(runs: Runs) -> Runs:
+    return {run: m for run, m in runs.items() if m.value is not None}
+
+
+def _place(runs: Runs, retrain: Runs, original: Runs) -> Place | None:
+    """The recorded place of a single run; over several, the mean distance to retraining over the mean whole distance.
+
+    The ratio of averages is used because single runs whose ends nearly meet would dominate an average of ratios. All
+    runs count: leaving out those whose ends overlap would select runs by the whole distance that they happened to have,
+    and so bias the ratio.
+    """
+    places = {run: m.place for run, m in runs.items() if m.place is not None and math.isfinite(m.place)}
     if not places:
         return None
-    ends = {
-        run: (retrain[run], original[run])
-        for run, m in runs.items()
-        if m.value is not None and _valued(run, original, retrain)
-    }
-    zeros, ones = ({run: pair[i] for run, pair in ends.items()} for i in (0, 1))
-    sure = not ends or not _overlap(zeros, ones)
-    if len(places) == 1 and len(ends) < 2:
+    both = [run for run in runs if run in retrain and run in original]
+    mine, zeros, ones = ({run: of[run] for run in both} for of in (runs, retrain, original))
+    sure = not both or not _overlap(zeros, ones)
+    ends = [_mean(zeros.values()), _mean(ones.values())] if both else [0.0, 0.0]
+    zero, distance = ends[0], ends[1] - ends[0]
+    if len(places) == 1 and len(both) < 2:
         ((run, at),) = places.items()
         m = runs[run]
-        if None in (m.low, m.high) or run not in ends or ends[run][0].value == ends[run][1].value:
+        if None in (m.low, m.high) or run not in both or not distance:
             return Place(at, sure=sure)
-        zero, one = (end.value for end in ends[run])
-        low, high = sorted((v - zero) / (one - zero) for v in (m.low, m.high))
-        return Place(at, low, high, sure)
+        return Place(at, *sorted((value - zero) / distance for value in (m.low, m.high)), sure)
     at = sum(places.values()) / len(places)
-    if set(places) <= set(ends):
-        zero, one = _mean(zeros), _mean(ones)
-        at = (_mean({run: runs[run] for run in ends}) - zero) / (one - zero) if one != zero else at
+    if set(places) <= set(both) and distance:
+        at = (_mean(mine.values()) - zero) / distance
     return Place(at, min(places.values()), max(places.values()), sure)
 
 
-def _valued(run: RunKey, *models: Runs) -> bool:
-    return all(run in model and model[run].value is not None for model in models)
+def _mean(measurements: Iterable[Measurement]) -> float:
+    return average({m.run: m.value for m in measurements}).mean
 
 
 def _overlap(a: Runs, b: Runs) -> bool:
     """Whether the 95 % intervals of two averages overlap; numbers without an interval count as exact."""
-    lower, upper = sorted((a, b), key=_mean)
-    return _mean(upper) - _mean(lower) <= _arm(lower, lambda m: m.high) + _arm(upper, lambda m: m.low)
+    lower, upper = sorted((list(a.values()), list(b.values())), key=_mean)
+    return _mean(upper) - _mean(lower) <= _arm(lower, "high") + _arm(upper, "low")
 
 
-def _mean(runs: Runs) -> float:
-    return average({run: m.value for run, m in runs.items()}).mean
+def _arm(measurements: list[Measurement], end: str) -> float:
+    """The distance from an average to that end of its interval.
 
-
-def _arm(runs: Runs, end) -> float:
-    """From an average to that end of its interval. Seeds share the test images, so more of them do not shorten it; forget sets have images of their own."""
+    Seeds share the test images, so more of them do not shorten it; different forget sets have different images.
+    """
     arms = defaultdict(list)
-    for (forget, _), m in runs.items():
-        arms[forget].append(0.0 if end(m) is None else abs(end(m) - m.value))
+    for m in measurements:
+        limit = getattr(m, end)
+        arms[m.forget].append(0.0 if limit is None else abs(limit - m.value))
     return math.hypot(*(sum(by_seed) / len(by_seed) for by_seed in arms.values())) / len(arms)
-
-
-def _from_rows(contents: Contents, dataset: str, arch: str):
-    """(model, metric, run, measurement) of the accuracies in the result rows; these know neither n nor interval."""
-    rows = [r for r in contents.rows if (r["dataset"], r["arch"]) == (dataset, arch) and r["selection"] != BEST_TEST]
-    for name, field in ACCURACIES.items():
-        for r in rows:
-            if isinstance(r.get(field), (int, float)):
-                base = "" if r["method"] in REFERENCES else str(r.get("base") or "")
-                model = r["method"] + (f"/{base}" if base else "")
-                yield model, name, (r["forget"], r["seed"]), Measurement(model, name, r[field], "%", tier="test images")

@@ -2,47 +2,41 @@
 
 import json
 import os
-import re
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ispf_jax.errors import UserError
 from ispf_jax.forget import forget_sets, named
-from ispf_jax.report.audits import Audit, read_audits
-from ispf_jax.report.averages import RunKey
-from ispf_jax.report.names import model_name
+from ispf_jax.report.names import TEXTS, model_name, model_order
+from ispf_jax.report.verdict import Verdict
+from ispf_jax.runtime.measurements import Audit, Measurement, read_audits
 from ispf_jax.runtime.provenance import JOURNAL
-from ispf_jax.runtime.rows import REFERENCES, Row, RunLog, forget_order, load_runs, method_order, read_rows
+from ispf_jax.runtime.rows import BEST_TEST, Row, RunKey, RunLog, forget_order, load_runs, read_rows, run_files
+from ispf_jax.runtime.telemetry import read_metrics
 
 SETTINGS_OF_EXTENT = ("metrics", "embedding_images")
-"""Settings of an audit that decide what is measured or drawn, and no number."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A grid of synthetic images: base, method, forget set, seed, and the PNG."""
-
-    base: str
-    method: str
-    forget: str
-    seed: int
-    png: bytes
+"""Settings of an audit that decide what is measured or drawn, but change no number."""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a report is made from; `config` is flat ("data.name"), `damaged` are files that were set aside.
+    """What a report is made from.
 
-    `begun_audits` are trials with measurements of some models only, `other_audits` those with other settings than most, which no average may mix. `jobs` are the lines of the journal: {"stage", "job", "seconds", "cpu_seconds", "finished", "ended", "devices"}.
+    Attributes:
+      samples: grids of synthetic images: ((method, base, forget set, seed), PNG).
+      config: flat ("data.name").
+      damaged: files that were set aside.
+      jobs: the journal's {"stage", "job", "seconds", "cpu_seconds", "finished", "ended", "devices"}.
+      begun_audits: runs whose audit has measured some models only.
+      other_audits: audits with other settings than most, which no average may mix with those.
     """
 
     rows: list[Row] = field(default_factory=list)
     runs: list[RunLog] = field(default_factory=list)
     audits: list[Audit] = field(default_factory=list)
-    samples: list[Sample] = field(default_factory=list)
+    samples: list[tuple[tuple, bytes]] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     class_names: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
@@ -51,10 +45,42 @@ class Contents:
     begun_audits: list[RunKey] = field(default_factory=list)
     other_audits: list[Audit] = field(default_factory=list)
 
+    @cached_property
+    def measurements(self) -> list[Measurement]:
+        """The long list: all that audits measured, and the accuracies of result rows where no audit was run."""
+        found = {}
+        for row in (row for row in self.rows if row.selection != BEST_TEST):
+            for name, value in (("forget", row.acc_forget), ("retain", row.acc_retain), ("overall", row.acc_overall)):
+                m = Measurement(row.dataset, row.arch, *row.run, row.model, f"accuracy/{name}", value, "%")
+                found |= {} if value is None else {m[:6]: m._replace(tier="test images")}
+        return list((found | {m[:6]: m for audit in self.audits for m in audit.measurements}).values())
+
+    @cached_property
+    def verdicts(self) -> dict[tuple[str, str], Verdict]:
+        """What is left, by (data set, network)."""
+        settings = sorted({(of.dataset, of.arch) for of in (*self.rows, *self.audits)})
+        return {key: Verdict([m for m in self.measurements if m[:2] == key], self.bases) for key in settings}
+
     @property
+    def audited(self) -> dict[tuple[str, str], Verdict]:
+        """The verdicts with an audit."""
+        settings = {(audit.dataset, audit.arch) for audit in self.audits}
+        return {key: verdict for key, verdict in self.verdicts.items() if key in settings}
+
+    @property
+    def trials(self) -> list[RunKey]:
+        """All (forget set, seed) of results and audits."""
+        return sort_runs({of.run for of in (*self.rows, *self.audits)})
+
+    @cached_property
+    def models(self) -> list[str]:
+        """All models of results and audits."""
+        return sorted({of.model for of in (*self.rows, *self.measurements)}, key=model_order)
+
+    @cached_property
     def bases(self) -> bool:
-        """Whether several bases (dfq, zskt) were run, so that names must tell them apart."""
-        return len({row["base"] for row in self.rows if row["method"] not in REFERENCES and row.get("base")}) > 1
+        """Whether several bases (dfq, zskt) were run, so that names must say which."""
+        return len({model.partition("/")[2] for model in self.models} - {""}) > 1
 
     @property
     def data_note(self) -> str:
@@ -62,174 +88,129 @@ class Contents:
         return str((self.provenance.get("data") or {}).get("note") or "")
 
     def forget_name(self, forget: str) -> str:
-        """ "3" or, if classes have names of their own, "3 (cat)"."""
+        """ "3" or, if the classes have names, "3 (cat)"."""
         names = self.class_names or next((a.class_names for a in self.audits if a.class_names), [])
         return named(forget_order(forget), names) or forget
 
 
 def read(workdir: str | os.PathLike, provenance: dict[str, Any] | None = None) -> Contents:
     """Read a work directory; whatever is not there stays empty. Damaged files are set aside first."""
-    workdir = Path(workdir)
-    rows, runs = read_rows(workdir), load_runs(workdir)
-    audits, others = _of_the_same_settings(read_audits(workdir))
-    saved = _json(workdir / "config.json")
-    provenance = provenance or {}
-    config = provenance.get("config") or saved.get("config") or {}
-    more = {"data_fingerprint": saved["data_fingerprint"]} if saved.get("data_fingerprint") else {}
-    names = [str(name) for name in saved.get("class_names") or []]
+    workdir, provenance = Path(workdir), dict(provenance or {})
+    rows, runs, audits = read_rows(workdir), load_runs(workdir), read_audits(workdir)
+    usual = max(map(_settings, audits), key=list(map(_settings, audits)).count, default="")
+    saved, journal = _json(workdir / "config.json"), workdir / JOURNAL
+    journal = read_metrics(journal) if journal.exists() else []
+    if saved.get("data_fingerprint"):
+        provenance["data_fingerprint"] = saved["data_fingerprint"]
     return Contents(
         rows,
         runs,
-        audits,
-        list(_samples(workdir)),
-        _damaged(workdir),
-        names,
-        config,
-        provenance | more,
-        _jobs(workdir),
-        _begun_audits(workdir),
-        others,
+        audits=[a for a in audits if _settings(a) == usual],
+        other_audits=[a for a in audits if _settings(a) != usual],
+        samples=[(run, path.read_bytes()) for run, path in run_files(workdir, "samples.png")],
+        damaged=_damaged(workdir),
+        class_names=[str(name) for name in saved.get("class_names") or []],
+        config=provenance.get("config") or saved.get("config") or {},
+        provenance=provenance,
+        jobs=[job for job in journal if {"stage", "seconds", "devices"} <= job.keys()],
+        begun_audits=_begun_audits(workdir),
     )
 
 
 def read_part(workdir: str | os.PathLike) -> Contents:
-    """Read the work directory of a part, with the provenance of its last report; the configuration is the one of the last start."""
-    provenance = _json(Path(workdir) / "results.json").get("provenance")
-    return read(
-        workdir, {k: v for k, v in provenance.items() if k != "config"} if isinstance(provenance, dict) else None
-    )
+    """Read the work directory of a part of a sweep, with its configuration and the provenance of its last report."""
+    contents = read(workdir, _json(Path(workdir) / "results.json").get("provenance"))
+    saved = _json(Path(workdir) / "config.json").get("config")
+    return replace(contents, config=saved or {})
 
 
 def missing(parts: dict[str, Contents]) -> list[str]:
-    """What was asked for and is not there, and what is damaged, as sentences; each begins with the part of a sweep it is of."""
-    found = [
-        (part, sentence)
+    """What was asked for and is not there, and what is damaged, as sentences; each begins with its part of a sweep."""
+    sentences = {
+        part: [*unfinished(c), *unaudited(c), *(f"{name} is damaged and was set aside." for name in c.damaged)]
         for part, c in parts.items()
-        for sentence in (
-            *unfinished(c),
-            *unaudited(c),
-            *(f"{name} is damaged and was set aside." for name in c.damaged),
-        )
-    ]
-    return [f"{part}: {sentence}" if part else sentence for part, sentence in found]
+    }
+    return [f"{part}: {sentence}" if part else sentence for part, said in sentences.items() for sentence in said]
 
 
 def unfinished(contents: Contents) -> list[str]:
-    """What the configuration asks for and the directory does not hold, as sentences; also runs that never got a result.
+    """What the configuration asks for and the directory does not hold, as sentences; also runs without a result.
 
-    A stage is asked for if the configuration names it, or if there is something of it: a start for the report alone names no other.
+    A stage is asked for if the configuration names it, or if it has left anything: a start for the report alone names
+    no other stage.
     """
-    rows = {row["method"] for row in contents.rows}
-    stages = {*(contents.config.get("stages") or []), *(rows & {"original", "retrain"})}
-    stages |= {"unlearn"} if contents.runs or rows - set(REFERENCES) else set()
-    have = {(row["method"], _base(row), row["forget"], row["seed"]) for row in contents.rows}
-    expected = _expected(contents)
-    wanted = dict.fromkeys(("original", "", *run) for run in expected) if "original" in stages else {}
-    if "retrain" in stages:
-        wanted |= dict.fromkeys(("retrain", "", *run) for run in expected)
+    config, have = contents.config, {(row.model, *row.run) for row in contents.rows}
+    begun = {(f"{run.method}/{run.base}", run.forget, run.seed): run for run in contents.runs}
+    left = {model for model, *_ in (*have, *begun)}
+    stages = {*config.get("stages", ()), *left, *("unlearn" for model in left if "/" in model)}
+    wanted = [stage for stage in ("original", "retrain") if stage in stages]
     if "unlearn" in stages:
-        wanted |= dict.fromkeys(
-            (m, b, *run)
-            for b in contents.config.get("base", [])
-            for m in contents.config.get("methods", [])
-            for run in expected
-        )
-    begun = {(run.method, run.base, run.forget, run.seed): run for run in contents.runs}
-    wanted |= dict.fromkeys(begun)
-    groups: dict[tuple[str, str], list] = {}
-    for job in wanted:
-        if job not in have:
-            groups.setdefault(job[:2], []).append(job)
+        wanted += [f"{method}/{base}" for base in config.get("base", ()) for method in config.get("methods", ())]
+    jobs = dict.fromkeys([(model, *run) for model in wanted for run in _expected(contents)] + list(begun))
     said = []
-    for (method, base), jobs in sorted(groups.items(), key=lambda item: (item[0][1], method_order(item[0][0]))):
-        name = model_name(f"{method}/{base}" if base else method, contents.bases)
-        epochs = [begun[job].records[-1].get("epoch") for job in jobs if job in begun]
-        state = f"; {len(epochs)} begun, the furthest at epoch {max(e or 0 for e in epochs)}" if epochs else ""
-        said.append(
-            f"{name}: {len(jobs)} of {len(jobs) + sum(job[:2] == (method, base) for job in have)} runs without a result "
-            f"({_runs([job[2:] for job in jobs], contents)}{state})."
-        )
+    for model in sorted({model for model, *_ in jobs}, key=model_order):
+        rest = [job for job in jobs if job[0] == model and job not in have]
+        epochs = [begun[job].records[-1].get("epoch") or 0 for job in rest if job in begun]
+        state = f"; {len(epochs)} begun, the furthest at epoch {max(epochs)}" if epochs else ""
+        runs = f"{len(rest)} of {sum(job[0] == model for job in {*jobs, *have})} runs without a result"
+        name, which = model_name(model, contents.bases), _runs([job[1:] for job in rest], contents)
+        said += [f"{name}: {runs} ({which}{state})."] if rest else []
     return said
 
 
 def unaudited(contents: Contents) -> list[str]:
     """Trials without an audit, and models that the audit of their trial left out, as sentences."""
-    begun = [
-        f"The audit of {_runs([run], contents)} was begun and is not finished: start it again with audit in config.stages."
-        for run in contents.begun_audits
-    ]
+    audits, said, again = contents.audits, [], "start it again with audit in config.stages."
+    for run in contents.begun_audits:
+        said.append(f"The audit of {_runs([run], contents)} was begun and is not finished: {again}")
     for other in contents.other_audits:
-        usual = contents.audits[0].settings
-        differ = ", ".join(
-            f"audit.{k}={v}, not {usual.get(k)}"
-            for k, v in other.settings.items()
-            if k not in SETTINGS_OF_EXTENT and v != usual.get(k)
-        )
-        begun.append(
-            f"The audit of {_runs([other.key], contents)} has other settings than the others ({differ}) and is left out: "
-            "start it again with audit in config.stages."
-        )
-    if not contents.audits:
-        none = (
-            "No audit has been run: what is left of the forgotten classes was not measured. Add audit to config.stages."
-        )
-        return begun or ([none] if contents.rows else [])
-    audited = {audit.key: audit.models for audit in (*contents.audits, *contents.other_audits)}
-    trials = dict.fromkeys(
-        sorted(((row["forget"], row["seed"]) for row in contents.rows), key=lambda run: (forget_order(run[0]), run[1]))
-    )
-    without = [run for run in trials if run not in audited]
-    said = [f"{len(without)} of {len(trials)} trials without an audit ({_runs(without, contents)})."] if without else []
-    left_out: dict[str, dict[RunKey, None]] = {}
-    for row in contents.rows:
-        model, run = row["method"] + (f"/{_base(row)}" if _base(row) else ""), (row["forget"], row["seed"])
-        if run in audited and model not in audited[run]:
-            left_out.setdefault(model, {})[run] = None
-    return (
-        begun
-        + said
-        + [
-            f"{model_name(m, contents.bases)}: left out of the audit of {_runs(list(runs), contents)}."
-            for m, runs in left_out.items()
-        ]
-    )
-
-
-def _of_the_same_settings(audits: list[Audit]) -> tuple[list[Audit], list[Audit]]:
-    """The audits with the settings that most have, and the others; settings that only say what is measured may differ."""
-
-    def settings(audit):
-        return json.dumps({k: v for k, v in audit.settings.items() if k not in SETTINGS_OF_EXTENT}, sort_keys=True)
-
+        mine, usual = _numbers(other), _numbers(audits[0])
+        differ = ", ".join(f"audit.{k}={v}, not {usual.get(k)}" for k, v in mine.items() if v != usual.get(k))
+        which = _runs([other.run], contents)
+        said.append(f"The audit of {which} has other settings than most ({differ}) and is left out: {again}")
     if not audits:
-        return [], []
-    most = Counter(map(settings, audits)).most_common(1)[0][0]
-    return [a for a in audits if settings(a) == most], [a for a in audits if settings(a) != most]
+        return said or [TEXTS["limits"]["no_audit"]] * bool(contents.rows)
+    audited = {audit.run: audit.models for audit in (*audits, *contents.other_audits)}
+    if without := [run for run in contents.trials if run not in audited]:
+        said.append(f"{len(without)} of {len(contents.trials)} trials without an audit ({_runs(without, contents)}).")
+    for model in contents.models:
+        runs = [r.run for r in contents.rows if r.model == model and model not in audited.get(r.run, [model])]
+        which = _runs(list(dict.fromkeys(runs)), contents)
+        said += [f"{model_name(model, contents.bases)}: left out of the audit of {which}."] if runs else []
+    return said
+
+
+def sort_runs(runs: set[RunKey]) -> list[RunKey]:
+    return sorted(runs, key=lambda run: (forget_order(run[0]), run[1]))
+
+
+def _numbers(audit: Audit) -> dict[str, Any]:
+    """The settings that change numbers."""
+    return {k: v for k, v in audit.settings.items() if k not in SETTINGS_OF_EXTENT}
+
+
+def _settings(audit: Audit) -> str:
+    return json.dumps(_numbers(audit), sort_keys=True)
 
 
 def _expected(contents: Contents) -> list[RunKey]:
-    """The (forget set, seed) pairs of the configuration; without one that fits the classes, those that rows and logs have."""
-    seen = {(row["forget"], row["seed"]) for row in contents.rows} | {(run.forget, run.seed) for run in contents.runs}
+    """The (forget set, seed) pairs of the configuration; without one that fits the classes, those of rows and logs."""
     try:
         sets = forget_sets(str(contents.config.get("forget") or ""), tuple(contents.class_names))
     except UserError:
         sets = ()
     wanted = [(",".join(map(str, ids)), seed) for ids in sets for seed in contents.config.get("seeds") or []]
-    return wanted or sorted(seen, key=lambda run: (forget_order(run[0]), run[1]))
+    return wanted or sort_runs({row.run for row in contents.rows} | {(run.forget, run.seed) for run in contents.runs})
 
 
 def _runs(runs: list[RunKey], contents: Contents, most: int = 4) -> str:
     """ "class 3, seed 0; class 7, seed 0; and 8 more"."""
-    shown = [f"class {contents.forget_name(forget)}, seed {seed}" for forget, seed in runs[:most]]
-    return "; ".join(shown + ([f"and {len(runs) - most} more"] if len(runs) > most else []))
-
-
-def _base(row: Row) -> str:
-    return "" if row["method"] in REFERENCES else str(row.get("base") or "")
+    words = [f"class {contents.forget_name(forget)}, seed {seed}" for forget, seed in runs[:most]]
+    return "; ".join(words + ([f"and {len(runs) - most} more"] if len(runs) > most else []))
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """An object from a JSON file; empty if there is none or it is damaged, as another stage would have said."""
+    """An object from a JSON file; empty if there is none or it is damaged, which other stages report."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -239,47 +220,14 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _begun_audits(workdir: Path) -> list[RunKey]:
     folders = {path.parent for path in workdir.glob("audit/*/seed*/*.json")}
-    begun = [
-        (folder.parent.name.replace("-", ","), int(folder.name[4:]))
-        for folder in folders
-        if not (folder / "audit.json").exists() and re.fullmatch(r"seed\d+", folder.name)
-    ]
-    return sorted(begun, key=lambda run: (forget_order(run[0]), run[1]))
-
-
-def _jobs(workdir: Path) -> list[dict[str, Any]]:
-    """The journal; lines that are not whole are left out."""
-    try:
-        lines = (workdir / JOURNAL).read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):
-        return []
-    jobs = []
-    for line in lines:
-        try:
-            job = json.loads(line)
-            jobs += (
-                [job]
-                if isinstance(job["stage"], str) and job["seconds"] >= 0 and isinstance(job["devices"], list)
-                else []
-            )
-        except (ValueError, KeyError, TypeError):
-            continue
-    return jobs
+    begun = (f for f in folders if f.name[4:].isdecimal() and not (f / "audit.json").exists())
+    return sort_runs({(folder.parent.name.replace("-", ","), int(folder.name[4:])) for folder in begun})
 
 
 def _damaged(workdir: Path) -> list[str]:
-    """Files that a reader set aside, now or at an earlier start; checkpoints, thousands of files, are not looked into."""
+    """Files that a reader set aside, now or at an earlier start; the thousands of files of checkpoints are skipped."""
     found = []
     for folder, inner, files in os.walk(workdir):
         inner[:] = [name for name in inner if name not in ("checkpoints", "tensorboard")]
         found += [os.path.relpath(os.path.join(folder, name), workdir) for name in files if name.endswith(".damaged")]
     return sorted(found)
-
-
-def _samples(workdir: Path) -> Iterator[Sample]:
-    found = []
-    for path in workdir.glob("unlearn/*/*/*/seed*/samples.png"):
-        base, method, forget, seed = path.parts[-5:-1]
-        if re.fullmatch(r"seed\d+", seed):
-            found.append(Sample(base, method, forget.replace("-", ","), int(seed[4:]), path.read_bytes()))
-    yield from sorted(found, key=lambda s: (s.base, forget_order(s.forget), s.seed, method_order(s.method)))

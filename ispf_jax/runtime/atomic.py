@@ -28,17 +28,18 @@ def ensure_writable(directory: str | os.PathLike) -> Path:
             probe.write(b"x")
             probe.flush()
     except OSError as error:
-        raise StorageError(
-            f"cannot write in the directory {directory} ({_reason(error)}); make it writable or name another one with --workdir"
-        ) from error
+        text = "make it writable, or use another work directory"
+        raise StorageError(f"cannot write in the directory {directory} ({_reason(error)}); {text}") from error
     return directory
 
 
 def atomic_write_bytes(path: str | os.PathLike, data: bytes) -> Path:
-    """Write `data` to `path` by way of a temporary file beside it, so that the old content stays until the new is complete.
+    """Write `data` to `path` by way of a temporary file beside it, so that the old content stays until the new is
+    complete.
 
     Raises:
-      StorageError: if the file cannot be written (no directory, no permission, disk full); the old content is untouched.
+      StorageError: if the file cannot be written (no directory, no permission, disk full); the old content is
+        untouched.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")

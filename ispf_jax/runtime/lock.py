@@ -1,45 +1,40 @@
-"""One run per work directory: two that write the same checkpoints would spoil both. Runs that share out jobs may share it."""
+"""One run per directory: two that write the same checkpoints would spoil both."""
 
 import fcntl
 import os
 import socket
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from ispf_jax.errors import StorageError, UserError
 from ispf_jax.runtime.atomic import ensure_writable
 
 
 @contextmanager
-def locked(workdir: str | os.PathLike, shared: bool = False):
-    """Hold `workdir/.lock` while the block runs; the system releases it however the process ends.
-
-    Args:
-      shared: allow others that hold it shared too.
+def locked(directory: str | os.PathLike) -> Iterator[None]:
+    """Hold `directory/.lock` while the block runs; the system releases it however the process ends.
 
     Raises:
       UserError: another process holds it.
     """
-    path = Path(ensure_writable(workdir)) / ".lock"
+    path = ensure_writable(directory) / ".lock"
     try:
-        file = open(path, "a+", encoding="utf-8")
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
     except OSError as error:
         raise StorageError(
-            f"cannot write {path} ({error.strerror}); make it writable or use another --workdir."
+            f"cannot write {path} ({error.strerror}); make it writable or use another directory."
         ) from error
-    with file:
+    with os.fdopen(descriptor, "r+", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
+            holder = file.read().strip() or "another process"
             raise UserError(
-                f"{workdir} is in use by {file.read().strip() or 'another process'}; wait for it, stop it, or use another --workdir. "
-                "Several processes may share out the jobs of a sweep if all are started with --config.spread=jobs."
+                f"{directory} is in use by {holder}; wait for it, stop it, or use another directory."
             ) from None
         except OSError:  # a file system without locks: better unprotected than refused
             pass
-        file.seek(0)
-        file.truncate()
+        file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
         yield

@@ -11,10 +11,12 @@ import numpy as np
 from absl import logging
 
 JOURNAL = "jobs.jsonl"
-"""In the work directory, one line per job that was worked on: {"stage", "job", "seconds", "cpu_seconds", "finished", "ended", "devices"}."""
+"""In the work directory, one line per job that was worked on: {"stage", "job", "seconds", "cpu_seconds", "finished",
+"ended", "devices"}."""
 
 _NOTHING_TO_DO = 0.1
-"""Seconds that no training or audit can do with: a job that took less had been finished before, and is not written down again."""
+"""Seconds that no training or audit can do with: a job that took less had been finished before, and is not written
+down again."""
 
 
 def weights_digest(variables) -> str:
@@ -33,9 +35,9 @@ def journalled(workdir: Path, stage: str, job: str, devices: list[str]):
     """Write the wall time of the block, one job of a stage, into the journal of the work directory.
 
     The time is the whole job's: compilation, training, evaluation and pictures; beside it stands that of this process's
-    processor cores, which other work on the machine does not lengthen (jobs side by side in one process lengthen each other's).
-    A job that is interrupted or fails is written down with "finished" false, so times of several starts add up; only what ran
-    when a process was killed outright is lost.
+    processor cores, which other work on the machine does not lengthen (jobs side by side in one process lengthen each
+    other's). A job that is interrupted or fails is written down with "finished" false, so times of several starts add
+    up; only what ran when a process was killed outright is lost.
     """
     began, busy, finished = time.perf_counter(), time.process_time(), False
     try:

@@ -1,62 +1,93 @@
-"""The rows of all results in a work directory, and the logs of its unlearning runs: reading, ordering, writing."""
+"""Result rows and logs of unlearning runs: what they hold, in which order they stand, reading and writing them."""
 
 import csv
+import dataclasses
 import io
 import json
+import logging
 import os
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
-from absl import logging
+import numpy as np
 
 from ispf_jax.runtime.atomic import atomic_write_json, atomic_write_text, from_plain, to_plain
 from ispf_jax.runtime.telemetry import read_metrics
 
-METHODS = (
-    "original",
-    "retrain",
-    "masked_head",
-    "retrained_head",
-    "dfkd",
-    "blockf",
-    "gkt",
-    "is",
-    "pf",
-    "ispf",
-    "pd",
-    "pd_is",
-)
-"""The order in which methods are shown everywhere: what one compares with, then the paper's order."""
+_log = logging.getLogger(__name__)
 
-REFERENCES = METHODS[:4]
-"""Rows that no base (DFQ, ZSKT) belongs to."""
+REFERENCES = ("original", "retrain", "masked_head", "retrained_head")
+"""What unlearned models are compared with, in the order of all tables; they belong to no base (DFQ, ZSKT)."""
 
-RESULT_FIELDS = (
-    "method",
-    "base",
-    "dataset",
-    "arch",
-    "forget",
-    "seed",
-    "selection",
-    "acc_forget",
-    "acc_retain",
-    "acc_overall",
-    "train_seconds",
-    "student_steps",
-    "generator_steps",
-    "images_synthesised",
-)
-"""What every row holds, in the order of the columns. `forget` is "3" or "1,7", accuracies are in percent. Further fields may
-follow: `epoch` of the selected checkpoint, `access` (what the result used beyond the weights),
-`computed` (on what devices, with whose convolutions), ..."""
+BEST_TEST = "best_test_retain"
+"""The paper's selection, which looks at the test images; shown to compare with the paper, never the headline."""
 
 STAGES = ("original", "retrain", "unlearn")
 
-Row = dict[str, Any]
+RunKey = tuple[str, int]
+"""(forget set as in the rows, "3" or "1,7"; seed)."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One result: a model of one run with its accuracies. The fields are the columns of `results.csv`.
+
+    Attributes:
+      forget: the forget set, "3" or "1,7".
+      selection: which epoch it is: "last", `BEST_TEST`, "best_validation" or "given".
+      acc_forget, acc_retain, acc_overall: in percent; None without test images.
+      epoch: the selected one.
+      access: what the result used beyond the weights.
+      computed: on which devices, by which implementation of convolutions.
+      weights, teacher: hashes of the model and of the model it was made from.
+      agreement, called_forgotten: on synthetic images, in percent, where there are no test images.
+      part: the part of a sweep.
+    """
+
+    method: str
+    base: str | None
+    dataset: str
+    arch: str
+    forget: str
+    seed: int
+    selection: str
+    acc_forget: float | None
+    acc_retain: float | None
+    acc_overall: float | None
+    train_seconds: float
+    student_steps: int
+    generator_steps: int
+    images_synthesised: int
+    access: str | None = None
+    agreement: float | None = None
+    called_forgotten: float | None = None
+    computed: str | None = None
+    epoch: int | None = None
+    part: str | None = None
+    teacher: str | None = None
+    weights: str | None = None
+
+    @property
+    def run(self) -> RunKey:
+        return self.forget, self.seed
+
+    @property
+    def model(self) -> str:
+        """What audits call the model: "ispf/dfq", or a reference alone."""
+        return self.method if self.method in REFERENCES or not self.base else f"{self.method}/{self.base}"
+
+    @property
+    def of_base(self) -> str:
+        """The base; empty for a reference."""
+        return self.model.partition("/")[2]
+
+
+RESULT_FIELDS = tuple(field.name for field in fields(Row) if field.default is dataclasses.MISSING)
+"""What every row holds, in the order of the columns; the optional fields follow where any row has them."""
 
 
 @dataclass(frozen=True)
@@ -74,22 +105,60 @@ class RunLog:
         """What tells the runs that can be compared apart, fit for a file name: base, forgotten classes, seed."""
         return f"{self.base}_{self.forget.replace(',', '-')}_seed{self.seed}"
 
+    def series(self, *names: str) -> np.ndarray:
+        """The named numbers, float [epochs that hold all of them, names]."""
+        held = ([record.get(name) for name in names] for record in self.records)
+        whole = [values for values in held if all(isinstance(v, (int, float)) for v in values)]
+        return np.array(whole, float).reshape(-1, len(names))
+
+    def class_shares(self) -> np.ndarray | None:
+        """Share of every class, by the teacher's label, in the images of the generator steps; None if not recorded."""
+        counts = [r["class_counts"] for r in self.records if isinstance(r.get("class_counts"), list)]
+        if not counts or len(set(map(len, counts))) > 1 or not np.sum(counts):
+            return None
+        return np.sum(counts, axis=0) / np.sum(counts)
+
+
+Record = TypeVar("Record")
+
+
+def parse_record(kind: type[Record], entry: dict[str, Any]) -> Record:
+    """An entry of a JSON file as a dataclass; unknown names are left out.
+
+    Raises:
+      ValueError: a field is missing or of the wrong type.
+    """
+    values = {name: entry[name] for name in _types(kind) if name in entry}
+    for name, value in values.items():
+        known = _types(kind)[name]
+        if not isinstance(value, known) and not (isinstance(value, int) and isinstance(0.0, known)):
+            raise ValueError(f"{name}={value!r} is of the wrong type")
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ValueError(str(error).partition(") ")[2]) from None
+
+
+_types = cache(get_type_hints)
+
 
 def method_order(method: str) -> tuple[int, str]:
-    """Sort key of a method; unknown ones come last, by name."""
-    return (METHODS.index(method) if method in METHODS else len(METHODS), method)
+    """Sort key of a method: the references, then the table of methods; unknown ones come last, by name."""
+    from ispf_jax.methods import METHODS  # here, so that importing this file does not import JAX
+
+    names = [*REFERENCES, *METHODS]
+    return (names.index(method) if method in names else len(names), method)
 
 
 def forget_order(forget: str) -> list[int]:
-    """Sort key of a forget set: "2" before "10"."""
-    return [int(number) for number in re.findall(r"\d+", str(forget))]
+    """Sort key of a forget set, and its class ids: "2" before "10"."""
+    return [int(number) for number in re.findall(r"\d+", forget)]
 
 
 def row_order(row: Row) -> tuple:
     """Total order of the rows: method, then base, data set, network, forget set, seed, selection."""
-    names = [str(row.get(field) or "") for field in ("base", "dataset", "arch")]
-    rest = (forget_order(row["forget"]), row["seed"], str(row["selection"]))
-    return (method_order(row["method"]), *names, *rest, json.dumps(to_plain(row), sort_keys=True))
+    names = (row.base or "", row.dataset, row.arch, forget_order(row.forget), row.seed, row.selection)
+    return (method_order(row.method), *names, json.dumps(to_plain(vars(row)), sort_keys=True))
 
 
 def read_rows(workdir: str | os.PathLike) -> list[Row]:
@@ -98,45 +167,63 @@ def read_rows(workdir: str | os.PathLike) -> list[Row]:
     A damaged file (cut short, or rows without the required fields) costs its own rows only: it is renamed to
     `result.json.damaged`, so that the next start evaluates that run again, and a warning says so.
     """
-    rows = []
-    for stage in STAGES:
-        for path in sorted((Path(workdir) / stage).glob("**/result.json")):
-            try:
-                rows += _parse_rows(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                set_aside(path, error)
-    return sorted(rows, key=row_order)
+    paths = [path for stage in STAGES for path in sorted((Path(workdir) / stage).glob("**/result.json"))]
+    return sorted((row for path in paths for row in _rows(path)), key=row_order)
 
 
 def complete_rows(path: Path) -> bool:
     """Whether a `result.json` is there and whole; a damaged one is set aside."""
+    return path.exists() and bool(_rows(path))
+
+
+def _rows(path: Path) -> list[Row]:
     try:
-        return bool(_parse_rows(path.read_text(encoding="utf-8")))
-    except OSError:
-        return False
+        return parse_rows(path.read_text(encoding="utf-8"))
     except ValueError as error:
         set_aside(path, error)
-        return False
+        return []
+
+
+def parse_rows(text: str) -> list[Row]:
+    """The rows of one `result.json`; ValueError, in words for the user, if it is not a list of complete rows."""
+    rows = parse_json(text)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError("not a list of rows")
+    return [parse_record(Row, row) for row in rows]
+
+
+def parse_json(text: str) -> Any:
+    """What a file of ours holds, non-finite numbers restored; ValueError, in words for the user, if it is cut short."""
+    try:
+        return from_plain(json.loads(text))
+    except ValueError:
+        raise ValueError("not valid JSON") from None
 
 
 def set_aside(path: Path, error: Exception) -> None:
-    """Rename a damaged file, so that what it should hold is made again at the next start, and say so."""
-    logging.warning("%s is damaged (%s); renamed to %s.damaged and left out of the results", path, error, path.name)
+    """Rename a damaged file, so that the next start makes it again, and warn."""
+    _log.warning("%s is damaged (%s); renamed to %s.damaged and left out of the results", path, error, path.name)
     os.replace(path, path.with_name(path.name + ".damaged"))
 
 
 def write_results(workdir: str | os.PathLike, rows: Iterable[Row], provenance: dict[str, Any] | None = None) -> None:
-    """Write `results.json` (an object with `rows` and `provenance`) and `results.csv`, each atomically, in `row_order`."""
-    rows = sorted(rows, key=row_order)
-    extra = sorted({field for row in rows for field in row} - set(RESULT_FIELDS))
-    fields = [*RESULT_FIELDS, *extra]
-    ordered = [{field: row[field] for field in fields if field in row} for row in rows]
+    """Write `results.json` (an object with `rows` and `provenance`) and `results.csv`, in `row_order`."""
+    ordered = [
+        {name: value for name, value in vars(row).items() if name in RESULT_FIELDS or value is not None}
+        for row in sorted(rows, key=row_order)
+    ]
+    names = [field.name for field in fields(Row) if field.name in {*RESULT_FIELDS}.union(*ordered)]
     atomic_write_json(Path(workdir) / "results.json", {"rows": ordered, "provenance": provenance or {}})
+    write_csv(Path(workdir) / "results.csv", names, ordered)
+
+
+def write_csv(path: Path, names: Sequence[str], lines: Iterable[dict[str, Any]]) -> None:
+    """Write a table with a line of names; what is None or missing is an empty cell."""
     text = io.StringIO()
-    table = csv.DictWriter(text, fields, lineterminator="\n")
+    table = csv.DictWriter(text, names, lineterminator="\n")
     table.writeheader()
-    table.writerows(to_plain(ordered))
-    atomic_write_text(Path(workdir) / "results.csv", text.getvalue())
+    table.writerows(to_plain(list(lines)))
+    atomic_write_text(path, text.getvalue())
 
 
 def load_runs(workdir: str | os.PathLike) -> list[RunLog]:
@@ -144,26 +231,15 @@ def load_runs(workdir: str | os.PathLike) -> list[RunLog]:
 
     Runs that are still going on are read as far as they are; runs that logged nothing yet are left out.
     """
-    runs = []
-    for path in Path(workdir).glob("unlearn/*/*/*/seed*/metrics.jsonl"):
+    runs = (RunLog(*key, read_metrics(path)) for key, path in run_files(workdir, "metrics.jsonl"))
+    return [run for run in runs if run.records]
+
+
+def run_files(workdir: str | os.PathLike, name: str) -> list[tuple[tuple[str, str, str, int], Path]]:
+    """((method, base, forget set, seed), path) of a file in the directories of unlearning runs."""
+    found = []
+    for path in Path(workdir).glob(f"unlearn/*/*/*/seed*/{name}"):
         base, method, forget, seed = path.parts[-5:-1]
-        records = read_metrics(path)
-        if records and seed[4:].isdecimal():
-            runs.append(RunLog(method, base, forget.replace("-", ","), int(seed[4:]), records))
-    return sorted(runs, key=lambda run: (run.base, forget_order(run.forget), run.seed, method_order(run.method)))
-
-
-def _parse_rows(text: str) -> list[Row]:
-    """Parse one `result.json`; ValueError, in words for the user, if it is not a list of complete rows."""
-    try:
-        rows = from_plain(json.loads(text))
-    except ValueError:
-        raise ValueError("not valid JSON") from None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ValueError("not a list of rows")
-    missing = {field for row in rows for field in RESULT_FIELDS if field not in row}
-    if missing:
-        raise ValueError(f"rows without {', '.join(sorted(missing))}")
-    if not all(isinstance(row["seed"], int) for row in rows):
-        raise ValueError("a seed that is not a whole number")
-    return rows
+        if seed[4:].isdecimal():
+            found.append(((method, base, forget.replace("-", ","), int(seed[4:])), path))
+    return sorted(found, key=lambda f: (f[0][1], forget_order(f[0][2]), f[0][3], method_order(f[0][0])))

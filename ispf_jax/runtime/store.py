@@ -1,8 +1,8 @@
 """Checkpoints with Orbax behind a small store: what a stage needs to go on, and what others need of it.
 
-One directory per stage and job, one step per saved epoch, the last two kept. A step has four items: `state` (everything training
-carries), `last` and `best` (network variables alone, so that nobody needs the optimiser to use a network) and `meta` (JSON).
-Arrays are saved from and restored to the host, so a checkpoint does not know how many devices wrote it.
+One directory per stage and job, one step per saved epoch, the last two kept. A step has four items: `state` (everything
+training carries), `last` and `best` (network variables alone, so that nobody needs the optimiser to use a network) and
+`meta` (JSON). Arrays are saved from and restored to the host, so a checkpoint does not know how many devices wrote it.
 """
 
 import logging
@@ -65,8 +65,8 @@ class Store:
             self._manager.save(step, args=ocp.args.Composite(**arrays, meta=ocp.args.JsonSave(saved.meta)))
         except (OSError, ValueError) as error:
             raise StorageError(
-                f"cannot save checkpoint {step} in {self.directory} ({_first_line(error)}); free space or make it writable, "
-                "then start the same command again: it continues from the checkpoint before."
+                f"cannot save checkpoint {step} in {self.directory} ({_first_line(error)}); free space or make it "
+                "writable, then start the same command again: it continues from the checkpoint before."
             ) from error
 
     def restore(self, template: Saved) -> Saved | None:

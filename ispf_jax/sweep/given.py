@@ -1,60 +1,49 @@
 """The original that was trained elsewhere: read from its file once, and kept like one that was trained here."""
 
-from collections.abc import Callable
-from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
-import jax
 import numpy as np
 
-from ispf_jax.config import ModelConfig
-from ispf_jax.errors import UserError
-from ispf_jax.files import Given, Naming, read_classifier
-from ispf_jax.models import build_classifier, init_variables
+from ispf_jax import files
+from ispf_jax.classifier import Classifier
+from ispf_jax.errors import ArgumentError, UserError
 from ispf_jax.runtime.atomic import atomic_write_text
 from ispf_jax.runtime.store import Saved, Store
-from ispf_jax.training import keep_split
+from ispf_jax.training import Split, trained
+
+_KEYS = {"path": "model.checkpoint", "network": "model.name", "width": "model.width", "image_shape": "data.channels"}
 
 
-def check_classifier(model: ModelConfig, classes: int, image_shape: tuple[int, int, int]) -> Given:
+def check_classifier(model, classes: int, image_shape: tuple[int, int, int]) -> Classifier:
     """The classifier of `config.model.checkpoint`; UserError if it is not the one that the other keys describe."""
+    settings = {"network": model.name, "width": model.width, "dtype": model.dtype}
+    try:
+        return files.load(model.checkpoint, image_shape=image_shape, classes=classes, **settings)
+    except ArgumentError as error:
+        key = _KEYS.get(error.argument, f"data.{error.argument}")
+        raise ArgumentError(f"config.{key}", error.text) from error
 
-    def shapes_at(width):
-        module = build_classifier(model.name, classes, width)
-        return jax.eval_shape(partial(init_variables, module, example_shape=(1, *image_shape)), jax.random.key(0))
 
-    return read_classifier(model.checkpoint, model.name, shapes_at, model.width)
-
-
-def given_original(directory: Path, read: Callable[[], Given], template: dict, epochs: int, train_images: int) -> Saved:
+def given_original(worker, directory: Path) -> Classifier:
     """The original of a trial, from its checkpoint or else from its file.
 
-    All training images count as those it was trained on, which membership inference needs to know: a file does not tell.
-
-    Args:
-      template: variables of its shapes.
-      epochs: what others take for the end of its training.
+    A file does not say which images it was trained on, which membership inference needs: all training images count.
     """
+    e, data, template = worker.e, worker.data, worker.network.zeros()
     with Store(directory / "checkpoints") as store:
-        nothing = {"epoch": np.int32(epochs)}  # is carried on
+        nothing = {"epoch": np.int32(e.train.epochs)}  # is carried on
         found = store.restore(Saved(nothing, template, template, {}))
         if found is None:
-            given = read()
-            _same_file(directory.parent / "file.txt", given.digest)
-            keep_split(directory, np.ones(train_images, bool), np.zeros(train_images, bool))
-            meta = {
-                "epoch": epochs,
-                "seconds": 0.0,
-                "best_epoch": 0,
-                "best_score": None,
-                "file": given.digest,
-                "format": given.format,
-                "naming": asdict(given.naming),
-            }
-            found = Saved(nothing, given.variables, given.variables, meta)
-            store.save(epochs, found)
-    return found
+            given = check_classifier(e.model, data.num_classes, data.image_shape)
+            digest = given.origin["digest"]
+            _same_file(directory.parent / "file.txt", digest)
+            Split(np.ones(len(data.train), bool), np.zeros(len(data.train), bool)).save(directory)
+            noted = {"file": digest, "format": given.origin["format"], "naming": given.origin["naming"]}
+            meta = {"epoch": e.train.epochs, "seconds": 0.0, "best_epoch": 0, "best_score": None, **noted}
+            variables = dict(given.variables)
+            found = Saved(nothing, variables, variables, meta)
+            store.save(e.train.epochs, found)
+    return trained(worker.network, found, Split.load(directory), data.class_names)
 
 
 def _same_file(note: Path, digest: str):
@@ -63,12 +52,6 @@ def _same_file(note: Path, digest: str):
         atomic_write_text(note, digest + "\n")
     elif note.read_text().strip() != digest:
         raise UserError(
-            "config.model.checkpoint names a file whose content has changed since the first trial of this work directory; put the old file back, "
-            f"or use another --workdir (its digest is in {note})."
+            "config.model.checkpoint names a file that has changed since the first trial of this work directory; "
+            f"put the old file back, or use another --workdir (its digest is in {note})."
         )
-
-
-def naming_of(meta: dict) -> Naming | None:
-    """How the file named its tensors that the original with this meta came from; None if it was trained here."""
-    naming = meta.get("naming")
-    return naming and Naming(naming["modules"], naming["prefix"], tuple(naming["keys"]))

@@ -6,7 +6,7 @@ Layout of a work directory::
     original/seed0/{checkpoints,metrics.jsonl,split.npz,rows/3/result.json}
     retrain/3/seed0/{...,result.json}
     unlearn/dfq/ispf/3/seed0/{...,samples.png,result.json}
-    .../weights.pt, weights.safetensors           networks for other programs, beside their checkpoints
+    .../weights.pt, weights.safetensors           networks for other programs, in the same directories
     shadows/mia2/shadow0/                         shadow models of the audit's attacks
     audit/3/seed0/{original.json,...,audit.json}  what is left of the forgotten classes
     report/ results.json results.csv ...          written by the report
@@ -16,14 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ispf_jax.config import Experiment
+from ispf_jax.forget import ForgetSet, joined
 from ispf_jax.runtime.rows import complete_rows
-
-ForgetSets = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One piece of work with results of its own.
+    """One piece of work with results that stand for themselves.
 
     Attributes:
       kind: original, retrain, unlearn, shadow or audit.
@@ -34,7 +33,7 @@ class Job:
 
     kind: str
     seed: int
-    forget: tuple[int, ...] = ()
+    forget: ForgetSet = ()
     base: str = ""
     method: str = ""
 
@@ -46,12 +45,7 @@ class Job:
             "unlearn": f"unlearn {self.method} ({self.base}) forget {{}}",
             "audit": "audit {}",
         }
-        return words.get(self.kind, self.kind).format(shown(self.forget)) + f" seed {self.seed}"
-
-    @property
-    def stream(self) -> str:
-        """The random stream of an original or a retrained model: "original" or "retrain 3"."""
-        return f"{self.kind} {joined(self.forget)}".strip()
+        return words.get(self.kind, self.kind).format(joined(self.forget, ",")) + f" seed {self.seed}"
 
     @property
     def place(self) -> Path:
@@ -61,6 +55,11 @@ class Job:
         parts = [self.base, self.method] if self.kind == "unlearn" else []
         return Path(self.kind, *parts, *([joined(self.forget)] if self.forget else []), f"seed{self.seed}")
 
+    def result(self, forget: ForgetSet) -> Path:
+        """Its rows, below the work directory; those of an original are kept for every forget set."""
+        place = self.place / "rows" / joined(forget) if self.kind == "original" else self.place
+        return place / "result.json"
+
     def needs(self, other: "Job") -> bool:
         """Whether `other`, if it is to be done at all, has to be done first."""
         if self.kind == "audit":
@@ -69,12 +68,11 @@ class Job:
         return self.kind == "unlearn" and other == Job("original", self.seed)
 
 
-def jobs(e: Experiment, forget_sets: ForgetSets) -> list[Job]:
+def jobs(e: Experiment, forget_sets: tuple[ForgetSet, ...]) -> list[Job]:
     """All jobs of an experiment, each after those it needs."""
     counts = {"mia2": e.audit.shadows, "lira": e.audit.lira_shadows} if "audit" in e.stages else {}
-    shadows = [
-        Job("shadow", k, method=attack) for attack, n in counts.items() if attack in e.audit.metrics for k in range(n)
-    ]
+    attacks = [(attack, count) for attack, count in counts.items() if attack in e.audit.metrics]
+    shadows = [Job("shadow", k, method=attack) for attack, count in attacks for k in range(count)]
     found = []
     for seed in e.seeds:
         found += [Job("original", seed)] if "original" in e.stages else []
@@ -88,27 +86,12 @@ def jobs(e: Experiment, forget_sets: ForgetSets) -> list[Job]:
     return found
 
 
-def finished(job: Job, workdir: Path, forget_sets: ForgetSets) -> bool:
+def finished(job: Job, workdir: Path, forget_sets: tuple[ForgetSet, ...]) -> bool:
     """Whether its results are there and whole; a damaged result is set aside, so that it is made again.
 
     Shadow models and audits decide for themselves what is left to do, which may be nothing.
     """
-    directory = workdir / job.place
-    if job.kind == "original":
-        return all(complete_rows(rows_directory(directory, forget) / "result.json") for forget in forget_sets)
-    return job.kind in ("retrain", "unlearn") and complete_rows(directory / "result.json")
-
-
-def rows_directory(original: Path, forget: tuple[int, ...]) -> Path:
-    """Where the rows of an original (and its masked head) for one forget set are."""
-    return original / "rows" / joined(forget)
-
-
-def joined(forget: tuple[int, ...]) -> str:
-    """A forget set in file names."""
-    return "-".join(map(str, forget))
-
-
-def shown(forget: tuple[int, ...]) -> str:
-    """A forget set in rows and texts."""
-    return ",".join(map(str, forget))
+    if job.kind not in ("original", "retrain", "unlearn"):
+        return False
+    sets = forget_sets if job.kind == "original" else (job.forget,)
+    return all(complete_rows(workdir / job.result(forget)) for forget in sets)

@@ -1,45 +1,47 @@
 """The story: original -> retrain -> unlearn -> evaluate -> report. What is finished is never done again.
 
-A configuration becomes one experiment, or one per part; an experiment becomes jobs (`jobs.py`), which workers (`worker.py`) take from a
-board (`sweep.py`); the report reads what they left.
+A configuration becomes one experiment, or one per part; an experiment becomes jobs (`jobs.py`), which workers
+(`worker.py`) do one after another (`board.py`); the report reads what they left.
 """
 
 import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import os
+import logging
 import platform
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from ispf_jax import data as data_room
+from ispf_jax import devices as device_room
+from ispf_jax import ops
 from ispf_jax.config import Experiment, changed_keys, flatten, make_experiments
 from ispf_jax.data import cache
-from ispf_jax.devices import Devices, chosen_devices
-from ispf_jax.errors import UserError
+from ispf_jax.devices import Devices
+from ispf_jax.errors import UserError, keyed
 from ispf_jax.forget import forget_sets, named
-from ispf_jax.ops import choose_convolutions, convolutions
 from ispf_jax.report import write_combined, write_report
 from ispf_jax.runtime.atomic import atomic_write_json, ensure_writable
 from ispf_jax.runtime.lock import locked
 from ispf_jax.runtime.telemetry import format_duration
-from ispf_jax.state import split_seed
-from ispf_jax.sweep import board as sweep
-from ispf_jax.sweep.estimate import costs, device_seconds
+from ispf_jax.sweep import board, cluster, plan
 from ispf_jax.sweep.export import export, wanted
 from ispf_jax.sweep.given import check_classifier
 from ispf_jax.sweep.jobs import Job, finished, jobs
-from ispf_jax.sweep.plan import plan, table
 from ispf_jax.sweep.worker import Worker
+from ispf_jax.training import split_of
 
-TELL_SECONDS = 900  # a CPU run expected to take longer is announced
-TOLD = 10  # so many forget sets are told by their names
+log = logging.getLogger(__name__)
+
+_LONG = 900  # seconds: a CPU run expected to take longer is announced
+_NAMED = 10  # so many forget sets are announced by their names
 
 
 def default_workdir(config_file: str) -> str:
@@ -48,35 +50,35 @@ def default_workdir(config_file: str) -> str:
 
 
 def run(config, workdir: str) -> str:
-    """Run all jobs of a ConfigDict in a work directory; returns the tables that were printed.
+    """Run all jobs of a ConfigDict in a work directory; returns the tables.
 
     Raises:
       UserError: the configuration or the work directory is not right, or jobs failed; all others are done then.
       interruption.Interrupted: a signal asked to stop; everything is saved.
     """
     experiments = make_experiments(config)
-    first = next(iter(experiments.values()))
-    _prepare_jax(first)
-    if first.dry_run:
-        return _print("\n\n".join(_plan(name, e, Path(workdir) / name) for name, e in experiments.items()))
+    common = next(iter(experiments.values()))
+    _prepare_jax(common)
+    if common.dry_run:
+        return "\n\n".join(_planned(name, e, Path(workdir) / name) for name, e in experiments.items())
     began, tables, failed, total = time.perf_counter(), [], {}, 0
-    with locked(workdir, shared=first.spread == "jobs") if jax.process_index() == 0 else nullcontext():
+    first = device_room.first_process()
+    with locked(workdir) if first else nullcontext(), _executors(common):
         for name, e in experiments.items():
-            run_ = Run(e, ensure_writable(Path(workdir) / name))
-            failures, count = run_.work()
+            one = Run(e, ensure_writable(Path(workdir) / name))
+            failures, count = one.work()
             failed |= {f"{name} {job}".strip(): error for job, error in failures.items()}
             total += count
-            if "report" in e.stages and jax.process_index() == 0 and not 0 < count == len(failures):
-                tables.append((f"{name}\n" if name else "") + write_report(run_.workdir, run_.provenance()))
-            if wanted(e) and jax.process_index() == 0:
-                run_.export()
+            if "report" in e.stages and first and not 0 < count == len(failures):
+                tables.append((f"{name}\n" if name else "") + write_report(one.workdir, one.provenance()))
+            if wanted(e) and first:
+                one.export()
         if "" not in experiments and tables:
             write_combined(workdir, list(experiments))
-    _print("\n\n".join(tables))
     if failed:
-        raise UserError(sweep.failure_text(failed, total))
-    if jax.process_index() == 0:
-        print(f"finished in {format_duration(time.perf_counter() - began)}; results are in {workdir}", file=sys.stderr)
+        log.info("\n\n".join(tables))
+        raise UserError(board.failure_text(failed, total))
+    log.info("finished in %s; results are in %s", format_duration(time.perf_counter() - began), workdir)
     return "\n\n".join(tables)
 
 
@@ -84,7 +86,8 @@ class Run:
     """One experiment on loaded data, in a work directory that fits it.
 
     Raises:
-      UserError: the work directory was started with another configuration or other data, or a job would train without one of its classes.
+      UserError: the work directory was started with another configuration or other data, or a job would train without
+        one of its classes.
     """
 
     def __init__(self, experiment: Experiment, workdir: Path):
@@ -92,24 +95,23 @@ class Run:
         saved = _read_config(workdir)
         _refuse(workdir, changed_keys(saved, flatten(experiment)) if saved else [])
         self.devices = _devices(experiment)
-        self.data = load_data(experiment)
-        self.forget_sets = forget_sets(experiment.forget, self.data.class_names)
+        with keyed("config.data."):
+            self.data = data_room.load(experiment.data)
+        with keyed("config."):
+            self.forget_sets = forget_sets(experiment.forget, self.data.class_names)
         self.jobs = jobs(experiment, self.forget_sets)
         self._fingerprint = _fingerprint(self.data)
         if saved and saved.get("data_fingerprint", self._fingerprint) != self._fingerprint:
             raise UserError(
-                f"the images of data.name={experiment.data.name!r} are others than those that {workdir} was started with; "
+                f"the images of data.name={experiment.data.name!r} differ from those that {workdir} was started with; "
                 "use the same data or another --workdir."
             )
+        self.workers = [self._worker(d) for d in self.devices]
         self.devices[0].share(self._check_given)
         for job in self.jobs:
-            if job.kind in ("original", "retrain") and not _is_given(job, experiment):
-                _check_split(job, experiment, self.data)
-        if "audit" in experiment.stages and not len(self.data.train):
-            raise UserError(_NO_TRAINING_IMAGES.format("audit"))
+            self._check_training_images(job)
 
-    def worker(self, devices: Devices) -> Worker:
-        """A worker for this experiment; it has the console for itself if it is the only one."""
+    def _worker(self, devices: Devices) -> Worker:
         return Worker(self.e, self.workdir, self.data, self.forget_sets, devices, live=len(self.devices) == 1)
 
     def work(self) -> tuple[dict[Job, str], int]:
@@ -120,48 +122,28 @@ class Run:
         if not todo:
             return {}, 0
         if crew.leads:
-            self.announce(todo)
+            self._announce(todo)
         together, audits = todo, []
         if crew.crew:  # audits are many small pieces with files of their own: the first process does them alone
             together, audits = ([job for job in todo if (job.kind == "audit") == alone] for alone in (False, True))
-        board = self.workdir / ".board" if self.e.spread == "jobs" else None
-        failed = sweep.work(sweep.Board(together, board, self._finished), [self.worker(d) for d in self.devices])
+        failed = self._over_ray(todo) if self.e.spread == "ray" else board.work(together, board.Local(self.workers))
         if audits and crew.leads:
-            failed |= sweep.work(sweep.Board(audits), [self.worker(Devices(crew.local))])
+            failed |= board.work(audits, board.Local([self._worker(Devices(crew.local))]))
         return failed, len(todo)
+
+    def _over_ray(self, todo: list[Job]) -> dict[Job, str]:
+        workdir, wanted = self.workdir.resolve(), self.e.ray
+        executor = cluster.Cluster(partial(make_worker, self.e, workdir), workdir, wanted.gpus, wanted.cpus)
+        return board.work(todo, executor, wanted.retries)
 
     def export(self):
         """Write the finished networks for other programs, as `config.export` asks for."""
-        worker = self.worker(Devices(self.devices[0].local))
+        worker = self._worker(Devices(self.devices[0].local))
         everything = jobs(dataclasses.replace(self.e, stages=("original", "retrain", "unlearn")), self.forget_sets)
         written = export(worker, [job for job in everything if self._finished(job)])
         if written:
             more = f" and {len(written) - 1} more" if len(written) > 1 else ""
-            print(f"weights for other programs: {written[-1]}{more}", file=sys.stderr, flush=True)
-
-    def _check_given(self):
-        if any(_is_given(job, self.e) and not self._finished(job) for job in self.jobs):
-            check_classifier(self.e.model, self.data.num_classes, self.data.image_shape)
-
-    def _finished(self, job):
-        return finished(job, self.workdir, self.forget_sets)
-
-    def announce(self, todo: list[Job]):
-        """Say what the forgotten classes are called and, on a CPU before a long run, about how long it will take."""
-        if names := _names(self.forget_sets, self.data):
-            print(names, file=sys.stderr, flush=True)
-        if self.devices[0].devices[0].platform != "cpu":
-            return
-        cost = costs(self.e, self.data)
-        seconds = device_seconds(sum(map(cost.flops, todo)))
-        if seconds > TELL_SECONDS:
-            print(
-                f"On this CPU the whole configuration will take about {seconds / 3600:.1f} hours. Small ones are "
-                "configs/digits_ispf.py (minutes) and every configuration with :smoke (under a minute), for example "
-                "--config=configs/svhn_ispf.py:smoke. It can be stopped at any time; the same command continues.",
-                file=sys.stderr,
-                flush=True,
-            )
+            log.info("weights for other programs: %s%s", written[-1], more)
 
     def provenance(self) -> dict:
         """What a reader needs to get the same numbers."""
@@ -171,108 +153,112 @@ class Run:
             "config": flatten(self.e),
             "data": {"note": self.data.note, "train": len(self.data.train), "test": len(self.data.test)},
             "devices": [d.device_kind for devices in self.devices for d in devices.devices],
-            "convolutions": convolutions(),
-            "processes": jax.process_count(),
+            "convolutions": self.workers[0].convolutions,
+            "processes": self.devices[0].processes,
             "platform": platform.platform(),
             "python": platform.python_version(),
             "versions": {name: _version(name) for name in packages},
         }
 
-    def _keep_config(self):
-        content = {
-            "config": flatten(self.e),
-            "data_fingerprint": self._fingerprint,
-            "class_names": list(self.data.class_names),
-        }
-        atomic_write_json(self.workdir / "config.json", content)
+    def _check_given(self):
+        if any(self._is_given(job) and not self._finished(job) for job in self.jobs):
+            check_classifier(self.e.model, self.data.num_classes, self.data.image_shape)
 
+    def _is_given(self, job):
+        return job.kind == "original" and bool(self.e.model.checkpoint)
 
-def load_data(e: Experiment) -> data_room.ImageData:
-    """The images an experiment names; UserError if they do not fit its keys."""
-    d = e.data
-    data = data_room.load(
-        d.name,
-        path=d.path,
-        data_dir=d.data_dir,
-        manual_dir=d.manual_dir,
-        download=d.download,
-        image_size=d.image_size,
-        resize=d.resize,
-        channels=d.channels,
-        max_train=d.max_train,
-        max_test=d.max_test,
-        cache_dir=d.cache_dir,
-        num_classes=d.classes,
-    )
-    channels = data.image_shape[2]
-    for key, values in (("mean", d.mean), ("std", d.std)):
-        if len(values) not in (1, channels):
+    def _check_training_images(self, job: Job):
+        """Refused before anything is trained: no images at all, or a class whose images are all held out for
+        validation."""
+        trained = job.kind in ("original", "retrain") and not self._is_given(job)
+        labels = self.data.train.labels
+        if not len(labels) and (trained or job.kind == "audit"):
             raise UserError(
-                f"config.data.{key} has {len(values)} numbers, but the images have {channels} channel(s); give one or {channels}."
+                f"config.data holds no training images, which the stage {job.kind} needs: leave it out (for a given "
+                "classifier: --config.model.checkpoint=<file> --config.stages=original,unlearn,report), or add the "
+                "split train."
             )
-    return data
+        if trained:
+            split_of(self.data, ~np.isin(labels, job.forget), job.forget, job.seed, self.e.train)
+
+    def _finished(self, job):
+        return finished(job, self.workdir, self.forget_sets)
+
+    def _announce(self, todo: list[Job]):
+        """Say what the forgotten classes are called and, on a CPU before a long run, about how long it will take."""
+        if names := _names(self.forget_sets, self.data):
+            log.info(names)
+        if self.devices[0].devices[0].platform != "cpu":
+            return
+        seconds = plan.expected_seconds(self.e, self.data, todo)
+        if seconds > _LONG:
+            log.info(
+                "On this CPU the whole configuration will take about %.1f hours. Small ones are digits_ispf.py "
+                "(minutes) and every configuration with :smoke (under a minute). It can be stopped at any time; the "
+                "same command continues.",
+                seconds / 3600,
+            )
+
+    def _keep_config(self):
+        content = {"config": flatten(self.e), "data_fingerprint": self._fingerprint}
+        atomic_write_json(self.workdir / "config.json", content | {"class_names": list(self.data.class_names)})
 
 
-_NO_TRAINING_IMAGES = (
-    "config.data holds no training images, which the stage {} needs: leave it out (with a classifier of your own: "
-    "--config.model.checkpoint=<file> --config.stages=original,unlearn,report), or add the split train."
-)
+def make_worker(e: Experiment, workdir: Path) -> Worker:
+    """The worker of a process that does whole jobs on all devices it sees; its progress is left to the process
+    above."""
+    _prepare_jax(e)
+    return Run(dataclasses.replace(e, spread="batch", devices=0, progress_seconds=1e9), workdir).workers[0]
 
 
-def _is_given(job: Job, e: Experiment) -> bool:
-    return job.kind == "original" and bool(e.model.checkpoint)
-
-
-def _check_split(job: Job, e: Experiment, data: data_room.ImageData):
-    """Refused before anything is trained: no images at all, or a class whose images are all held out for validation."""
-    labels = data.train.labels
-    if not len(labels):
-        raise UserError(_NO_TRAINING_IMAGES.format(job.kind))
-    train, _ = data_room.train_val_split(
-        ~np.isin(labels, job.forget), e.data.val_fraction, split_seed(job.seed, job.stream)
-    )
-    data_room.check_classes(labels, train, data.class_names, job.forget, str(job))
+@contextmanager
+def _executors(e: Experiment):
+    """What jobs are done with besides this process; before it uses JAX, whose threads do not go with new processes."""
+    with ExitStack() as stack:
+        if e.spread == "ray" and e.stages != ("report",):
+            with keyed("config."):
+                stack.enter_context(cluster.connected())
+        yield
 
 
 def _devices(e: Experiment) -> tuple[Devices, ...]:
     """Checked against the batch sizes that are spread over them."""
-    found = chosen_devices(e.devices, e.spread)
-    for devices in found:
-        devices.check_batch("config.train.batch_size", e.train.batch_size)
-        devices.check_batch("config.distill.batch_size", e.distill.batch_size)
+    with keyed("config."):
+        jobs_each = e.spread != "batch"
+        found = (
+            tuple(Devices((device,), e.deterministic) for device in device_room.local_devices(e.devices))
+            if jobs_each
+            else (device_room.choose(e.devices, e.deterministic),)
+        )
+    for group, batch in (("train", e.train.batch_size), ("distill", e.distill.batch_size)):
+        with keyed(f"config.{group}."):
+            found[0].check_batch(batch)
     return found
 
 
 def _prepare_jax(e: Experiment):
     """Settings that are wanted before anything is compiled."""
-    choose_convolutions(e.convolutions)
     if e.compilation_cache != "off":
         auto = e.compilation_cache in ("auto", "")
         directory = cache.directory("") / "compiled" if auto else Path(e.compilation_cache).expanduser()
         jax.config.update("jax_compilation_cache_dir", str(directory))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    if e.deterministic:
-        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
+    with keyed("config."), ops.convolutions(e.convolutions):
+        pass  # refused here where it is not installed
 
 
-def _plan(name, e, workdir):
+def _planned(name, e, workdir):
     """What a start would do, after all that it would check."""
-    run = Run(e, workdir)
-    told = table(plan(run.jobs, workdir, run.forget_sets, costs(e, run.data)), len(run.devices))
-    return "\n".join(filter(None, (name, _names(run.forget_sets, run.data), told)))
+    one = Run(e, workdir)
+    told = plan.table(plan.plan(one.e, one.data, one.jobs, workdir, one.forget_sets), len(one.devices))
+    return "\n".join(filter(None, (name, _names(one.forget_sets, one.data), told)))
 
 
 def _names(sets, data):
-    """What forget sets are called, which jobs tell by number; empty where classes have no other names."""
-    numbers, names = ([named(s, known) for s in sets[:TOLD]] for known in ((), data.class_names))
-    rest = f"; and {len(sets) - TOLD} more" if len(sets) > TOLD else ""
+    """What forget sets are called, which jobs name by number; empty where classes have no other names."""
+    numbers, names = ([named(s, known) for s in sets[:_NAMED]] for known in ((), data.class_names))
+    rest = f"; and {len(sets) - _NAMED} more" if len(sets) > _NAMED else ""
     return f"to forget: {'; '.join(names)}{rest}" if names != numbers else ""
-
-
-def _print(text):
-    if text and jax.process_index() == 0:
-        print(text)
-    return text
 
 
 def _read_config(workdir: Path) -> dict | None:

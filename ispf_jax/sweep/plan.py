@@ -1,16 +1,35 @@
-"""What a start would do: every job with its state, its steps and an estimate of its time."""
+"""What a start would do: every job with its state, its steps and about how long it will take."""
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ispf_jax import ops
+from ispf_jax.config import Experiment
+from ispf_jax.data import ImageData
+from ispf_jax.forget import ForgetSet
+from ispf_jax.models import Generator, build_classifier, init_variables
 from ispf_jax.runtime.telemetry import format_duration, read_metrics
-from ispf_jax.sweep.estimate import Costs, device_seconds
-from ispf_jax.sweep.jobs import ForgetSets, Job, finished
+from ispf_jax.sweep.jobs import Job, finished
+
+EFFICIENCY = 0.6
+"""Share of the rate of matrix products that whole training steps reach, roughly: on two cores of a CPU 0.5 to 0.8."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A job as a start would meet it. `seconds` are those still to come; `measured` if they were estimated from runs like it."""
+    """A job as a start would meet it.
+
+    Attributes:
+      seconds: time still to come.
+      measured: whether that is by the pace of such jobs in this work directory.
+    """
 
     job: Job
     state: str
@@ -19,65 +38,104 @@ class Planned:
     measured: bool
 
 
-def plan(jobs: list[Job], workdir: Path, sets: ForgetSets, costs: Costs) -> list[Planned]:
-    """State and cost of every job. Jobs of a kind that ran here before are estimated by their speed, others by their operations."""
-    second_per_flop = device_seconds(1.0)
-    records = {job: _last_record(workdir / job.place / "metrics.jsonl") for job in jobs}
-    pace: dict[str, list[float]] = {}
-    for job, record in records.items():
-        if record and (total := _epochs(job, costs)) and record["epoch"]:
-            pace.setdefault(job.kind, []).append(record["seconds"] / (record["epoch"] / total) / costs.flops(job))
-    planned = []
-    for job in jobs:
-        epoch, total = (records[job] or {}).get("epoch", 0), _epochs(job, costs)
-        done = finished(job, workdir, sets) or (bool(total) and job.kind == "shadow" and epoch == total)
-        speeds = pace.get(job.kind)
-        seconds = costs.flops(job) * (sum(speeds) / len(speeds) if speeds else second_per_flop)
-        left = 0.0 if done else seconds * (1 - epoch / total if total else 1)
-        state = "finished" if done else f"at epoch {epoch} of {total}" if epoch else "to do"
-        planned.append(Planned(job, state, costs.steps(job), left, bool(speeds)))
+def plan(
+    e: Experiment, data: ImageData, jobs: Sequence[Job], workdir: Path, sets: tuple[ForgetSet, ...]
+) -> list[Planned]:
+    """State, steps and remaining time of jobs, by the pace of their kind in this directory, else by operations."""
+    costs, planned = _costs(e, data, jobs), []
+    epochs, done, paces = {}, {}, {}
+    for job, (_, seconds) in costs.items():
+        log = workdir / job.place / "metrics.jsonl"
+        records = read_metrics(log) if log.exists() else []
+        done[job], spent = (records[-1]["epoch"], records[-1]["seconds"]) if records else (0, 0.0)
+        epochs[job] = e.distill.warmup_epochs + e.distill.epochs if job.kind == "unlearn" else e.train.epochs
+        if done[job] and seconds:
+            paces.setdefault(job.kind, []).append(spent * epochs[job] / done[job] / seconds)
+    for job, (steps, seconds) in costs.items():
+        over = finished(job, workdir, sets) or (job.kind == "shadow" and done[job] == epochs[job])
+        state = "finished" if over else f"at epoch {done[job]} of {epochs[job]}" if done[job] else "to do"
+        left = 0.0 if over else seconds * np.mean(paces.get(job.kind, 1.0)) * (1 - done[job] / epochs[job])
+        planned.append(Planned(job, state, steps, left, job.kind in paces))
     return planned
 
 
-def table(planned: list[Planned], workers: int) -> str:
-    """The plan as text, with the sum; `workers` jobs run side by side."""
-    lines = [
-        ("job", "state", "steps", "time left"),
-        *((str(p.job), p.state, f"{p.steps:,}" if p.steps else "-", _time(p)) for p in planned),
-    ]
-    widths = [max(len(line[i]) for line in lines) for i in range(4)]
-    text = [
-        "  ".join((a.ljust(widths[0]), b.ljust(widths[1]), c.rjust(widths[2]), d.rjust(widths[3])))
-        for a, b, c, d in lines
-    ]
+def expected_seconds(e: Experiment, data: ImageData, jobs: Sequence[Job]) -> float:
+    """About how long jobs take, one after the other, on the default device; by operations, before anything has run."""
+    return sum(seconds for _, seconds in _costs(e, data, jobs).values())
+
+
+def _costs(e, data, jobs) -> dict[Job, tuple[int, float]]:
+    """Steps, and seconds by operations, of every job."""
+    class_counts = np.bincount(data.train.labels, minlength=data.num_classes)
+    classifier = build_classifier(e.model.name, data.num_classes, e.model.width, "float32")
+    generator = Generator(tuple(data.image_shape[:2]), data.image_shape[2], e.distill.generator_width)
+    flops = forward_flops(classifier, data.image_shape), forward_flops(generator, (e.distill.latent_dim,))
+    rate = EFFICIENCY * matmul_rate()
+    found = {job: passes_of(e, job, class_counts) for job in jobs}
+    return {job: (steps, float(np.dot(flops, passes)) / rate) for job, (steps, *passes) in found.items()}
+
+
+def table(planned: Sequence[Planned], at_once: int = 1) -> str:
+    """The plan as text, with the sum; `at_once` jobs run side by side."""
+    lines = [("job", "state", "steps", "time left")]
+    for p in planned:
+        left = "-" if p.state == "finished" else ("" if p.measured else "~") + format_duration(p.seconds)
+        lines.append((str(p.job), p.state, f"{p.steps:,}" if p.steps else "-", left))
+    a, b, c, d = (max(map(len, column)) for column in zip(*lines))
+    text = [f"{job:{a}}  {state:{b}}  {steps:>{c}}  {left:>{d}}" for job, state, steps, left in lines]
     todo = [p for p in planned if p.state != "finished"]
     total = sum(p.seconds for p in todo)
-    beside = f", {format_duration(total / workers)} with {workers} side by side" if workers > 1 and todo else ""
-    text.append(
-        f"{len(todo)} of {len(planned)} jobs to do, {sum(p.steps for p in todo):,} steps, about {format_duration(total)}{beside}"
-    )
-    if any(not p.measured for p in todo):
+    parallel = f", {format_duration(total / at_once)} with {at_once} jobs at a time" if at_once > 1 and todo else ""
+    steps = sum(p.steps for p in todo)
+    text.append(f"{len(todo)} of {len(planned)} jobs to do, {steps:,} steps, about {format_duration(total)}{parallel}")
+    if not all(p.measured for p in todo):
         text.append(
-            "~ by counted operations and the measured matrix-product rate: good to a factor of two on a CPU, optimistic on a GPU"
+            "~ by operations and the rate of matrix products here: good to a factor of two on a CPU, less on a GPU"
         )
     return "\n".join(text)
 
 
-def _time(p: Planned) -> str:
-    return "-" if p.state == "finished" else ("" if p.measured else "~") + format_duration(p.seconds)
+def matmul_rate(size: int = 1024, repeats: int = 8) -> float:
+    """Measured float32 matrix-product rate of the default device, operations per second."""
+    x = jnp.ones((size, size))
+    product = jax.jit(jnp.matmul)
+    product(x, x).block_until_ready()
+    began = time.perf_counter()
+    for _ in range(repeats):
+        y = product(x, x)
+    y.block_until_ready()
+    return repeats * 2 * size**3 / (time.perf_counter() - began)
 
 
-def _epochs(job: Job, costs: Costs) -> int:
-    e = costs.e
-    return (
-        e.distill.warmup_epochs + e.distill.epochs
-        if job.kind == "unlearn"
-        else 0
-        if job.kind == "audit"
-        else e.train.epochs
-    )
+def passes_of(e: Experiment, job: Job, class_counts: np.ndarray) -> tuple[int, float, float]:
+    """(training steps, forward passes of a classifier, of the generator) of a job over single images.
+
+    A backward pass counts as two. The steps of unlearning are the student's; an audit's passes are those of relearning.
+
+    Args:
+      class_counts: training images per class, [C].
+    """
+    c, a = e.distill, e.audit
+    if job.kind == "unlearn":
+        steps = c.epochs * c.loops * c.student_steps
+        distilled = steps * c.batch_size
+        trained = (c.epochs + c.warmup_epochs) * c.loops * c.generator_steps * c.batch_size
+        return steps, 4 * (distilled + trained), distilled + 3 * trained
+    if job.kind == "original" and e.model.checkpoint:
+        return 0, 0, 0
+    seen = class_counts.sum() - class_counts[list(job.forget)].sum() * (job.kind == "retrain")
+    seen *= (1 - e.train.val_fraction) / (2 if job.kind == "shadow" else 1)
+    if job.kind == "audit":
+        relearned = a.relearn_steps * a.relearn_batch if a.relearn_steps else 10 * seen
+        curves = (4 + len(e.base) * len(e.methods)) * (3 + len(a.shots)) * ("relearn" in a.metrics)
+        return 0, 3 * curves * relearned, 0
+    validation = e.train.val_fraction / (1 - e.train.val_fraction)
+    return e.train.epochs * -(-int(seen) // e.train.batch_size), e.train.epochs * seen * (3 + validation), 0
 
 
-def _last_record(path: Path) -> dict | None:
-    records = read_metrics(path) if path.exists() else []
-    return records[-1] if records else None
+def forward_flops(module, example_shape: tuple[int, ...]) -> float:
+    """Floating-point operations of one forward pass over one input, counted by XLA."""
+    variables = jax.eval_shape(partial(init_variables, module, example_shape=(1, *example_shape)), jax.random.key(0))
+    with ops.convolutions("xla"):  # XLA cannot count the operations of others
+        lowered = jax.jit(module.apply).lower(variables, jax.ShapeDtypeStruct((1, *example_shape), jnp.float32))
+    return float(lowered.cost_analysis()["flops"])

@@ -1,19 +1,21 @@
 """Small files in the official formats, and small image folders, made on the spot."""
 
+import dataclasses
 import hashlib
 import io
+import json
 import os
-import pickle
 import struct
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
 from ispf_jax import data
-from ispf_jax.data import catalogue
+from ispf_jax.data import archives
 
 CIFAR10_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 CIFAR100_NAMES = [f"fine_{i:02d}" for i in range(100)]
@@ -35,10 +37,6 @@ def svhn(folder: Path, train=24, test=12):
     return out
 
 
-def rows(images):
-    return images.transpose(0, 3, 1, 2).reshape(len(images), -1)
-
-
 def tar_of(file: Path, members: dict[str, bytes], mode="w:gz"):
     with tarfile.open(file, mode) as tar:
         for name, content in members.items():
@@ -48,91 +46,83 @@ def tar_of(file: Path, members: dict[str, bytes], mode="w:gz"):
     return file
 
 
-def _py2(value) -> bytes:
-    """A value in the opcodes Python 2's cPickle used for the official files: str is SHORT_BINSTRING or BINSTRING."""
-    if isinstance(value, str):
-        value = value.encode()
-    if isinstance(value, bytes):
-        return b"U" + bytes([len(value)]) + value if len(value) < 256 else b"T" + struct.pack("<i", len(value)) + value
-    if isinstance(value, int):
-        return b"J" + struct.pack("<i", value)
-    if isinstance(value, list):
-        return b"](" + b"".join(map(_py2, value)) + b"e"
-    if isinstance(value, dict):
-        return b"}(" + b"".join(_py2(k) + _py2(v) for k, v in value.items()) + b"u"
-    start = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
-    dtype = b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
-    shape = b"".join(map(_py2, value.shape)) + b"\x86"
-    return start + b"(K\x01" + shape + dtype + b"\x89" + _py2(value.tobytes()) + b"tb"
-
-
-def dumps(value, py2=True) -> bytes:
-    """A pickle as Python 2 or as Python 3 writes it."""
-    return b"\x80\x02" + _py2(value) + b"." if py2 else pickle.dumps(value, protocol=2)
-
-
-def cifar(folder: Path, name="cifar10", binary=False, py2=True):
-    """Returns the same as `svhn`. py2: the pickles are as in the official python version."""
+def cifar(folder: Path, name="cifar10"):
+    """Returns the same as `svhn`."""
     folder.mkdir(parents=True, exist_ok=True)
     fine = name == "cifar100"
     batches = ["train"] if fine else [f"data_batch_{i}" for i in range(1, 6)]
-    count = 200 if fine else 10
-    number = "100" if fine else "10"
-    classes = CIFAR100_NAMES if fine else CIFAR10_NAMES
+    count, classes = (200, CIFAR100_NAMES) if fine else (10, CIFAR10_NAMES)
     members, images, labels = {}, [], []
-    python_root, binary_root = (
-        ("cifar-100-python", "cifar-100-binary") if fine else ("cifar-10-batches-py", "cifar-10-batches-bin")
-    )
-    root = binary_root if binary else python_root
     for i, batch in enumerate([*batches, "test" if fine else "test_batch"]):
         x, y = pixels(count, 7 * i + fine), np.random.default_rng(i).permutation(np.arange(count) % len(classes))
         images.append(x), labels.append(y)
-        if binary:
-            marks = np.stack([y // 5, y], 1) if fine else y[:, None]
-            members[f"{root}/{batch}.bin"] = np.concatenate([marks.astype(np.uint8), rows(x)], 1).tobytes()
-        else:
-            content = {"data": rows(x), "fine_labels" if fine else "labels": y.tolist()}
-            members[f"{root}/{batch}"] = dumps(content, py2)
-    listed = "\n".join(classes).encode() + b"\n\n"
-    if binary:
-        members[f"{root}/{'fine_label_names' if fine else 'batches.meta'}.txt"] = listed
-    else:
-        meta = {"fine_label_names" if fine else "label_names": classes}
-        members[f"{root}/{'meta' if fine else 'batches.meta'}"] = dumps(meta, py2)
-    tar_of(folder / f"cifar-{number}-{'binary' if binary else 'python'}.tar.gz", members)
+        marks = np.stack([y // 5, y], 1) if fine else y[:, None]
+        rows = x.transpose(0, 3, 1, 2).reshape(count, -1)
+        members[f"{name}/{batch}.bin"] = np.concatenate([marks.astype(np.uint8), rows], 1).tobytes()
+    members[f"{name}/{'fine_label_names' if fine else 'batches.meta'}.txt"] = "\n".join(classes).encode() + b"\n\n"
+    tar_of(folder / archives.OFFICIAL[name].files[0], members)
     return np.concatenate(images[:-1]), np.concatenate(labels[:-1]), images[-1], labels[-1]
 
 
+def make(name, folder: Path):
+    """The small official archives of any of the three."""
+    return svhn(folder) if name == "svhn" else cifar(folder, name)
+
+
 def register(monkeypatch, name, folder: Path, base: str):
-    """Puts the files of `folder` into the catalogue as the official ones, at the address `base`."""
-    import dataclasses
+    """Makes the files of `folder` the official ones, at the address `base`."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download.checksums import UrlInfo
 
-    official = catalogue.CATALOGUE[name]
-    downloads = []
-    for old in official.downloads:
-        content = (folder / old.filename).read_bytes()
-        downloads.append(catalogue.Download(base + old.filename, len(content), hashlib.sha256(content).hexdigest()))
-    monkeypatch.setitem(catalogue.CATALOGUE, name, dataclasses.replace(official, downloads=tuple(downloads)))
-
-
-def crc32c(data: bytes) -> int:
-    """Bit by bit, independent of the table in the package."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = (crc >> 1) ^ (0x82F63B78 * (crc & 1))
-    return crc ^ 0xFFFFFFFF
+    at = dataclasses.replace(archives.OFFICIAL[name], site=base)
+    monkeypatch.setitem(archives.OFFICIAL, name, at)
+    contents = {base + file: (folder / file).read_bytes() for file in at.files}
+    infos = {
+        url: UrlInfo(len(content), hashlib.sha256(content).hexdigest(), url.rsplit("/")[-1])
+        for url, content in contents.items()
+    }
+    monkeypatch.setattr(tfds, "builder_cls", lambda builder: SimpleNamespace(url_infos=infos))
 
 
-def masked(data: bytes) -> int:
-    crc = crc32c(data)
-    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+def prepared(root, name="svhn", version="3.1.0", file_format="tfrecord", shards=(13, 11), **info):
+    """A directory as tensorflow-datasets leaves it; returns images and labels by split.
 
+    `info` is entered into dataset_info.json.
+    """
+    import tensorflow_datasets as tfds
+    from array_record.python.array_record_module import ArrayRecordWriter
+    from tensorflow_datasets.proto import tf_example_pb2
 
-def framed(record: bytes) -> bytes:
-    head = struct.pack("<Q", len(record))
-    return head + struct.pack("<I", masked(head)) + record + struct.pack("<I", masked(record))
+    builder, classes = archives.OFFICIAL[name].builder, 100 if name == "cifar100" else 10
+    names = {"svhn": None, "cifar10": CIFAR10_NAMES, "cifar100": CIFAR100_NAMES}[name]
+    folder = root / builder / version
+    folder.mkdir(parents=True)
+    label = tfds.features.ClassLabel(names=names, num_classes=None if names else classes)
+    features = tfds.features.FeaturesDict({"image": tfds.features.Image(shape=(32, 32, 3)), "label": label})
+    features.save_config(folder), features.save_metadata(folder)
+    splits, content = [], {}
+    for split, lengths in (("train", shards), ("test", (7,))):
+        images, labels = content[split] = pixels(sum(lengths), len(split)), np.arange(sum(lengths)) % classes
+        records = []
+        for image, label in zip(images, labels):
+            example = tf_example_pb2.Example()
+            example.features.feature["image"].bytes_list.value.append(encoded(image))
+            example.features.feature["label"].int64_list.value.append(int(label))
+            records.append(example.SerializeToString())
+        for shard, length in enumerate(lengths):
+            file = folder / f"{builder}-{split}.{file_format}-{shard:05d}-of-{len(lengths):05d}"
+            some, records = records[:length], records[length:]
+            if file_format == "tfrecord":  # its checksums, which nothing here reads, are left at zero
+                file.write_bytes(b"".join(struct.pack("<QI", len(r), 0) + r + bytes(4) for r in some))
+                continue
+            writer = ArrayRecordWriter(str(file), "group_size:1")
+            for record in some:
+                writer.write(record)
+            writer.close()
+        splits.append({"name": split, "shardLengths": [str(n) for n in lengths]})
+    info = {"name": builder, "version": version, "splits": splits, "fileFormat": file_format} | info
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    return content
 
 
 def encoded(array, kind="PNG"):

@@ -64,5 +64,5 @@ def test_keys():
 def test_kinds():
     images = pixels(2, 4)
     assert augment("none", jax.random.key(0), images) is images
-    with pytest.raises(UserError, match="none, crop_flip"):
+    with pytest.raises(UserError, match="augment='mixup' must be one of none, crop_flip"):
         augment("mixup", jax.random.key(0), images)

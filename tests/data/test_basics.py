@@ -1,45 +1,58 @@
 """Arrays, splits, subsets, the embedded and the synthetic data."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from ispf_jax import data
 from ispf_jax.data.splits import balanced_subset
-from ispf_jax.errors import UserError
+from ispf_jax.errors import ArgumentError, UserError
+
+IMAGES, NAMES = np.zeros((3, 4, 4, 1), np.uint8), ("a", "b", "c")
+GOOD = IMAGES, [0, 1, 2]
 
 
-def test_import_is_light():
-    """Neither tensorflow nor tensorflow_datasets nor a file reader comes with the import."""
-    heavy = "'tensorflow', 'tensorflow_datasets', 'array_record', 'sklearn', 'requests'"
-    code = f"import sys, ispf_jax.data; found = [m for m in ({heavy}) if m in sys.modules]; assert not found, found"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+def test_data_from_arrays():
+    split = data.ArrayDataset(*GOOD)
+    assert len(split) == 3 and split.take([2, 0]).labels.tolist() == [2, 0] and split.labels.dtype == np.int32
+    assert split.take(split.labels > 0).labels.tolist() == [1, 2]
+    whole = data.ImageData((IMAGES[..., 0], np.array([0, 2, 2], np.uint64)), split, list(NAMES), "<letters>")
+    assert whole.num_classes == 3 and whole.image_shape == (4, 4, 1) and whole.class_names == NAMES
+    assert repr(whole) == "ImageData(<letters>: 3 training and 3 test images 4x4x1, 3 classes: a, b, c)"
+    assert "&lt;letters&gt;: 3 training and 3 test images" in whole._repr_html_()
 
 
-def test_array_dataset_checks():
-    images, labels = np.zeros((3, 4, 4, 1), np.uint8), np.arange(3, dtype=np.int32)
-    split = data.ArrayDataset(images, labels)
-    assert len(split) == 3 and split.take([2, 0]).labels.tolist() == [2, 0]
-    assert split.take(labels > 0).labels.tolist() == [1, 2]
-    for wrong in [
-        (images.astype(float), labels),
-        (images[0], labels),
-        (images, labels[:2]),
-        (images, labels - 1),
-        (images, labels.astype(np.int64)),
-    ]:
-        with pytest.raises(ValueError):
-            data.ArrayDataset(*wrong)
-    with pytest.raises(ValueError, match="label 2"):
-        data.ImageData("x", split, split, ("a", "b"))
-    other = data.ArrayDataset(np.zeros((3, 5, 5, 1), np.uint8), labels)
-    with pytest.raises(ValueError, match="test images"):
-        data.ImageData("x", split, other, ("a", "b", "c"))
-    whole = data.ImageData("x", split, split, ("a", "b", "c"))
-    assert whole.num_classes == 3 and whole.image_shape == (4, 4, 1)
+@pytest.mark.parametrize(
+    "labels", [[0, 1.7, 2], ["0", "3", "1"], [0, True, 2], [0, 2**32 + 1, 2], [0, -1, 2], [None] * 3]
+)
+@pytest.mark.parametrize("make", [list, np.array])
+def test_labels_that_are_none(labels, make):
+    if labels == [0, True, 2] and make is np.array:
+        labels = [False, True, False]
+    with pytest.raises(ArgumentError, match=r"^labels hold .*must be whole numbers from 0") as caught:
+        data.ArrayDataset(IMAGES, make(labels))
+    assert caught.value.argument == "labels"
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (((IMAGES.astype(float), [0, 1, 2]), GOOD, NAMES), ": images are float64 .3, 4, 4, 1.*uint8"),
+        (((IMAGES[0, 0], [0]), GOOD, NAMES), ": images are uint8 .4, 1., but must be"),
+        ((([[1], [1, 2]], [0]), GOOD, NAMES), ": images are no array"),
+        ((GOOD, (IMAGES, [0, 1]), NAMES), ": labels have the shape .2., but there are 3 images"),
+        ((GOOD, (IMAGES, [[0], [1], [2]]), NAMES), ": labels have the shape .3, 1."),
+        (((IMAGES, [0, 1, 3]), GOOD, NAMES), "^train has the label 3, but there are 3 class_names"),
+        ((GOOD, (IMAGES[:, :3], [0, 1, 2]), NAMES), "^test has images .3, 4, 1., but those of train"),
+        ((IMAGES, GOOD, NAMES), "^train must be an ArrayDataset or a pair"),
+        ((GOOD, GOOD, ("a", "b", "a")), r"^class_names\[2\]='a' must be .* different from"),
+        ((GOOD, GOOD, ("a", " ", "c")), r"^class_names\[1\]=' ' must be text"),
+        ((GOOD, GOOD, (0, 1, 2)), r"^class_names\[0\]=0 must be text"),
+        ((GOOD, GOOD, "abc"), "^class_names='abc' must be a sequence of names"),
+    ],
+)
+def test_arrays_that_do_not_fit(arguments, words):
+    with pytest.raises(ArgumentError, match=words):
+        data.ImageData(*arguments)
 
 
 @pytest.mark.parametrize("n, sizes", [(50000, (40000, 10000)), (73257, (58605, 14652)), (1437, (1149, 288))])
@@ -65,7 +78,7 @@ def test_split_of_members_ignores_the_others():
 def test_split_bad_input():
     assert data.train_val_split(10, 0.0)[1].sum() == 0
     for n, fraction in [(10, 1.0), (10, -0.1), (1, 0.2), (0, 0.2)]:
-        with pytest.raises(UserError, match="fraction"):
+        with pytest.raises(UserError, match=r"^val_fraction="):
             data.train_val_split(n, fraction)
 
 
@@ -74,7 +87,7 @@ def test_a_class_that_is_held_out_altogether_is_refused():
     train = np.array([True, False, False, True, True])
     data.check_classes(labels, train, names, (1,), "retrain")  # left out on purpose
     with pytest.raises(
-        UserError, match=r"original seed 0: class 1 \(dog\) .* of its 1 training image.*config.data.val_fraction"
+        UserError, match=r"original seed 0: class 1 \(dog\) .* of its 1 training image.*smaller val_fraction"
     ):
         data.check_classes(labels, train, names, (), "original seed 0")
 
@@ -94,7 +107,7 @@ def test_balanced_subset():
 
 def test_digits():
     digits = data.load("digits")
-    assert digits.image_shape + (digits.num_classes,) == data.known_shape("digits") == (16, 16, 1, 10)
+    assert (digits.image_shape, digits.num_classes) == ((16, 16, 1), 10)
     assert (len(digits.train), len(digits.test)) == (1437, 360)
     assert digits.train.images.min() == 0 and digits.train.images.max() == 255
     share = np.bincount(digits.test.labels) / np.bincount(np.r_[digits.train.labels, digits.test.labels])
@@ -113,29 +126,40 @@ def test_synthetic_is_seeded_and_learnable():
     means = np.stack([one.train.images[one.train.labels == c].mean(0) for c in range(10)])
     distance = ((one.test.images[:, None] - means) ** 2).sum((2, 3, 4))
     assert (distance.argmin(1) == one.test.labels).all()
-    tiny = data.load("synthetic", num_classes=4, channels=1, max_train=40, max_test=8)
+    tiny = data.load("synthetic", classes=4, channels=1, max_train=40, max_test=8)
     assert (tiny.num_classes, len(tiny.train), len(tiny.test), tiny.image_shape) == (4, 40, 8, (32, 32, 1))
+
+
+def test_no_images():
+    found = data.load("none", image_size=8, channels=3, classes=4)
+    assert len(found.train) == len(found.test) == 0 and found.image_shape == (8, 8, 3)
+    assert found.class_names == ("0", "1", "2", "3")
+
+
+def test_a_request_and_a_source(monkeypatch):
+    asked = []
+    monkeypatch.setitem(data.SOURCES, "mine", lambda request: (asked.append(request), data.load("digits"))[1])
+    request = data.DataRequest("mine", path="there", max_train=20)
+    assert len(data.load(request).train) == 20 and len(data.load(request, max_train=30).train) == 30
+    assert asked == [data.DataRequest("mine", path="there", max_train=n) for n in (20, 30)]
 
 
 @pytest.mark.parametrize(
     "name, options, words",
     [
-        ("mnist", {}, "cifar10, cifar100, digits, image_folder, none, svhn, synthetic"),
-        ("digits", {"image_size": 4}, "data.image_size is 4"),
-        ("digits", {"image_size": -1}, "data.image_size is -1"),
-        ("digits", {"channels": 2}, "data.channels is 2"),
-        ("digits", {"max_train": 5}, "data.max_train is 5"),
-        ("digits", {"max_test": -1}, "data.max_test is -1"),
-        ("synthetic", {"num_classes": 1}, "data.num_classes is 1"),
-        ("synthetic", {"max_test": 3}, "data.max_test is 3"),
-        ("synthetic", {"channels": 5}, "data.channels is 5"),
+        ("mnist", {}, "name='mnist' is unknown; allowed are digits"),
+        ("digits", {"image_size": 4}, "image_size=4 must be at least 8"),
+        ("digits", {"image_size": -1}, "image_size=-1"),
+        ("digits", {"image_size": "16"}, "image_size='16' must be a whole number"),
+        ("digits", {"channels": 2}, "channels=2"),
+        ("digits", {"max_train": 5}, "max_train=5 must be 0 .all examples. or at least 10"),
+        ("digits", {"max_test": -1}, "max_test=-1"),
+        ("digits", {"path": "here"}, "path='here' would not be read"),
+        ("synthetic", {"classes": 1}, "classes=1 must be at least 2"),
+        ("synthetic", {"max_test": 3}, "max_test=3"),
+        ("none", {"channels": 3}, "image_size=0 must be what the classifier"),
     ],
 )
 def test_bad_options(name, options, words):
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(ArgumentError, match=f"^{words}"):
         data.load(name, **options)
-
-
-def test_known_shape_of_others():
-    assert data.known_shape("cifar100") == (32, 32, 3, 100)
-    assert data.known_shape("image_folder") is None

@@ -17,9 +17,19 @@ def test_channels_and_sizes(tmp_path):
     colour = make_folder(tmp_path / "colour")
     assert load(colour, channels=1).image_shape == (8, 8, 1)
     assert load(colour, image_size=8).image_shape == (8, 8, 3)
-    assert load(colour, image_size=16, resize=True).image_shape == (16, 16, 3)
     small = load(colour, max_train=3, max_test=3)
     assert small.train.labels.tolist() == small.test.labels.tolist() == [0, 1, 2]
+    large = load(colour, image_size=16, resize=True)
+    want = [Image.fromarray(image).resize((16, 16), Image.Resampling.BILINEAR) for image in pixels(2, 0, 8)]
+    assert (large.train.images[:2] == np.stack([np.asarray(image) for image in want])).all()
+
+
+def test_an_image_that_would_fill_the_memory(tmp_path):
+    """A small file: its head declares 9,000 x 9,000 pixels."""
+    root = make_folder(tmp_path / "pets")
+    (root / "train" / "ant" / "-.pgm").write_bytes(b"P5 9000 9000 255\n")
+    with pytest.raises(UserError, match=r"-.pgm has 9000x9000 pixels; at most 67,108,864"):
+        load(root, image_size=8, resize=True)
 
 
 @pytest.mark.parametrize("grey_first", [True, False])

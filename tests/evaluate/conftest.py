@@ -1,6 +1,7 @@
 """A task on which hiding and removing differ, and three small networks: original, retrained without class 1, untrained.
 
-Classes 0 and 1 share a coarse pattern and differ in a faint fine one. Who never sees class 1 has no reason to notice it.
+Classes 0 and 1 share a coarse pattern and differ in a faint fine one. Who never sees class 1 has no reason to notice
+it.
 """
 
 from dataclasses import dataclass
@@ -13,16 +14,15 @@ import numpy as np
 import pytest
 
 from ispf_jax import optim
-from ispf_jax.models import init_variables
+from ispf_jax.classifier import Network
 from ispf_jax.models.layers import MaskedBatchNorm, conv, dense
 from ispf_jax.state import TrainState, new_net
 from ispf_jax.supervised import SupervisedSetup, supervised_epoch
 
-MEAN = STD = (0.5,)
-
 
 class SmallNet(nn.Module):
-    """Convolutions with batch norm and ReLU (stride 2 from the second on), averaging, a linear layer: compiles at once."""
+    """Convolutions with batch norm and ReLU (stride 2 from the second on), averaging, a linear layer: compiles at
+    once."""
 
     filters: tuple[int, ...]
     num_classes: int = 4
@@ -36,21 +36,21 @@ class SmallNet(nn.Module):
         return dense(features, self.num_classes, name="classifier"), features
 
 
-TINY = SmallNet(filters=(4,))
-CLASSIFIER = SmallNet(filters=(8, 8, 8))
+TINY = Network(SmallNet(filters=(4,)), (8, 8, 1), (0.5,), (0.5,))
+NETWORK = Network(SmallNet(filters=(8, 8, 8)), (8, 8, 1), (0.5,), (0.5,))
 
 
-def fresh(module, seed):
-    """Untrained variables of a network for images [8, 8, 1]: kernels N(0, 2 / fan-in), drawn by NumPy, which compiles nothing."""
+def fresh(network, seed):
+    """Untrained variables of a network for images [8, 8, 1]: kernels N(0, 2 / fan-in), drawn by NumPy, which compiles
+    nothing."""
     rng = np.random.default_rng(seed)
-    shapes = jax.eval_shape(partial(init_variables, module, example_shape=(1, 8, 8, 1)), jax.random.key(0))
 
     def draw(path, shape):
         if path[-1].key == "kernel":
             return np.float32(rng.normal(0, np.sqrt(2 / np.prod(shape.shape[:-1])), shape.shape))
         return np.full(shape.shape, path[-1].key in ("scale", "var"), np.float32)
 
-    return jax.tree.map_with_path(draw, shapes)
+    return jax.tree.map_with_path(draw, network.shapes())
 
 
 @dataclass(frozen=True, repr=False)
@@ -80,9 +80,9 @@ def make_images(rng, count):
 def world():
     rng = np.random.default_rng(0)
     (images, labels), (test_images, test_labels) = make_images(rng, 256), make_images(rng, 160)
-    setup = SupervisedSetup(CLASSIFIER, optim.sgd(0.9, 1e-4), 64, "none", MEAN, STD)
+    setup = SupervisedSetup(NETWORK, optim.sgd(0.9, 1e-4), 64, "none")
     epoch = jax.jit(partial(supervised_epoch, setup))
-    untrained = fresh(CLASSIFIER, 7)
+    untrained = fresh(NETWORK, 7)
 
     def train(member):
         state = TrainState(new_net(untrained, setup.optimizer), jax.random.key(1), jnp.int32(0))

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix
 
+from ispf_jax.classifier import Network
 from ispf_jax.data.augment import augment
 from ispf_jax.evaluate import accuracy
-from ispf_jax.evaluate.accuracy import Accuracies, Evaluator, accuracies, class_accuracies
+from ispf_jax.evaluate.accuracy import Accuracies, accuracies, confusion
 
 CLASSES, IMAGES, SIZE = 5, 43, 4
 MEAN, STD = (0.5,), (0.25,)
@@ -41,8 +42,11 @@ def predicted(images=PIXELS, hidden=()):
     return scores.argmax(1)
 
 
-def evaluator(batch_size=8, augmentation="none"):
-    return Evaluator(Linear(), MEAN, STD, batch_size, augmentation)
+NETWORK = Network(Linear(), (SIZE, SIZE, 1), MEAN, STD)
+
+
+def count(batch_size=8, **options):
+    return confusion(NETWORK, VARIABLES, PIXELS, LABELS, batch_size=batch_size, **options)
 
 
 def counted(true, guessed):
@@ -52,7 +56,7 @@ def counted(true, guessed):
 @pytest.mark.parametrize("batch_size", [1, 8, 43, 64])
 def test_all_images_whatever_the_batch(batch_size):
     """43 images fill no batch but those of 1 and 43: rows of padding count nowhere."""
-    got = evaluator(batch_size).confusion(VARIABLES, PIXELS, LABELS)
+    got = count(batch_size)
     np.testing.assert_array_equal(got, counted(LABELS, predicted()))
     assert got.sum() == IMAGES and got.dtype == np.int64
 
@@ -61,7 +65,7 @@ def test_all_images_whatever_the_batch(batch_size):
 def test_members_only(size):
     member = np.zeros(IMAGES, bool)
     member[np.random.default_rng(size).choice(IMAGES, size, replace=False)] = True
-    got = evaluator().confusion(VARIABLES, PIXELS, LABELS, member)
+    got = count(member=member)
     np.testing.assert_array_equal(
         got, counted(LABELS[member], predicted()[member]) if size else np.zeros((CLASSES, CLASSES))
     )
@@ -71,7 +75,7 @@ def test_members_only(size):
 def test_hidden_classes_are_never_predicted(hidden):
     mask = np.isin(np.arange(CLASSES), hidden).astype(np.float32)
     member = LABELS != 1
-    got = evaluator().confusion(VARIABLES, PIXELS, LABELS, member, mask)
+    got = count(member=member, hidden=mask)
     np.testing.assert_array_equal(got, counted(LABELS[member], predicted(hidden=hidden)[member]))
     assert (got[:, list(hidden)] == 0).all() and got[list(hidden)].sum() > 0
     assert predicted()[member].tolist() != predicted(hidden=hidden)[member].tolist()
@@ -79,18 +83,18 @@ def test_hidden_classes_are_never_predicted(hidden):
 
 def test_augmentation_draws_from_the_key():
     """One batch of all images: its crops can be drawn here as well."""
-    one_batch, key = evaluator(IMAGES, "crop_flip"), jax.random.key(4)
+    key = jax.random.key(4)
     crops = jax.jit(partial(augment, "crop_flip"))(jax.random.split(key, 1)[0], PIXELS)
-    got = one_batch.confusion(VARIABLES, PIXELS, LABELS, key=key)
+    got = count(IMAGES, augmented=("crop_flip", key))
     np.testing.assert_array_equal(got, counted(LABELS, predicted(crops)))
-    assert (got != evaluator().confusion(VARIABLES, PIXELS, LABELS)).any()
-    np.testing.assert_array_equal(got, one_batch.confusion(VARIABLES, PIXELS, LABELS, key=key))
+    assert (got != count()).any()
+    np.testing.assert_array_equal(got, count(IMAGES, augmented=("crop_flip", key)))
 
 
 def test_subsets_of_about_a_size_share_a_program():
     before = accuracy._confusion._cache_size()
     for size in (17, 20, 24):
-        assert evaluator().confusion(VARIABLES, PIXELS, LABELS, np.arange(IMAGES) < size).sum() == size
+        assert count(member=np.arange(IMAGES) < size).sum() == size
     assert accuracy._confusion._cache_size() <= before + 1
 
 
@@ -109,14 +113,3 @@ def test_accuracies_without_images_are_not_a_number():
     got = accuracies(confusion, (0, 1))
     assert math.isnan(got.retain) and got.forget == 75
     assert math.isnan(accuracies(np.zeros((2, 2), int), (0,)).overall)
-
-
-def test_class_accuracies_by_hand():
-    """Class 1 has no image; Wilson intervals of 3 of 4 and of 0 of 5 worked out from the formula with z = 1.96."""
-    first, none, last = class_accuracies(np.array([[3, 0, 1], [0, 0, 0], [5, 0, 0]]))
-    assert none is None and (first.percent, first.n, last.percent, last.low, last.n) == (75, 4, 0, 0, 5)
-    assert (first.low, first.high, last.high) == (
-        pytest.approx(30.06, abs=0.01),
-        pytest.approx(95.44, abs=0.01),
-        pytest.approx(43.45, abs=0.01),
-    )

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ispf_jax.evaluate.accuracy import Evaluator
+from ispf_jax.classifier import Classifier, Network
 from ispf_jax.evaluate.agreement import agreement
 
 
@@ -33,6 +33,7 @@ def images(*labels):
     ],
 )
 def test_shares(labels, wrong, forget, agreed, forgotten):
-    evaluator = Evaluator(Reader(), (0.25,), (0.5,), 8)
-    got = agreement(evaluator, {"wrong": wrong}, {"wrong": -1}, images(*labels), forget)
+    network = Network(Reader(), (1, 1, 1), (0.25,), (0.5,))
+    student, teacher = (Classifier.of(network, {"wrong": w}) for w in (wrong, -1))
+    got = agreement(student, teacher, images(*labels), forget)
     assert got == {"agreement": agreed, "called_forgotten": pytest.approx(forgotten)}

@@ -1,260 +1,276 @@
-"""The audit end to end on a tiny run: what hides a class is told from what removes it, and nothing is measured twice."""
+"""The audit in memory on the small task: what hides a class is told from what removes it, and nothing is measured
+twice."""
 
 import json
-import shutil
-from types import SimpleNamespace
+import re
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
-from ispf_jax.config import AUDIT_METRICS, make_experiment
-from ispf_jax.errors import UserError
-from ispf_jax.evaluate import measure
-from ispf_jax.evaluate.audit import Subject
-from ispf_jax.evaluate.audit import audit as run_audit
-from ispf_jax.evaluate.lira import lira_members
-from ispf_jax.evaluate.shadow_models import train_shadow
-from ispf_jax.sweep import pipeline
-from tests.sweep.test_pipeline import tiny
+from ispf_jax.classifier import Classifier
+from ispf_jax.data.dataset import ArrayDataset, ImageData
+from ispf_jax.errors import ArgumentError, UserError
+from ispf_jax.evaluate import measure as measure_room
+from ispf_jax.evaluate.audit import audit
+from ispf_jax.evaluate.settings import FAMILIES, Audit
+from ispf_jax.runtime import interruption
+from ispf_jax.training import Split
+from tests.evaluate.conftest import NETWORK, TINY, fresh
 
-STAGES = "original,retrain,unlearn,audit"
-
-
-def audited(**values):
-    values = {
-        "stages": STAGES,
-        "methods": "gkt,ispf",
-        "audit__shadows": 1,
-        "audit__relearn_steps": 6,
-        "audit__relearn_batch": 16,
-        "audit__shots": "1",
-        "audit__layers": 2,
-        "audit__barrier_points": 3,
-        "audit__synthetic_images": 32,
-        "audit__embedding_images": 20,
-        "train__epochs": 4,
-        **values,
-    }
-    return tiny(**values)
+CONFIG = Audit(
+    shadows=2,
+    lira_shadows=4,
+    relearn_steps=6,
+    relearn_batch=64,
+    shots=(1,),
+    layers=2,
+    barrier_points=3,
+    barrier_images=50,
+    synthetic_images=24,
+    embedding_images=16,
+)
+QUICK = ("accuracy", "divergence")
+SPLIT = Split(np.arange(256) < 200, np.arange(256) >= 200)
 
 
-def content(workdir):
-    return json.loads((workdir / "audit" / "1" / "seed0" / "audit.json").read_text())
+@dataclass
+class Student:
+    """A classifier with a generator, as unlearning returns it."""
+
+    classifier: Classifier
+
+    def sample(self, count, seed):
+        return np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 1), np.uint8)
 
 
-def value(audit, model, metric):
-    return next(m for m in audit["measurements"] if (m["model"], m["metric"]) == (model, metric))
+def classifier(variables, split=SPLIT):
+    return Classifier.of(NETWORK, variables, origin={"split": split} if split else {})
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("audit")
-    pipeline.run(audited(), str(workdir))
-    return workdir, content(workdir)
+def values(world):
+    """Arguments of an audit."""
+    train, test = ArrayDataset(world.images, world.labels), ArrayDataset(world.test_images, world.test_labels)
+    return {
+        "models": {"new/dfq": Student(classifier(world.untrained)), "copy": classifier(world.original)},
+        "data": ImageData(train, test, ("cat", "dog", "owl", "fox"), "patterns"),
+        "forget": ["dog"],
+        "original": classifier(world.original),
+        "retrained": classifier(world.retrained),
+        "config": CONFIG,
+    }
+
+
+def fit(name, given):
+    """Shadow models that were never trained, but say that they were on three quarters of what they were given."""
+    seen = given & (np.random.default_rng(len(name)).random(given.size) < 0.75)
+    seed = sum(map(ord, name))
+    return classifier(fresh(NETWORK, seed), Split(seen, given & ~seen))
+
+
+@pytest.fixture(scope="module")
+def finished(values, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("audit") / "dog"
+    return directory, audit(**values, fit=fit, directory=directory)
+
+
+def metrics_of(result, model):
+    return {m.metric: m for m in result.measurements if m.model == model}
 
 
 def test_all_models_are_measured_by_all_metrics(finished):
-    _, audit = finished
-    assert audit["models"] == ["original", "masked_head", "retrained_head", "retrain", "gkt/dfq", "ispf/dfq"]
-    families = {m["metric"].split("/")[0] for m in audit["measurements"]}
-    expected = {
-        "accuracy",
-        "mia1",
-        "mia2",
-        "relearn",
-        "relearn_steps",
-        "probe",
-        "probe_shots1",
-        "knn",
-        "prototype",
-        "cka_original",
-        "cka_retrain",
-        "kl_retrain",
-        "tv_retrain",
-        "l2_original",
-        "barrier",
+    _, result = finished
+    models = ["original", "masked_head", "retrained_head", "retrain", "new/dfq", "copy"]
+    assert result.content["models"] == models and result.content["not_run"] == []
+    expected = {"accuracy", "mia1", "mia2", "lira", "relearn", "relearn_steps", "ain", "probe", "probe_shots1", "knn"}
+    expected |= {"prototype", "cka_original", "cka_retrain", "kl_retrain", "tv_retrain", "l2_original", "barrier"}
+    for model in models:
+        families = {metric.split("/")[0] for metric in metrics_of(result, model)}
+        families -= {"mia1_entropy", "mia1_mentropy", "mia1_correctness", "duplicates"}
+        assert families == expected - ({"ain"} if model == "original" else set())  # compared with retraining
+    assert {m.model for m in result.measurements if m.metric.startswith("duplicates/")} == {"new/dfq"}
+    assert {c["kind"] for c in result.content["curves"]} == {
+        f"relearn/{k}" for k in ("all", "forget", "retain", "shots1")
     }
-    assert expected <= families
-    assert [entry["metric"] for entry in audit["not_run"]] == ["lira"]
-    assert {c["kind"] for c in audit["curves"]} == {f"relearn/{kind}" for kind in ("all", "forget", "retain", "shots1")}
+    assert [p["title"] for p in result.content["embedding"]] == ["new/dfq"]
+    pictures = {p["title"]: p for p in result.content["representation"]}
+    assert set(pictures) == {"original", "retrain", "new/dfq", "copy"}
+    assert all(len(p["points"]) == 16 and p["classes"].count(1) == 4 for p in pictures.values())
 
 
 def test_a_hidden_class_is_where_the_original_is(finished):
-    _, audit = finished
-    assert value(audit, "masked_head", "accuracy/forget")["value"] == 0
-    read = [
-        m["metric"]
-        for m in audit["measurements"]
-        if m["model"] == "original" and m["metric"].startswith(("pro", "knn"))
-    ]
-    assert {metric.split("/")[0] for metric in read} == {"probe", "probe_shots1", "knn", "prototype"}
-    for metric in read:
-        for model in ("masked_head", "retrained_head"):
-            assert value(audit, model, metric)["value"] == value(audit, "original", metric)["value"]
-    assert value(audit, "masked_head", "cka_original/penultimate")["value"] == pytest.approx(1)
-    assert value(audit, "ispf/dfq", "cka_original/penultimate")["value"] < 0.999
+    _, result = finished
+    assert result.value("masked_head", "accuracy/forget") == result.value("retrained_head", "accuracy/forget") == 0
+    read = [name for name in metrics_of(result, "original") if name.startswith(("pro", "knn"))]
+    assert {name.split("/")[0] for name in read} == {"probe", "probe_shots1", "knn", "prototype"}
+    for model in ("masked_head", "copy", "retrained_head"):
+        same = [name for name in read if model != "retrained_head" or not name.startswith("prototype")]
+        assert [result.value(model, name) for name in same] == [result.value("original", name) for name in same]
+    assert result.value("masked_head", "cka_original/penultimate") == pytest.approx(1)
+    assert result.value("retrain", "cka_original/penultimate") < 0.999
 
 
 def test_places_run_from_the_retrained_model_to_the_original(finished):
-    _, audit = finished
-    placed = [m for m in audit["measurements"] if m["place"] is not None]
-    assert {m["place"] for m in placed if m["model"] == "original"} == {1.0}
-    assert {abs(m["place"]) for m in placed if m["model"] == "retrain"} == {0.0}
-    assert any(m["metric"] == "kl_retrain" for m in placed)
-    assert value(audit, "retrain", "kl_retrain")["value"] == pytest.approx(0, abs=1e-6)
-    assert value(audit, "original", "l2_original")["value"] == 0
+    _, result = finished
+    placed = [m for m in result.measurements if m.place is not None]
+    assert {m.place for m in placed if m.model in ("original", "copy")} == {1.0}
+    assert {abs(m.place) for m in placed if m.model == "retrain"} == {0.0}
+    assert {"kl_retrain", "relearn/all", "probe/penultimate"} <= {m.metric for m in placed if m.model == "masked_head"}
+    assert result.value("retrain", "kl_retrain") == pytest.approx(0, abs=1e-6)
+    assert result.value("original", "l2_original") == 0
 
 
-def test_a_second_start_measures_nothing_and_other_settings_measure_again(finished, capsys):
-    workdir, audit = finished
-    parts = workdir / "audit" / "1" / "seed0"
-    before = {p: p.stat().st_mtime_ns for p in parts.glob("*_*.json")}
-    pipeline.run(audited(), str(workdir))
-    assert {p: p.stat().st_mtime_ns for p in before} == before
-    assert content(workdir)["measurements"] == audit["measurements"]
+def test_without_a_directory_nothing_is_written_and_all_is_the_same(finished, values, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    directory, result = finished
+    again = audit(**values, fit=fit)
+    assert again.content == result.content == json.loads((directory / "audit.json").read_text())
+    assert list(tmp_path.iterdir()) == []
 
+
+def test_a_second_start_measures_nothing_and_other_settings_measure_again(finished, values, caplog):
+    directory, result = finished
+    before = {p: p.stat().st_mtime_ns for p in directory.glob("*.json") if p.name != "audit.json"}
+    assert len(before) == 6
+    assert audit(**values, fit=fit, directory=directory).content == result.content
     # A start that asks for less takes nothing away.
-    pipeline.run(audited(audit__metrics="accuracy,features", methods="gkt", base="zskt", stages="audit"), str(workdir))
+    assert audit(**values, fit=fit, directory=directory, metrics=QUICK).content == result.content
     assert {p: p.stat().st_mtime_ns for p in before} == before
-    assert content(workdir) == audit
 
     # With other settings everything is measured again, and what there was is kept.
-    pipeline.run(audited(audit__metrics="accuracy,features", audit__train_images=30), str(workdir))
-    less = content(workdir)
-    assert {m["metric"].split("/")[0] for m in less["measurements"]}.isdisjoint(
-        {"mia1", "mia2", "relearn", "kl_retrain"}
-    )
-    assert {entry["metric"] for entry in less["not_run"]} == set(AUDIT_METRICS) - {"accuracy", "features"}
-    assert (
-        json.loads((parts / "earlier1" / "audit.json").read_text()) == audit
-        and f"are in {parts / 'earlier1'} now" in capsys.readouterr().err
-    )
+    less = audit(**values, fit=fit, directory=directory, metrics=QUICK, barrier_points=5)
+    assert {entry["metric"] for entry in less.content["not_run"]} == set(FAMILIES) - set(QUICK)
+    assert json.loads((directory / "earlier1" / "audit.json").read_text()) == result.content
+    assert f"are in {directory / 'earlier1'} now" in caplog.text
 
     # A start that asks for more adds to it.
-    pipeline.run(audited(audit__metrics="divergence", audit__train_images=30), str(workdir))
-    more = content(workdir)
-    assert [
-        m for m in more["measurements"] if m["metric"] not in ("kl_retrain", "tv_retrain", "l2_original", "barrier")
-    ] == less["measurements"]
-    assert not (parts / "earlier2").exists()
+    more = audit(**values, fit=fit, directory=directory, metrics="features", barrier_points=5)
+    features = ("probe", "knn", "cka", "prototype")
+    assert [m for m in more.measurements if not m.metric.startswith(features)] == less.measurements
+    assert len(more.measurements) > len(less.measurements) and not (directory / "earlier2").exists()
 
 
-def test_a_student_whose_checkpoints_are_gone_is_named(tmp_path):
-    pipeline.run(audited(stages="original,unlearn", methods="gkt"), str(tmp_path))
-    shutil.rmtree(tmp_path / "unlearn/dfq/gkt/1/seed0/checkpoints")
-    with pytest.raises(UserError, match="unlearn/dfq/gkt/1/seed0 has a result, but its checkpoints are gone"):
-        pipeline.run(audited(stages="audit"), str(tmp_path))
+def test_an_interrupted_audit_goes_on(values, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(interruption, "requested", (tmp_path / "retrain.json").exists)
+        with pytest.raises(interruption.Interrupted, match="audit 1 seed 0: saved after retrain"):
+            audit(**values, directory=tmp_path, metrics=QUICK)
+    assert {p.name for p in tmp_path.iterdir()} == {"original.json", "retrain.json"}
+    before = (tmp_path / "retrain.json").stat().st_mtime_ns
+    assert audit(**values, directory=tmp_path, metrics=QUICK).content == audit(**values, metrics=QUICK).content
+    assert (tmp_path / "retrain.json").stat().st_mtime_ns == before
 
 
-def test_without_a_retrained_model_nothing_is_placed_until_there_is_one(tmp_path):
-    values = dict(methods="ispf", audit__metrics="accuracy,features,divergence", audit__embedding_images=0)
-    pipeline.run(audited(stages="original,unlearn,audit", **values), str(tmp_path))
-    audit = content(tmp_path)
-    assert audit["models"] == ["original", "masked_head", "retrained_head", "ispf/dfq"]
-    assert all(m["place"] is None for m in audit["measurements"])
-    assert any("no retrained model" in entry["why"] for entry in audit["not_run"])
-
-    pipeline.run(audited(**values), str(tmp_path))
-    added = content(tmp_path)
-    shutil.rmtree(tmp_path / "audit")
-    pipeline.run(audited(**values), str(tmp_path))
-    assert added == content(tmp_path)
-    assert {"kl_retrain", "tv_retrain", "cka_retrain/penultimate"} <= {
-        m["metric"] for m in added["measurements"] if m["model"] == "original"
-    }
+def test_without_a_retrained_model_nothing_is_placed_until_there_is_one(values, tmp_path):
+    options = {"metrics": ("accuracy", "features", "divergence"), "directory": tmp_path}
+    result = audit(**values | {"retrained": None}, **options)
+    assert result.content["models"] == ["original", "masked_head", "retrained_head", "new/dfq", "copy"]
+    assert all(m.place is None for m in result.measurements)
+    assert any("no retrained model" in entry["why"] for entry in result.content["not_run"])
+    added = audit(**values, **options)
+    assert {"kl_retrain", "tv_retrain", "cka_retrain/penultimate"} <= set(metrics_of(added, "original"))
 
 
-def test_a_classifier_with_one_retained_class_is_audited_without_a_masked_head(tmp_path):
-    pipeline.run(
-        audited(
-            data__classes=2, methods="ispf", audit__lira_shadows=4, audit__embedding_images=0, stages=STAGES + ",report"
-        ),
-        str(tmp_path),
-    )
-    audit = content(tmp_path)
-    assert audit["models"] == ["original", "retrained_head", "retrain", "ispf/dfq"]
-    assert [entry["metric"] for entry in audit["not_run"]] == ["masked_head"]
-    assert (
-        "single retained class" in audit["not_run"][0]["why"]
-        and audit["not_run"][0]["why"] in (tmp_path / "report" / "index.html").read_text()
-    )
-    expected = {
-        "accuracy",
-        "mia1",
-        "mia2",
-        "lira",
-        "relearn",
-        "ain",
-        "probe",
-        "probe_shots1",
-        "knn",
-        "prototype",
-        "cka_retrain",
-        "kl_retrain",
-        "barrier",
-    }
-    assert all(
-        expected <= {m["metric"].split("/")[0] for m in audit["measurements"] if m["model"] == model}
-        for model in audit["models"][1:]
-    )
-    assert value(audit, "retrain", "accuracy/retain")["value"] == 100  # it knows no other answer
-    scores = [
-        value(audit, model, "lira/auc") for model in audit["models"]
-    ]  # four shadows, some images are validation in one or two
-    assert all(0 <= m["value"] <= 1 and "50 left out" in m["note"] for m in scores)
+def test_a_single_retained_class_has_no_masked_head(values):
+    result = audit(**values | {"forget": [0, "owl", "fox"]}, metrics="accuracy,mia1")
+    assert result.content["models"] == ["original", "retrained_head", "retrain", "new/dfq", "copy"]
+    (missing,) = [entry for entry in result.content["not_run"] if entry["metric"] not in FAMILIES]
+    assert missing["metric"] == "masked_head" and "single retained class" in missing["why"]
 
 
-def test_a_shadow_model_goes_on_with_the_half_it_was_begun_with(tmp_path):
-    """Its split says what it was trained on; a start that would draw another half must not change that."""
-    begun, asked = np.arange(40) % 3 == 0, []
-    (tmp_path / "lira" / "shadow1").mkdir(parents=True)
-    np.savez(
-        tmp_path / "lira" / "shadow1" / "split.npz",
-        train=begun & (np.arange(40) < 30),
-        validation=begun & (np.arange(40) >= 30),
-    )
-    supervised = SimpleNamespace(run=lambda title, place, seed, stream, member: asked.append(member))
-    for k in (0, 1):
-        train_shadow(tmp_path, supervised, make_experiment(audited(audit__lira_shadows=4)).audit, 40, "lira", k)
-    np.testing.assert_array_equal(asked, [lira_members(40, 4, 0)[0], begun])
+def test_several_classes_are_counted_one_by_one(values):
+    result = audit(**values | {"forget": [0, 2]}, metrics=("accuracy", "mia1"))
+    assert (result.content["forget"], result.content["forget_names"]) == ("0,2", ["cat", "owl"])
+    for model in result.content["models"]:
+        found = metrics_of(result, model)
+        classes = [found[f"accuracy/class{c}"] for c in range(4)]
+        assert all(m.low <= m.value <= m.high and m.n == 40 for m in classes)
+        assert (classes[0].value + classes[2].value) / 2 == pytest.approx(found["accuracy/forget"].value)
+        confusion = result.content["confusion"][model]
+        assert [100 * confusion[i][c] / 40 for i, c in enumerate((0, 2))] == [classes[0].value, classes[2].value]
+        parts = [found["mia1/class0"], found["mia1/class2"]]
+        if parts[0].value is not None:
+            whole = sum(m.value * m.n for m in parts) / sum(m.n for m in parts)
+            assert whole == pytest.approx(found["mia1"].value) and found["mia1"].n == 100
 
 
-WEIGHTS = {
-    name: {"w": np.full(2, k, np.float32)} for k, name in enumerate(("original", "retrain", "ispf/dfq", "other"))
-}
-
-
-def audit_by_stub(directory, monkeypatch, references=("original",), original="original", shadows=("a", "b")):
-    """Names of the models that an audit of two models measures, with measurements that cost nothing."""
-    measured = []
-
-    def model(context, subject, attackers, parts):
-        measured.append(subject.name)
-        return {"measurements": [], "curves": [], "confusion": [], "mean_prediction": [], "representation": None}
-
-    monkeypatch.setattr(measure, "model", model)
-    held = WEIGHTS | {"original": WEIGHTS[original]}
-    context = SimpleNamespace(
-        config=make_experiment(audited()).audit, references={name: held[name] for name in references}
-    )
-    subjects = [Subject(name, held[name], np.ones(3, bool)) for name in ("original", "ispf/dfq")]
-    run_audit(directory, context, subjects, measure.Attackers(shadows=shadows), [], {"forget": "1", "seed": 0})
-    return measured
+def test_the_split_of_the_original_says_what_attacks_look_at(values, world):
+    """50 of the 200 training images are dogs; without a split all 64 of 256 are."""
+    whole = audit(**values | {"original": classifier(world.original, None)}, metrics="mia1")
+    split = audit(**values, metrics="mia1")
+    assert (whole.value("copy", "mia1"), split.value("copy", "mia1")) != (None, None)
+    assert [metrics_of(r, "copy")["mia1"].n for r in (whole, split)] == [64, 50]
 
 
 @pytest.mark.parametrize(
-    "change", [{"references": ("original", "retrain")}, {"original": "other"}, {"shadows": ("a", "c")}, {"shadows": ()}]
+    "change", [{"retrained": None}, {"original": "untrained"}, {"fit": lambda name, given: fit(name + "0", given)}]
 )
-def test_a_model_is_measured_again_exactly_when_what_it_is_compared_with_changed(tmp_path, monkeypatch, change):
-    both = ["original", "ispf/dfq"]
-    assert audit_by_stub(tmp_path, monkeypatch) == both
-    assert audit_by_stub(tmp_path, monkeypatch) == []
-    assert audit_by_stub(tmp_path, monkeypatch, **change) == both
-    assert audit_by_stub(tmp_path, monkeypatch, **change) == []
+def test_models_are_measured_again_exactly_when_what_they_are_compared_with_changed(
+    values, world, tmp_path, monkeypatch, change
+):
+    measured = []
+
+    def measure(context, subject, attackers, parts):
+        measured.append(subject.name)
+        return {"measurements": [], "curves": [], "confusion": [], "mean_prediction": [], "representation": None}
+
+    def start(**changed):
+        measured.clear()
+        audit(**values | {"models": {"copy": classifier(world.original)}, "fit": fit, "directory": tmp_path} | changed)
+        return measured.copy()
+
+    monkeypatch.setattr(measure_room, "measure", measure)
+    assert start() == ["original", "retrain", "masked_head", "copy"] and start() == []
+    if change.get("original"):
+        change = {"original": classifier(world.untrained)}
+    assert start(**change) == ["original", *(["retrain"] * ("retrained" not in change)), "masked_head", "copy"]
+    assert start(**change) == []
+    kept = json.loads((tmp_path / "copy.json").read_text())
+    (tmp_path / "copy.json").write_text(json.dumps({name: v for name, v in kept.items() if name != "inputs"}))
+    assert start(**change) == ["copy"]
 
 
-def test_measurements_made_from_unknown_inputs_are_made_again(tmp_path, monkeypatch):
-    audit_by_stub(tmp_path, monkeypatch)
-    old = tmp_path / "ispf_dfq.json"
-    old.write_text(json.dumps({name: value for name, value in json.loads(old.read_text()).items() if name != "inputs"}))
-    assert audit_by_stub(tmp_path, monkeypatch) == ["ispf/dfq"]
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        ({"forget": ["wolf"]}, "forget=.*wolf"),
+        ({"metrics": "accuracy,mia2"}, "fit=None must be a function"),
+        ({"metrics": "speed"}, "metrics=.*speed"),
+        ({"models": {"retrain": classifier({})}}, "models: 'retrain' must have .* a name other than"),
+        ({"models": {"gkt": Classifier.of(TINY, {})}}, "models: 'gkt' must have the original's network"),
+        ({"original": classifier({}, Split(np.ones(3, bool), np.ones(3, bool)))}, "split of 3 images, not of 256"),
+    ],
+)
+def test_arguments_that_do_not_fit(values, change, sentence):
+    with pytest.raises(ArgumentError, match=sentence):
+        audit(**values | change)
+
+
+def test_data_that_do_not_fit(values):
+    data = values["data"]
+    with pytest.raises(ArgumentError, match="the data have 5 classes"):
+        audit(**values | {"data": replace(data, class_names=(*data.class_names, "wolf"))})
+    without_dogs = replace(data, test=data.test.take(data.test.labels != 1))
+    with pytest.raises(UserError, match=r"none of the 120 test images is of a forgotten class \(dog\)"):
+        audit(**values | {"data": without_dogs}, metrics="accuracy")
+
+
+def test_shadow_models_are_left_out_without_a_function_that_trains_them(values):
+    result = audit(**values | {"config": replace(CONFIG, metrics=("accuracy", "mia2", "lira"))})
+    assert {m.metric.split("/")[0] for m in result.measurements} == {"accuracy", "duplicates"}
+    assert {"mia2", "lira"} <= {entry["metric"] for entry in result.content["not_run"]}
+
+
+def test_a_result_shows_itself(finished, tmp_path):
+    _, result = finished
+    title, head, *lines = repr(result).splitlines()
+    assert title == "Audit: forgetting dog, seed 0"
+    assert [line.split()[0] for line in lines] == result.content["models"]
+    assert head.split("  ")[-1].strip() and "Linear probe" in head and "probe/bn" not in head
+    assert lines[1].split()[1] == "0.0"  # the masked head's accuracy on dogs
+    page = result._repr_html_()
+    assert page.count("<tr>") == 7 and "<td>Linear probe</td>" in page
+    assert re.sub("<[^>]*>", " ", page).split() == " ".join([head, *lines]).split()
+
+    assert "MIA-II" in result.report(tmp_path / "page.html").read_text()

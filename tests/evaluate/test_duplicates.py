@@ -7,24 +7,22 @@ from statistics import median
 import numpy as np
 import pytest
 
-from ispf_jax.errors import UserError
 from ispf_jax.evaluate.duplicates import Duplicates, duplicates
 
 
 def test_by_hand():
-    """Distances of 0, 0, 1, 10 on a line: 0, 1, 10, 1, 10, 9, median 5; only the twins are exact, and 1 is within a fifth of 5."""
+    """Distances of 0, 0, 1, 10 on a line: 0, 1, 10, 1, 10, 9, median 5; only the twins are exact, and 1 is within a
+    fifth of 5."""
     values = np.array([[0.0], [0.0], [1.0], [10.0]])
-    assert duplicates(values) == Duplicates(exact=2, near=2, typical=pytest.approx(5.0), n=4)
-    assert duplicates(values, near=0.2) == Duplicates(2, 3, pytest.approx(5.0), 4)
+    assert duplicates(values) == Duplicates(exact=2, near=2, n=4)
+    assert duplicates(values, near=0.2) == Duplicates(2, 3, 4)
 
 
 def slow(values, near):
     values = [tuple(map(float, row)) for row in values]
     typical = median(math.dist(a, b) for a, b in combinations(values, 2))
     nearest = [min(math.dist(a, b) for j, b in enumerate(values) if j != i) for i, a in enumerate(values)]
-    return Duplicates(
-        sum(d == 0 for d in nearest), sum(d <= near * typical for d in nearest), pytest.approx(typical), len(values)
-    )
+    return Duplicates(sum(d == 0 for d in nearest), sum(d <= near * typical for d in nearest), len(values))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -44,16 +42,8 @@ def test_bytes_of_images_and_any_unit_give_the_same():
     found = duplicates(images)
     assert (found.exact, found.near) == (2, 4)
     scaled = duplicates(1e-6 * images.astype(float) + 7)
-    assert (scaled.exact, scaled.near, scaled.typical) == (2, 4, pytest.approx(1e-6 * found.typical))
+    assert (scaled.exact, scaled.near) == (2, 4)
 
 
 def test_a_collapsed_generator_makes_nothing_but_copies():
-    assert duplicates(np.ones((8, 4))) == Duplicates(8, 8, 0.0, 8)
-
-
-@pytest.mark.parametrize(
-    "values, near", [(np.ones((1, 3)), 0.1), (np.full((3, 2), np.nan), 0.1), (np.ones((3, 2)), 1.5), (np.ones(3), 0.1)]
-)
-def test_degenerate_inputs_raise(values, near):
-    with pytest.raises(UserError):
-        duplicates(values, near)
+    assert duplicates(np.ones((8, 4))) == Duplicates(8, 8, 8)

@@ -1,65 +1,59 @@
 """All measurements of one small model at once: what breaks, what is undefined, and that nothing is silent."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.stats import binomtest, norm
 from sklearn.metrics import roc_auc_score
 
-from configs import default
-from ispf_jax.config import make_experiment
-from ispf_jax.data.dataset import ArrayDataset
+from ispf_jax.data.dataset import ArrayDataset, ImageData
 from ispf_jax.errors import UserError
-from ispf_jax.evaluate import lira, measure
-from ispf_jax.evaluate.accuracy import Evaluator
-from tests.evaluate.conftest import MEAN, STD, TINY, fresh, make_images
+from ispf_jax.evaluate import lira
+from ispf_jax.evaluate.attacks import Attackers
+from ispf_jax.evaluate.context import Context, Subject
+from ispf_jax.evaluate.measure import measure
+from ispf_jax.evaluate.settings import Audit
+from tests.evaluate.conftest import TINY, fresh, make_images
+
+CONFIG = Audit(
+    metrics=("accuracy", "mia1", "features", "divergence"),
+    shots=(1,),
+    layers=1,
+    barrier_points=0,
+    embedding_images=0,
+    synthetic_images=16,
+)
+SEEN = np.arange(64) < 48
+NO_ATTACKERS = Attackers()
 
 
 @pytest.fixture(scope="module")
 def context():
-    config = default.get_config()
-    config.audit.update(
-        metrics="accuracy,mia1,features,divergence",
-        shots="1",
-        layers=1,
-        barrier_points=0,
-        embedding_images=0,
-        synthetic_images=16,
-    )
     rng = np.random.default_rng(0)
     train, test = (ArrayDataset(*make_images(rng, n)) for n in (64, 40))
-    return measure.Context(
-        TINY,
-        Evaluator(TINY, MEAN, STD, 20),
-        "none",
-        train,
-        test,
-        jnp.asarray(train.images),
-        jnp.asarray(test.images),
-        np.arange(64) < 48,
-        np.arange(4) == 1,
-        {"original": fresh(TINY, 1)},
-        make_experiment(config).audit,
-        0,
-    )
+    data = ImageData(train, test, tuple("0123"), "patterns")
+    return Context(TINY, data, SEEN, np.arange(4) == 1, {"original": fresh(TINY, 1)}, CONFIG, batch_size=20)
 
 
-def subject(variables, name="gkt/dfq", synthetic=None):
-    return SimpleNamespace(name=name, variables=variables, member=np.arange(64) < 48, synthetic=synthetic)
+def found(context, variables=None, attackers=NO_ATTACKERS, images=None):
+    """Measurements of a model by name."""
+    subject = Subject("gkt/dfq", fresh(TINY, 2) if variables is None else variables, SEEN, images)
+    if images is not None:
+        subject.synthetic_pass = context.extract(context.references["original"], images)
+    return {m["metric"]: m for m in measure(context, subject, attackers, {})["measurements"]}
 
 
-def found(part):
-    return {m["metric"]: m for m in part["measurements"]}
+def with_test(context, kept):
+    test = context.test.take(kept)
+    return replace(context, data=replace(context.data, test=test))
 
 
 def test_constant_predictions_have_defined_values_or_none(context):
     """All logits 0: class 0 wins every tie, no attack learns anything, the entropy is log 4 everywhere."""
     constant = jax.tree.map(np.zeros_like, fresh(TINY, 2))
-    numbers = found(measure.model(context, subject(constant), measure.Attackers(), {}))
+    numbers = found(context, constant)
     assert [numbers[f"accuracy/class{c}"]["value"] for c in range(4)] == [100, 0, 0, 0]
     assert numbers["accuracy/overall"]["value"] == 25 and numbers["accuracy/forget"]["high"] > 0
     assert [numbers[name]["value"] for name in ("mia1", "mia1_entropy", "mia1_mentropy", "mia1_correctness")] == [
@@ -76,15 +70,16 @@ def test_constant_predictions_have_defined_values_or_none(context):
 def test_copies_are_counted_among_the_models_synthetic_images(context):
     images = np.random.default_rng(1).integers(0, 256, (10, 8, 8, 1), np.uint8)
     images[3] = images[7]
-    numbers = found(measure.model(context, subject(fresh(TINY, 2), synthetic=images), measure.Attackers(), {}))
+    numbers = found(context, images=images)
     assert numbers["duplicates/exact"]["value"] == numbers["duplicates/pixels"]["value"] == 20
     assert numbers["duplicates/exact"]["note"] == "of 16 real training images: 0.0 %"
     assert numbers["duplicates/features"]["value"] >= 20 and numbers["duplicates/features"]["tier"] == "weights only"
 
 
 def test_readers_of_few_images_have_intervals(context):
-    """A prototype head's is that of its share; a mean over draws has one that is at least as wide as a single share's."""
-    numbers = found(measure.model(context, subject(fresh(TINY, 2)), measure.Attackers(), {}))
+    """A prototype head's is that of its share; a mean over draws has one that is at least as wide as a single
+    share's."""
+    numbers = found(context)
     prototype = next(m for name, m in numbers.items() if name.startswith("prototype/"))
     exact = binomtest(round(prototype["value"] * prototype["n"] / 100), prototype["n"]).proportion_ci(0.95, "wilson")
     np.testing.assert_allclose([prototype["low"], prototype["high"]], [100 * exact.low, 100 * exact.high], atol=1e-9)
@@ -96,26 +91,23 @@ def test_readers_of_few_images_have_intervals(context):
 
 @pytest.fixture
 def lira_context(context):
-    return replace(context, config=replace(context.config, metrics=("accuracy", "lira"), synthetic_images=0))
+    return replace(context, config=replace(context.config, metrics=("accuracy", "lira")))
 
 
 def test_lira_leaves_out_images_that_too_few_shadows_saw(lira_context):
-    """Eight shadows that hold a fifth of their half back for validation, against a slow loop over the images that are left."""
+    """Eight shadows that hold a fifth of their half back for validation, against a slow loop over the images that are
+    left."""
     rng = np.random.default_rng(2)
-    member = lira.lira_members(64, 8, seed=3) & (rng.random((8, 64)) < 0.8)
+    member = lira.halves(64, 8, seed=3) & (rng.random((8, 64)) < 0.8)
     member[2:, 1] = False  # image 1, of the forgotten class: at most two shadows
     member[0, 1], member[1, 1] = True, False
     statistic = rng.normal(size=(8, 64))
     variables = fresh(TINY, 2)
-    numbers = found(
-        measure.model(
-            lira_context, subject(variables), measure.Attackers(lira_statistic=statistic, lira_member=member), {}
-        )
-    )
+    numbers = found(lira_context, variables, Attackers(lira=(statistic, member)))
 
     forgotten = [i for i in range(64) if i % 4 == 1]
     rows = [i for i in forgotten if min(member[:, i].sum(), (~member[:, i]).sum()) >= 2]
-    logits = lira_context.logits(variables, lira_context.train.images[rows])
+    logits = lira_context.extract(variables, lira_context.train.images[rows]).logits
     target = [z[1] - np.log(np.sum(np.exp(np.delete(z, 1)))) for z in logits.astype(np.float64)]
     sides = [{i: statistic[member[:, i] == side, i] for i in rows} for side in (True, False)]
     pooled = [
@@ -137,8 +129,8 @@ def test_lira_leaves_out_images_that_too_few_shadows_saw(lira_context):
 )
 def test_lira_without_images_of_both_kinds_has_no_value(lira_context, change, reason):
     member = np.arange(4)[:, None] < (2 if change else 1) * np.ones(64)
-    attackers = measure.Attackers(lira_statistic=np.zeros((4, 64)), lira_member=member)
-    numbers = found(measure.model(replace(lira_context, **change), subject(fresh(TINY, 2)), attackers, {}))
+    attackers = Attackers(lira=(np.zeros((4, 64)), member))
+    numbers = found(replace(lira_context, **change), attackers=attackers)
     for name in ("lira/auc", "lira/tpr1", "lira/tpr0.1"):
         assert (
             numbers[name]["value"] is None
@@ -148,34 +140,15 @@ def test_lira_without_images_of_both_kinds_has_no_value(lira_context, change, re
 
 
 def test_a_class_without_test_images_is_named(context):
-    few = context.test.labels != 2
-    labels, images = context.test.labels[few], context.test.images[few]
-    numbers = found(
-        measure.model(
-            replace(context, test=ArrayDataset(images, labels), test_images=jnp.asarray(images)),
-            subject(fresh(TINY, 2)),
-            measure.Attackers(),
-            {},
-        )
-    )
+    numbers = found(with_test(context, context.test.labels != 2))
     assert (numbers["accuracy/class2"]["value"], numbers["accuracy/class2"]["note"]) == (None, "no test images")
 
 
 def test_without_forgotten_test_images_nothing_is_measured(context):
-    few = context.test.labels != 1
-    test = ArrayDataset(context.test.images[few], context.test.labels[few])
-    with pytest.raises(UserError, match="test images belongs to a forgotten class"):
-        measure.model(
-            replace(context, test=test, test_images=jnp.asarray(test.images)),
-            subject(fresh(TINY, 2)),
-            measure.Attackers(),
-            {},
-        )
+    with pytest.raises(UserError, match="test images is of a forgotten class"):
+        found(with_test(context, context.test.labels != 1))
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_diverged_model_is_refused_before_anything_is_counted(context, bad):
-    """The first class would win every comparison of NaN logits, and its accuracy would look like a number."""
-    diverged = jax.tree.map(lambda x: np.full_like(x, bad), fresh(TINY, 2))
+def test_a_diverged_model_is_refused_before_anything_is_counted(context):
     with pytest.raises(UserError, match="gkt/dfq are NaN or infinite"):
-        measure.model(context, subject(diverged), measure.Attackers(), {})
+        found(context, jax.tree.map(lambda x: np.full_like(x, np.nan), fresh(TINY, 2)))

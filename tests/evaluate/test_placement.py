@@ -3,25 +3,25 @@
 import numpy as np
 import pytest
 
-from ispf_jax.errors import UserError
-from ispf_jax.evaluate.placement import placement
+from ispf_jax.evaluate.placement import place
 
 
-@pytest.mark.parametrize("value, place", [(20.0, 0.0), (90.0, 1.0), (55.0, 0.5), (13.0, -0.1), (97.0, 1.1)])
-def test_place_by_hand(value, place):
-    np.testing.assert_allclose(placement(value, original=90.0, retrained=20.0, eps=1.0).place, place)
+@pytest.mark.parametrize("value, expected", [(20.0, 0.0), (90.0, 1.0), (55.0, 0.5), (13.0, -0.1), (97.0, 1.1)])
+def test_place_by_hand(value, expected):
+    np.testing.assert_allclose(place("probe/bn1", value, original=90.0, retrained=20.0), expected)
 
 
 def test_place_on_a_falling_scale():
-    np.testing.assert_allclose(placement(4.0, original=1.0, retrained=5.0, eps=0.5).place, 0.25)
+    np.testing.assert_allclose(place("kl_retrain", 4.0, original=1.0, retrained=5.0), 0.25)
 
 
-@pytest.mark.parametrize("eps", [0.0, 1.0])
-def test_ends_within_eps_have_no_places_between_them(eps):
-    assert placement(7.0, original=5.0 + eps, retrained=5.0, eps=eps).place is None
+@pytest.mark.parametrize("name, eps", [("mia2", 2.0), ("l2_original", 0.05), ("kl_retrain", 0.02), ("lira/auc", 0.02)])
+def test_ends_within_eps_have_no_places_between_them(name, eps):
+    assert place(name, 0.7, original=0.9 * eps, retrained=0.0) is None
+    assert place(name, 0.7, original=1.1 * eps, retrained=0.0) == pytest.approx(0.7 / (1.1 * eps))
 
 
-@pytest.mark.parametrize("arguments", [(np.nan, 1.0, 0.0, 0.1), (1.0, np.inf, 0.0, 0.1), (1.0, 1.0, 0.0, -1.0)])
-def test_values_that_cannot_be_placed(arguments):
-    with pytest.raises(UserError):
-        placement(*arguments)
+def test_what_has_no_place():
+    assert place("accuracy/forget", 50.0, 90.0, 20.0) is None
+    for values in ((None, 90.0, 20.0), (50.0, None, 20.0), (50.0, 90.0, None)):
+        assert place("probe/bn1", *values) is None

@@ -3,15 +3,12 @@
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ispf_jax.errors import UserError
 from ispf_jax.evaluate import probes
 
-MASK = np.array([0, 1, 0])
-READERS = [probes.linear_probe, probes.nearest_neighbours, probes.nearest_mean]
+MASK = np.array([False, True, False])
 
 
 def clusters(seed, count, spread=1.0):
@@ -20,55 +17,49 @@ def clusters(seed, count, spread=1.0):
     return centres[labels] + rng.normal(0, spread, (count, 4)), labels
 
 
-def test_reading_by_hand():
-    found = probes.read([1, 0, 1, 2, 2, 1], [1, 1, 0, 0, 2, 2], MASK)
-    # Class 1: 1 of 2; classes 0 and 2: 0 of 2 and 1 of 2; two of four retained images are called forgotten.
-    assert (found.forget, found.retain, found.detection, found.n_forget, found.n_retain) == (50, 25, 50, 2, 4)
-    assert found.balanced == pytest.approx(100 / 3)
-
-
-def test_two_forgotten_classes_may_be_confused_with_each_other():
-    found = probes.read([0, 0, 2], [0, 1, 2], [1, 1, 0])
-    assert (found.forget, found.detection) == (50, 100)
-
-
-def test_reading_without_retained_images():
-    found = probes.read([1, 2], [1, 1], MASK)
-    assert (found.forget, found.retain, found.detection) == (50, None, None)
-
-
-def test_constant_answers_detect_nothing():
-    assert probes.read([1, 1, 1], [0, 1, 2], MASK).detection == probes.read([0, 0, 0], [0, 1, 2], MASK).detection == 50
-
-
 def test_linear_probe_agrees_with_scikit_learn():
     (train, labels), (test, test_labels) = clusters(0, 90), clusters(1, 60)
-    found = probes.linear_probe(train, labels, test, test_labels, MASK)
+    found, converged = probes.linear_probe(train, labels, test)
     machine = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(train, labels)
-    assert found == probes.read(machine.predict(test), test_labels, MASK)
-    assert found.converged and found.forget > 60
-    assert not probes.linear_probe(train, labels, test, test_labels, MASK, max_iterations=1).converged
+    np.testing.assert_array_equal(found, machine.predict(test))
+    assert converged and np.mean(found == test_labels) > 0.6
+    assert not probes.linear_probe(train, labels, test, max_iterations=1)[1]
 
 
-def test_nearest_neighbours_agree_with_scikit_learn():
-    (train, labels), (test, test_labels) = clusters(0, 90), clusters(1, 60)
-    machine = KNeighborsClassifier(5, metric="cosine", weights=lambda d: 1 + (1 - d) / 20).fit(train, labels)
-    found = probes.nearest_neighbours(train, labels, test, test_labels, MASK, chunk=7)
-    assert found == probes.read(machine.predict(test), test_labels, MASK)
+def test_nearest_neighbours_against_a_slow_vote():
+    """A vote each, and the sum of cosine similarities where votes are equal."""
+    (train, labels), (test, _) = clusters(0, 90), clusters(1, 60)
+    test[7] = 0
+    expected = []
+    for x in test:
+        similarity = [x @ t / np.linalg.norm(x) / np.linalg.norm(t) if x.any() else 0.0 for t in train]
+        nearest = np.argsort(similarity)[-5:]
+        expected.append(
+            max(
+                range(3), key=lambda c: tuple(f([similarity[i] for i in nearest if labels[i] == c]) for f in (len, sum))
+            )
+        )
+    found = probes.nearest_neighbours(train, labels, test)
+    differ = np.flatnonzero(found != expected)
+    assert set(differ) <= {7}  # the zero vector is as near to all
+    assert len(set(expected)) == 3
 
 
 def test_nearest_neighbours_by_hand():
     train, labels = np.array([[1.0, 0], [0, 1], [1, 1], [0, 0]]), np.array([0, 1, 2, 2])
     test = np.array([[5.0, 0.1], [0.2, 9], [3, 3]])
-    assert probes.nearest_neighbours(train, labels, test, [0, 1, 2], MASK, k=1).balanced == 100
+    assert probes.nearest_neighbours(train, labels, test, k=1).tolist() == [0, 1, 2]
     # Two neighbours, one vote each: the more similar one wins.
-    assert probes.nearest_neighbours(train, labels, test[:2], [0, 1], MASK, k=2).balanced == 100
+    assert probes.nearest_neighbours(train, labels, test[:2], k=2).tolist() == [0, 1]
 
 
-def test_nearest_mean_agrees_with_scikit_learn():
-    (train, labels), (test, test_labels) = clusters(0, 90), clusters(1, 60)
-    predicted = NearestCentroid().fit(train, labels).predict(test)
-    assert probes.nearest_mean(train, labels, test, test_labels, MASK) == probes.read(predicted, test_labels, MASK)
+def test_constant_features_teach_nothing():
+    labels = np.arange(12) % 3
+    for predicted in (
+        probes.linear_probe(np.ones((12, 4)), labels, np.ones((6, 4)))[0],
+        probes.nearest_neighbours(np.ones((12, 4)), labels, np.ones((6, 4))),
+    ):
+        assert len(set(predicted)) == 1
 
 
 def head(kernel, bias):
@@ -92,41 +83,3 @@ def test_prototype_head_of_collapsed_features_is_neutral():
     variables = head([[3.0, 9, 0], [0, 9, 5]], [1.0, 9, 2])
     new = probes.prototype_head(variables, np.ones((3, 2)), [0, 1, 2], MASK)["params"]["classifier"]
     assert np.all(new["kernel"][:, 1] == 0) and new["bias"][1] == pytest.approx((4 + 7) / 2)
-
-
-@pytest.mark.parametrize("reader", READERS)
-def test_constant_features_teach_nothing(reader):
-    labels = np.arange(12) % 3
-    found = reader(np.ones((12, 4)), labels, np.ones((6, 4)), np.arange(6) % 3, MASK)
-    assert found.detection == 50 and found.balanced == pytest.approx(100 / 3)
-
-
-@pytest.mark.parametrize("reader", READERS)
-@pytest.mark.parametrize(
-    "changed, sentence",
-    [
-        ({"train_labels": np.zeros(12, int)}, "forgotten class"),
-        ({"train_labels": np.ones(12, int)}, "only class 1"),
-        ({"test_labels": np.zeros(12, int)}, "None of the 12 test images"),
-        ({"train": np.full((12, 4), np.nan)}, "NaN"),
-        ({"test": np.ones((12, 3))}, "same length"),
-        ({"test": np.ones((11, 4))}, "same length"),
-        ({"train": np.ones((0, 4))}, "There are no"),
-    ],
-)
-def test_degenerate_inputs_raise(reader, changed, sentence):
-    features, labels = clusters(0, 12)
-    request = {"train": features, "train_labels": labels, "test": features, "test_labels": labels, "forget_mask": MASK}
-    with pytest.raises(UserError, match=sentence):
-        reader(**request | changed)
-
-
-def test_impossible_requests_raise():
-    features, labels = clusters(0, 12)
-    for k in (0, 13):
-        with pytest.raises(UserError):
-            probes.nearest_neighbours(features, labels, features, labels, MASK, k=k)
-    with pytest.raises(UserError, match="forgotten class 1"):
-        probes.prototype_head(
-            head(np.ones((4, 3)), np.ones(3)), features[labels != 1], labels[labels != 1], np.array([1, 1, 0])
-        )

@@ -10,31 +10,31 @@ from ispf_jax.evaluate.statistics import mean_share, wilson
 
 @pytest.mark.parametrize("successes, n", [(0, 10), (1, 10), (5, 10), (10, 10), (930, 1000), (1, 1)])
 def test_wilson_agrees_with_scipy(successes, n):
-    found, expected = wilson(successes, n), binomtest(successes, n).proportion_ci(0.95, "wilson")
-    np.testing.assert_allclose([found.low, found.high], [100 * expected.low, 100 * expected.high], atol=1e-9)
-    assert found.percent == 100 * successes / n and found.low <= found.percent <= found.high
+    found, expected = wilson(successes / n, n), binomtest(successes, n).proportion_ci(0.95, "wilson")
+    np.testing.assert_allclose(found, [100 * expected.low, 100 * expected.high], atol=1e-9)
+    assert found[0] <= 100 * successes / n <= found[1]
 
 
 def test_wilson_by_hand():
-    found = wilson(5, 10)  # centre 1/2, half width 1.96 sqrt(0.025 + 0.0096) / 1.384
-    np.testing.assert_allclose([found.low, found.high], [23.659, 76.341], atol=1e-3)
-    np.testing.assert_allclose(wilson(0, 10).high, 100 * 3.8415 / 13.8415, atol=1e-2)
+    found = wilson(0.5, 10)  # centre 1/2, half width 1.96 sqrt(0.025 + 0.0096) / 1.384
+    np.testing.assert_allclose(found, [23.659, 76.341], atol=1e-3)
+    np.testing.assert_allclose(wilson(0.0, 10)[1], 100 * 3.8415 / 13.8415, atol=1e-2)
 
 
-@pytest.mark.parametrize("successes, n", [(0, 0), (3, 2), (-1, 2)])
-def test_wilson_of_impossible_counts(successes, n):
+@pytest.mark.parametrize("share, n", [(0.5, 0), (1.5, 2), (-0.5, 2)])
+def test_wilson_of_impossible_shares(share, n):
     with pytest.raises(UserError):
-        wilson(successes, n)
+        wilson(share, n)
 
 
 def test_equal_draws_have_the_interval_of_one():
-    for successes in (0, 4, 10):
-        one = wilson(successes, 10)
-        np.testing.assert_allclose(mean_share([one.percent] * 5, 10), [one.low, one.high])
+    for share in (0, 0.4, 1):
+        np.testing.assert_allclose(mean_share([100 * share] * 5, 10), wilson(share, 10))
 
 
 def test_mean_of_draws_by_hand():
-    """Draws of 40, 50 and 60 % of 10 examples: Wilson's 23.659 to 76.341 around 50; t(2) = 4.3027, half width 4.3027 x 10 / sqrt 3 = 24.841."""
+    """Draws of 40, 50 and 60 % of 10 examples: Wilson's 23.659 to 76.341 around 50; t(2) = 4.3027, half width 4.3027 x
+    10 / sqrt 3 = 24.841."""
     np.testing.assert_allclose(
         mean_share([40, 50, 60], 10), [50 - np.hypot(26.341, 24.841), 50 + np.hypot(26.341, 24.841)], atol=1e-3
     )
@@ -45,7 +45,8 @@ def test_mean_of_draws_by_hand():
 
 @pytest.mark.parametrize("by_draw, n", [(0.0, 40), (0.15, 40), (0.15, 1000), (0.02, 1000)])
 def test_the_interval_covers_the_share_over_all_draws_and_examples(by_draw, n):
-    """Examples of different difficulty, draws of different quality, 2000 times: at least 95 % of the intervals hold the true share."""
+    """Examples of different difficulty, draws of different quality, 2000 times: at least 95 % of the intervals hold the
+    true share."""
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(2000):

@@ -1,8 +1,8 @@
-"""Writes the files that the tests of `ispf_jax.files` read, with PyTorch (extra `bench`), and what PyTorch computes with them.
+"""Writes the files that the tests of `ispf_jax.files` read, with PyTorch (extra `bench`), and what that computes.
 
     python -m tests.files.make_fixtures
 
-The networks are written from their definitions, with the names that PyTorch programs use, and at a sixteenth of the width.
+The networks are written from their definitions, with the names that PyTorch programs use, at a sixteenth of the width.
 """
 
 from argparse import Namespace
@@ -15,6 +15,7 @@ from torch import nn
 
 HERE = Path(__file__).parent / "fixtures"
 CLASSES, IMAGES = 5, 4
+DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
 
 
 class Block(nn.Module):
@@ -61,21 +62,10 @@ def allcnn():
             nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2), nn.BatchNorm2d(outputs), nn.ReLU()
         )
 
+    filters = ((3, 6), (6, 6), (6, 12, 3, 2), None, (12, 12), (12, 12), (12, 12, 3, 2), None, (12, 12), (12, 12, 1))
+    layers = [layer(*sizes) if sizes else nn.Dropout(0.5) for sizes in filters]
     net = nn.Module()
-    net.features = nn.Sequential(
-        layer(3, 6),
-        layer(6, 6),
-        layer(6, 12, 3, 2),
-        nn.Dropout(0.5),
-        layer(12, 12),
-        layer(12, 12),
-        layer(12, 12, 3, 2),
-        nn.Dropout(0.5),
-        layer(12, 12),
-        layer(12, 12, 1),
-        nn.AvgPool2d(4),
-        nn.Flatten(),
-    )
+    net.features = nn.Sequential(*layers, nn.AvgPool2d(4), nn.Flatten())
     net.classifier = nn.Sequential(nn.Linear(12, CLASSES))
     net.forward = lambda x: net.classifier(net.features(x))
     return net
@@ -116,21 +106,7 @@ def main():
 
     grid = torch.arange(24.0).reshape(2, 3, 4)
     tensors = {
-        **{
-            str(dtype).removeprefix("torch."): torch.arange(-3, 4).to(dtype)
-            for dtype in (
-                torch.float32,
-                torch.float64,
-                torch.float16,
-                torch.bfloat16,
-                torch.int64,
-                torch.int32,
-                torch.int16,
-                torch.int8,
-                torch.uint8,
-                torch.bool,
-            )
-        },
+        **{dtype: torch.arange(-3, 4).to(getattr(torch, dtype)) for dtype in DTYPES},
         "transposed": grid.transpose(0, 2),
         "part": grid[1, 1:, ::2],
         "of the same storage": grid[0],

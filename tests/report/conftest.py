@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from ispf_jax.report.audits import parse_audit
-from ispf_jax.report.figures import image_grid
-from ispf_jax.runtime.rows import RunLog
+from ispf_jax.runtime.measurements import parse_audit
+from ispf_jax.runtime.pictures import image_grid
+from ispf_jax.runtime.rows import Row, RunLog
 
 MODELS = ("original", "masked_head", "retrained_head", "retrain", "gkt/dfq", "ispf/dfq")
 VALUES = {  # metric: (unit, tier, one value per model)
@@ -33,56 +33,44 @@ VALUES = {  # metric: (unit, tier, one value per model)
 """The audit that `make_audit` makes; numbers are those of a real one on the digits, or near them."""
 
 UNPLACED = ("accuracy", "mia1", "relearn_steps", "ain")
+KINDS = ["real forgotten", "real retained", "synthetic forgotten", "synthetic filtered", "synthetic kept"]
+
+
+def measured(metric, models, shift):
+    """The measurements of one metric; `shift` is added to those of students."""
+    unit, tier, values = VALUES[metric]
+    of = {m: v if v is None or "/" not in m else v + shift for m, v in zip(MODELS, values)}
+    for model in models:
+        value, entry = of[model], {"model": model, "metric": metric, "unit": unit, "n": 37, "tier": tier}
+        entry["note"] = "undefined" if value is None else "not reached, this is the cap" * (value == 50)
+        if value is not None and not metric.startswith(UNPLACED) and "retrain" in models:
+            entry["place"] = (value - of["retrain"]) / (of["original"] - of["retrain"])
+        if metric.startswith(("probe/", "accuracy")):
+            entry |= {"low": max(value - 8.5, 0), "high": min(value + 8.5, 100)}
+        yield entry | {"value": value}
 
 
 @pytest.fixture
 def make_audit_json():
-    """A function that makes the content of one `audit.json`; `models` chooses a subset, `shift` is added to all students."""
+    """A function that makes the content of one `audit.json`, of some models; `shift` is added to students' numbers."""
 
     def make(forget="3", seed=0, models=MODELS, shift=0.0, classes=10, **fields):
-        measurements = []
-        for metric, (unit, tier, values) in VALUES.items():
-            of = dict(zip(MODELS, values))
-            of = {m: v if v is None or "/" not in m else v + shift for m, v in of.items()}
-            for model in models:
-                value, place = of[model], None
-                if value is not None and not metric.startswith(UNPLACED) and "retrain" in models:
-                    place = (value - of["retrain"]) / (of["original"] - of["retrain"])
-                wilson = metric.startswith(("probe/", "accuracy"))
-                note = (
-                    "undefined" if value is None else "to 92.4 %; not reached, this is the cap" if value == 50 else ""
-                )
-                measurements.append(
-                    {
-                        "model": model,
-                        "metric": metric,
-                        "value": value,
-                        "unit": unit,
-                        "n": 37,
-                        "tier": tier,
-                        "place": place,
-                        "note": note,
-                        "low": max(value - 8.5, 0) if wilson else None,
-                        "high": min(value + 8.5, 100) if wilson else None,
-                    }
-                )
-        for model, exact, near in (("gkt/dfq", 1.5, 12.5), ("ispf/dfq", 0.0, 3.125)):
+        rng, forgotten = np.random.default_rng(seed), forget.split(",")
+        copies = {"unit": "%", "n": 64, "tier": "weights only", "note": "of 200 real training images: 2.0 %"}
+        copied = {"gkt/dfq": {"exact": 1.5, "pixels": 12.5}, "ispf/dfq": {"exact": 0.0, "pixels": 3.125}}
+        measurements = [m for metric in VALUES for m in measured(metric, models, shift)]
+        for model in (model for model in models if model in copied):
+            of = {f"duplicates/{kind}": value for kind, value in copied[model].items()}
             measurements += [
-                {
-                    "model": model,
-                    "metric": f"duplicates/{kind}",
-                    "value": value,
-                    "unit": "%",
-                    "n": 64,
-                    "tier": "weights only",
-                    "note": "of 200 real training images: 2.0 %",
-                }
-                for kind, value in (("exact", exact), ("pixels", near))
-                if model in models
+                copies | {"model": model, "metric": metric, "value": value} for metric, value in of.items()
             ]
-        rng = np.random.default_rng(seed)
-        forgotten = forget.split(",")
-        kinds = ["real forgotten", "real retained", "synthetic forgotten", "synthetic filtered", "synthetic kept"]
+        curves = []
+        for j, model in enumerate(models):
+            curve = {"model": model, "steps": list(range(9)), "accuracy": [min(100, 9 * i * (j + 1)) for i in range(9)]}
+            curves += [curve | {"kind": f"relearn/{kind}"} for kind in ("all", "shots5")]
+        embedded, seen = [m for m in models if "/" in m], [m for m in models if "head" not in m]
+        points = {model: rng.normal(size=(50, 2)).tolist() for model in models}
+        how, labels = "t-SNE of the features", (np.arange(30) % classes).tolist()
         return {
             "format": 1,
             "forget": forget,
@@ -94,34 +82,12 @@ def make_audit_json():
             "settings": {"shots": [1, 5], "relearn_steps": 50},
             "models": list(models),
             "measurements": measurements,
-            "curves": [
-                {
-                    "model": m,
-                    "kind": f"relearn/{kind}",
-                    "steps": list(range(9)),
-                    "accuracy": [min(100, 9 * i * (j + 1)) for i in range(9)],
-                }
-                for j, m in enumerate(models)
-                for kind in ("all", "shots5")
-            ],
+            "curves": curves,
             "confusion": {m: rng.integers(0, 30, (len(forgotten), classes)).tolist() for m in models},
             "mean_prediction": {m: rng.dirichlet(np.ones(classes)).tolist() for m in models},
             "weights": {m: f"{seed}{i}c0ffee" for i, m in enumerate(models)},
-            "embedding": [
-                {
-                    "title": m,
-                    "method": "t-SNE of the features",
-                    "points": rng.normal(size=(50, 2)).tolist(),
-                    "kind": kinds * 10,
-                }
-                for m in models
-                if "/" in m
-            ],
-            "representation": [
-                {"title": m, "points": rng.normal(size=(30, 2)).tolist(), "classes": (np.arange(30) % classes).tolist()}
-                for m in models
-                if m not in ("masked_head", "retrained_head")
-            ],
+            "embedding": [{"title": m, "method": how, "points": points[m], "kind": KINDS * 10} for m in embedded],
+            "representation": [{"title": m, "points": points[m][:30], "classes": labels} for m in seen],
             "not_run": [{"metric": "lira", "why": "audit.lira_shadows=0; set it to 16 or more"}],
         } | fields
 
@@ -131,108 +97,79 @@ def make_audit_json():
 @pytest.fixture
 def make_audit(make_audit_json):
     """The same as an `Audit`."""
-    return lambda *args, **fields: parse_audit(json.dumps(make_audit_json(*args, **fields)))
+    return lambda *args, **fields: parse_audit(make_audit_json(*args, **fields))
 
 
 @pytest.fixture
 def make_row():
     """A function that makes one result row; every field can be given."""
-
-    def make(method, forget="3", seed=0, **fields):
-        row = dict(
-            method=method,
-            base="dfq",
-            dataset="digits",
-            arch="allcnn",
-            forget=forget,
-            seed=seed,
-            selection="last",
-            acc_forget=0.0,
-            acc_retain=90.0,
-            acc_overall=81.0,
-            train_seconds=10.0,
-            student_steps=1000,
-            generator_steps=100,
-            images_synthesised=140800,
-        )
-        return row | fields
-
-    return make
+    work = {"train_seconds": 10.0, "student_steps": 1000, "generator_steps": 100, "images_synthesised": 140800}
+    accuracies = {"acc_forget": 0.0, "acc_retain": 90.0, "acc_overall": 81.0}
+    run = {"base": "dfq", "dataset": "digits", "arch": "allcnn", "selection": "last"}
+    return lambda method, forget="3", seed=0, **fields: Row(
+        **{"method": method, "forget": forget, "seed": seed} | run | accuracies | work | fields
+    )
 
 
 @pytest.fixture
 def make_run():
     """A function that makes the log of one run: one warm-up epoch, evaluation every second epoch, no `bn` for ZSKT."""
 
-    def make(method, base="dfq", forget="3", seed=0, epochs=6):
-        records = []
-        for epoch in range(1, epochs + 1):
-            record = {
-                "epoch": epoch,
-                "student_step": 10 * (epoch - 1),
-                "generator_step": epoch,
-                "seconds": 1.5 * epoch,
-                "generator/total": 5.0 / epoch,
-                "generator/adv": -0.1 * epoch,
-                "class_counts": [1, 2, 5],
-                "batch_size": 128,
-            }
-            if base == "dfq":
-                record["generator/bn"] = 9.0 / epoch
-            if epoch > 1:
-                record |= {
-                    "student/loss": 1.0 / epoch,
-                    "kept": 100,
-                    "filtered": 28 - epoch,
-                    "forget_samples": 20.0,
-                    "retain_samples": 108.0,
-                    "entropy": 60.0 + epoch,
-                    "teacher_forget_probability": 0.25,
-                    "skipped_steps": 1,
-                }
-            if epoch % 2 == 0:
-                record |= {"test/acc_retain": 90.0 + epoch, "test/acc_forget": 0.0}
-            records.append(record)
-        return RunLog(method, base, forget, seed, records)
+    def record(epoch, base):
+        steps = {"epoch": epoch, "student_step": 10 * (epoch - 1), "generator_step": epoch, "seconds": 1.5 * epoch}
+        generator = {"generator/total": 5.0 / epoch, "generator/adv": -0.1 * epoch, "class_counts": [1, 2, 5]}
+        generator |= {"generator/bn": 9.0 / epoch} if base == "dfq" else {}
+        samples = {
+            "kept": 100,
+            "filtered": 28 - epoch,
+            "forget_samples": 20.0,
+            "retain_samples": 108.0,
+            "skipped_steps": 1,
+        }
+        student = samples | {"student/loss": 1.0 / epoch, "entropy": 60.0 + epoch, "teacher_forget_probability": 0.25}
+        tested = {"test/acc_retain": 90.0 + epoch, "test/acc_forget": 0.0}
+        return steps | generator | {"batch_size": 128} | (student if epoch > 1 else {}) | ({} if epoch % 2 else tested)
 
-    return make
+    return lambda method, base="dfq", forget="3", seed=0, epochs=6: RunLog(
+        method, base, forget, seed, [record(epoch, base) for epoch in range(1, epochs + 1)]
+    )
 
 
 @pytest.fixture
-def put_audit(tmp_path, make_audit_json):
-    """A function that writes one `audit.json` below `tmp_path`; takes what `make_audit_json` takes."""
+def put(tmp_path):
+    """A function that writes a file below `tmp_path`; what is not text as JSON."""
 
-    def put(forget="3", seed=0, **fields):
-        path = tmp_path / "audit" / forget.replace(",", "-") / f"seed{seed}" / "audit.json"
+    def write(path, content):
+        path = tmp_path / path
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(make_audit_json(forget, seed, **fields)))
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
         return path
 
-    return put
+    return write
 
 
 @pytest.fixture
-def put_run(tmp_path, make_run):
-    """A function that writes the log of one run, and its grid of samples, below `tmp_path`."""
+def put_audit(put, make_audit_json):
+    """A function that writes one `audit.json`; takes what `make_audit_json` takes."""
+    return lambda forget="3", seed=0, **fields: put(
+        f"audit/{forget.replace(',', '-')}/seed{seed}/audit.json", make_audit_json(forget, seed, **fields)
+    )
 
-    def put(method, base="dfq", forget="3", seed=0, epochs=6):
-        folder = tmp_path / "unlearn" / base / method / forget.replace(",", "-") / f"seed{seed}"
-        folder.mkdir(parents=True, exist_ok=True)
+
+@pytest.fixture
+def put_run(put, make_run):
+    """A function that writes the log of one run, and its grid of samples."""
+
+    def write(method, base="dfq", forget="3", seed=0, epochs=6):
         records = make_run(method, base, forget, seed, epochs).records
-        (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-        image_grid(np.zeros((4, 8, 8, 1), np.uint8), folder / "samples.png")
+        folder = f"unlearn/{base}/{method}/{forget.replace(',', '-')}/seed{seed}"
+        path = put(f"{folder}/metrics.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+        image_grid(np.zeros((4, 8, 8, 1), np.uint8), path.with_name("samples.png"))
 
-    return put
+    return write
 
 
 @pytest.fixture
-def put_rows(tmp_path):
-    """A function that writes `result.json` with rows into a folder of the work directory `tmp_path`."""
-
-    def put(folder, rows):
-        path = tmp_path / folder / "result.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(rows if isinstance(rows, str) else json.dumps(rows))
-        return path
-
-    return put
+def put_rows(put):
+    """A function that writes `result.json`, with rows or as text, into a folder of the work directory."""
+    return lambda folder, rows: put(f"{folder}/result.json", rows if isinstance(rows, str) else [*map(vars, rows)])

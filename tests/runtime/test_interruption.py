@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: the epoch they come in is finished and saved, and the next start goes on as if nothing had been."""
+"""SIGTERM and SIGINT: the epoch they come in is finished and saved, and the next start continues it bit by bit."""
 
 import dataclasses
 import os
@@ -9,9 +9,8 @@ import sys
 import pytest
 
 from ispf_jax.runtime import interruption
-from ispf_jax.runtime import loop as training
 from ispf_jax.runtime.telemetry import read_metrics
-from tests.runtime.test_loop import ONE, RARELY, assert_same, toy
+from tests.runtime.test_loop import assert_same, toy, train
 from tests.test_launch import DIGITS, ROOT
 
 
@@ -27,8 +26,8 @@ def listening(monkeypatch):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_the_epoch_it_comes_in(number, listening, tmp_path):
-    undisturbed = training.train(*toy(tmp_path / "a")[:2], RARELY, ONE)
-    task, state, ran = toy(tmp_path / "b")
+    undisturbed = train(*toy()[:2], tmp_path / "a", 1e9)
+    task, state, ran = toy()
 
     def run_epoch(state, epoch):
         if epoch == 3:
@@ -36,12 +35,12 @@ def test_a_signal_saves_the_epoch_it_comes_in(number, listening, tmp_path):
         return task.run_epoch(state, epoch)
 
     with pytest.raises(interruption.Interrupted, match="after epoch 4 of 6"):
-        training.train(dataclasses.replace(task, run_epoch=run_epoch), state, RARELY, ONE)
+        train(dataclasses.replace(task, run_epoch=run_epoch), state, tmp_path / "b", 1e9)
     assert ran == ["prepared", 0, 1, 2, 3]
     interruption._requested.clear()
 
-    task, state, ran = toy(tmp_path / "b")
-    assert_same(training.train(task, state, RARELY, ONE).state, undisturbed.state)
+    task, state, ran = toy()
+    assert_same(train(task, state, tmp_path / "b", 1e9).state, undisturbed.state)
     assert ran == ["prepared", 4, 5]
     assert [r["epoch"] for r in read_metrics(tmp_path / "b" / "metrics.jsonl")] == [1, 2, 3, 4, 5, 6]
 

@@ -7,8 +7,9 @@ import random
 
 import pytest
 
+from ispf_jax.methods import METHODS
 from ispf_jax.report import write_report
-from ispf_jax.runtime.rows import METHODS, RESULT_FIELDS, load_runs, read_rows, write_results
+from ispf_jax.runtime.rows import REFERENCES, RESULT_FIELDS, load_runs, read_rows, write_results
 
 
 def test_rows_come_from_the_stage_folders_only(tmp_path, make_row, put_rows):
@@ -16,13 +17,13 @@ def test_rows_come_from_the_stage_folders_only(tmp_path, make_row, put_rows):
     put_rows("retrain/3/seed0", [make_row("retrain")])
     put_rows("unlearn/dfq/ispf/3/seed0", [make_row("ispf")])
     put_rows("elsewhere", [make_row("gkt")])
-    assert [row["method"] for row in read_rows(tmp_path)] == ["original", "retrain", "masked_head", "ispf"]
+    assert [row.method for row in read_rows(tmp_path)] == ["original", "retrain", "masked_head", "ispf"]
 
 
 def test_order_is_that_of_the_methods_and_counts_numbers_as_numbers(tmp_path, make_row):
     rows = [
         make_row(m, forget=f, seed=s, selection=sel)
-        for m in METHODS
+        for m in (*REFERENCES, *METHODS)
         for f in ("2", "10", "1,7")
         for s in (0, 1, 10)
         for sel in ("best_test_retain", "last")
@@ -30,7 +31,7 @@ def test_order_is_that_of_the_methods_and_counts_numbers_as_numbers(tmp_path, ma
     shuffled = random.Random(0).sample(rows, len(rows))
     write_results(tmp_path, shuffled)
     written = json.loads((tmp_path / "results.json").read_text())["rows"]
-    assert [row["method"] for row in written[:: len(written) // len(METHODS)]] == list(METHODS)
+    assert [row["method"] for row in written[::18]] == [*REFERENCES, *METHODS]
     assert [row["forget"] for row in written[:18:6]] == ["1,7", "2", "10"]
     assert [row["seed"] for row in written[:6:2]] == [0, 1, 10]
     first = [(tmp_path / name).read_bytes() for name in ("results.json", "results.csv")]
@@ -53,20 +54,21 @@ def test_json_and_csv_hold_the_same_and_extra_fields_come_last(tmp_path, make_ro
     assert (ispf["forget"], ispf["epoch"], float(ispf["acc_retain"])) == ("1,7", "100", 90.0)
 
 
-@pytest.mark.parametrize("damage", ["cut", "other", "field", "seed"])
+@pytest.mark.parametrize("damage", ["cut", "other", "field", "seed", "accuracy"])
 def test_a_damaged_file_is_set_aside(tmp_path, make_row, put_rows, caplog, damage):
     put_rows("unlearn/dfq/ispf/3/seed0", [make_row("ispf", acc_forget="nan")])
-    row = make_row("gkt")
+    row = vars(make_row("gkt"))
     content = {
         "cut": json.dumps([row])[:50],
         "other": '{"rows": 3}',
-        "field": [{k: v for k, v in row.items() if k != "acc_retain"}],
-        "seed": [row | {"seed": "zero"}],
+        "field": json.dumps([{k: v for k, v in row.items() if k != "acc_retain"}]),
+        "seed": json.dumps([row | {"seed": "zero"}]),
+        "accuracy": json.dumps([row | {"acc_retain": "much"}]),
     }[damage]
     path = put_rows("unlearn/dfq/gkt/3/seed0", content)
     text = path.read_text()
     (left,) = read_rows(tmp_path)
-    assert left["method"] == "ispf" and math.isnan(left["acc_forget"])
+    assert left.method == "ispf" and math.isnan(left.acc_forget)
     assert not path.exists() and path.with_name("result.json.damaged").read_text() == text
     assert str(path) in caplog.text and "damaged" in caplog.text
     assert len(read_rows(tmp_path)) == 1

@@ -12,7 +12,7 @@ from ispf_jax.config import make_experiment
 from ispf_jax.sweep import pipeline
 from tests.sweep.test_pipeline import results, snapshot, tiny
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 RUN = """
 import resource, sys
 from ispf_jax.sweep import pipeline
@@ -50,17 +50,6 @@ def test_a_file_that_cannot_grow_costs_nothing_that_was_saved(tmp_path):
     done = start(tmp_path)
     assert done.returncode == 0, done.stderr
     assert {row["method"] for row in results(tmp_path)} == {"original", "masked_head", "retrain", "ispf"}
-
-
-def test_the_flag_for_repeatable_gpus_is_set_on_request(monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
-    pipeline._prepare_jax(make_experiment(tiny(compilation_cache="off")))
-    assert "deterministic" not in os.environ["XLA_FLAGS"]
-    pipeline._prepare_jax(make_experiment(tiny(compilation_cache="off", deterministic=True)))
-    assert os.environ["XLA_FLAGS"].split() == [
-        "--xla_force_host_platform_device_count=8",
-        "--xla_gpu_deterministic_ops=true",
-    ]
 
 
 @pytest.mark.parametrize("key, place", [("auto", "cache/ispf_jax/compiled"), ("mine", "mine")])

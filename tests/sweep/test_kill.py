@@ -1,81 +1,68 @@
 """SIGKILL at twenty random moments, each time continued: the last bit is as if nothing had happened."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+import multiprocessing
+import random
+import signal
+import time
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import pytest
 
 from ispf_jax.runtime.telemetry import read_metrics
-
-ROOT = Path(__file__).resolve().parents[1]
-KILLS = 20
-
-DRIVER = f"""
-import json, os, random, signal, sys, time
-import jax
 from ispf_jax.sweep import pipeline
 from tests.sweep.test_pipeline import tiny
 
-def config(seconds):
-    c = tiny(stages="original,unlearn,report", checkpoint_seconds=seconds, compilation_cache=sys.argv[1] + "/compiled")
-    c.train.epochs = 20
-    c.distill.epochs = 300
-    c.evaluate.every = 50
-    return c
-
-def child(seconds, workdir):  # imported, but no device used yet, so that a start costs no import
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            sys.stdout = sys.stderr = open(sys.argv[1] + "/output.txt", "a")
-            pipeline.run(config(seconds), workdir)
-            code = 0
-        finally:
-            os._exit(code)
-    return pid
-
-def wait(pid):
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-began = time.monotonic()
-assert wait(child(1e9, sys.argv[1] + "/warm")) == 0  # fills the compilation cache
-began = time.monotonic()
-assert wait(child(1e9, sys.argv[1] + "/whole")) == 0
-whole = time.monotonic() - began
-killed, moments, tries, cuts = 0, random.Random(0), 0, 1
-while killed < {KILLS}:
-    tries += 1
-    assert tries < 100
-    pid = child(0, sys.argv[1] + f"/cut{{cuts}}")
-    time.sleep(moments.uniform(0, 0.6 * whole))
-    os.kill(pid, signal.SIGKILL)
-    code = wait(pid)
-    if code == -signal.SIGKILL:
-        killed += 1
-    else:
-        assert code == 0
-        cuts += 1  # faster than its killers: another one
-code = wait(child(0, sys.argv[1] + f"/cut{{cuts}}"))
-print(json.dumps({{"killed": killed, "code": code, "cuts": cuts}}))
-"""
+KILLS = 20
+FORKS = multiprocessing.get_context("forkserver")  # with what takes long to import, but no device in use yet
+FORKS.set_forkserver_preload(["tests.sweep.test_pipeline"])
 
 
+def run(workdir):
+    c = tiny(stages="original,unlearn,report", checkpoint_seconds=0.0)
+    c.train.epochs, c.distill.epochs, c.evaluate.every = 15, 45, 10
+    c.compilation_cache = str(workdir.parent / "compiled")
+    pipeline.run(c, str(workdir))
+
+
+def start(workdir):
+    process = FORKS.Process(target=run, args=(workdir,))
+    process.start()
+    return process
+
+
+def epochs(workdir):
+    return sum(log.read_bytes().count(b"\n") for log in workdir.rglob("metrics.jsonl"))
+
+
+@pytest.mark.slow
 def test_twenty_kills_leave_no_trace(tmp_path):
-    env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER, tmp_path], env=env, capture_output=True, text=True, timeout=1500
-    )
-    assert done.returncode == 0, done.stderr + (tmp_path / "output.txt").read_text()[-2000:]
-    outcome = json.loads(done.stdout.splitlines()[-1])
-    assert (outcome["code"], outcome["killed"]) == (0, KILLS)
-    for name in (f"cut{i + 1}" for i in range(outcome["cuts"])):
-        assert_same_runs(tmp_path / "whole", tmp_path / name)
+    """One kill in four comes at the start of a process, the others once it has begun to train."""
+    whole, cuts, killed, moments = tmp_path / "whole", [tmp_path / "cut"], 0, random.Random(0)
+    process = start(whole)
+    process.join(600)
+    assert process.exitcode == 0
+    while killed < KILLS or process.exitcode:
+        done = epochs(cuts[-1])
+        process = start(cuts[-1])
+        if killed == KILLS:
+            process.join(600)
+        elif killed % 4:
+            while process.is_alive() and epochs(cuts[-1]) <= done:
+                time.sleep(0.01)
+        process.join(moments.uniform(0, 0.5 if killed % 4 else 3))
+        process.kill()
+        process.join()
+        assert process.exitcode in (0, -signal.SIGKILL)
+        if process.exitcode:
+            killed += 1
+        elif killed < KILLS:  # faster than its killers: another one
+            cuts.append(tmp_path / f"cut{len(cuts)}")
+    for cut in cuts:
+        if cut.exists():
+            assert_same_runs(whole, cut)
 
 
 def assert_same_runs(whole, cut):
@@ -90,7 +77,7 @@ def assert_same_runs(whole, cut):
 
 
 def state(directory):
-    """Everything in the newest checkpoint: both networks, optimisers, statistics, key, epoch; and both selected networks."""
+    """All of the newest checkpoint: both networks, optimisers, statistics, key, epoch; and both selected networks."""
     with ocp.CheckpointManager(directory / "checkpoints") as manager:
         step = manager.latest_step()
         items = {name: ocp.args.StandardRestore() for name in ("state", "last", "best")}

@@ -9,21 +9,20 @@ import jax
 import numpy as np
 import pytest
 
-from configs import default, digits_ispf
+from configs import digits_ispf
 from ispf_jax import data as data_room
-from ispf_jax.config import flatten, make_experiment
+from ispf_jax.config import ALL_METHODS, default_config, flatten, make_experiment
 from ispf_jax.errors import UserError
 from ispf_jax.methods import METHODS
+from ispf_jax.runtime import loop
 from ispf_jax.runtime.atomic import atomic_write_json
 from ispf_jax.runtime.provenance import weights_digest
 from ispf_jax.runtime.rows import RESULT_FIELDS, read_rows
-from ispf_jax.runtime.telemetry import read_metrics
+from ispf_jax.runtime.telemetry import progress, read_metrics
 from ispf_jax.state import split_seed
-from ispf_jax.sweep import pipeline
-from ispf_jax.training import SupervisedStage
-from ispf_jax.unlearning import UnlearnStage
+from ispf_jax.sweep import pipeline, worker
 
-ALL = default.ALL_METHODS.split(",")
+ALL = ALL_METHODS.split(",")
 REFERENCES = ("original", "masked_head", "retrain")
 SETS = ("1", "0,2")
 STUDENT_STEPS, GENERATOR_STEPS, BATCH, WARMUP = 3, 1, 8, 1
@@ -31,7 +30,7 @@ STUDENT_STEPS, GENERATOR_STEPS, BATCH, WARMUP = 3, 1, 8, 1
 
 def tiny(**values):
     """A pipeline of a second per stage once it is compiled: 5 classes, 8x8 grey images, a handful of filters."""
-    c = default.get_config()
+    c = default_config()
     c.data.update(name="synthetic", classes=5, image_size=8, channels=1, max_train=100, max_test=50, cache_dir="off")
     c.model.width = c.generator.width = 0.04
     c.train.update(epochs=2, batch_size=32, decay_epochs="1", lr=0.05)
@@ -48,8 +47,7 @@ def tiny(**values):
 
 def lone_worker(experiment, workdir):
     """What does the jobs of an experiment on the devices it names."""
-    run = pipeline.Run(experiment, workdir)
-    return run.worker(run.devices[0])
+    return pipeline.Run(experiment, workdir).workers[0]
 
 
 def results(workdir):
@@ -166,11 +164,11 @@ def test_a_second_start_repeats_nothing(whole, monkeypatch):
     config, workdir, _ = whole
     before, saved = finished(workdir), snapshot(workdir)
 
-    def refuse(self, *args, **kwargs):
-        raise AssertionError(f"{type(self).__name__} was started again")
+    def refuse(*args, **kwargs):
+        raise AssertionError("something was started again")
 
-    monkeypatch.setattr(SupervisedStage, "run", refuse)
-    monkeypatch.setattr(UnlearnStage, "run", refuse)
+    monkeypatch.setattr(worker, "fit", refuse)
+    monkeypatch.setattr(worker, "unlearn", refuse)
     again = config.copy_and_resolve_references()
     again.stages = "original,retrain,unlearn"  # the report is written again at every start
     pipeline.run(again, str(workdir))
@@ -182,21 +180,15 @@ def test_a_second_start_repeats_nothing(whole, monkeypatch):
 
 def test_an_extended_start_runs_only_what_is_new(started, monkeypatch):
     ran = []
-    for stage in (SupervisedStage, UnlearnStage):
-
-        def recording(self, title, directory, *args, _run=stage.run, **kwargs):
-            log = directory / "metrics.jsonl"
-            before = log.stat().st_mtime_ns if log.exists() else None
-            saved = _run(self, title, directory, *args, **kwargs)
-            if log.stat().st_mtime_ns != before:
-                ran.append(str(directory.relative_to(started)))
-            return saved
-
-        monkeypatch.setattr(stage, "run", recording)
+    monkeypatch.setattr(
+        loop, "progress", lambda title, *args, **kwargs: ran.append(title) or progress(title, *args, **kwargs)
+    )
     stages = "original,unlearn,report"
     before, log = finished(started), (started / "original" / "seed0" / "metrics.jsonl").read_bytes()
     pipeline.run(tiny(stages=stages, methods="ispf,gkt", forget="1;3,4"), str(started))
-    assert ran == ["unlearn/dfq/gkt/1/seed0", "unlearn/dfq/ispf/3-4/seed0", "unlearn/dfq/gkt/3-4/seed0"]
+    assert ran == [
+        f"unlearn {words} seed 0" for words in ("gkt (dfq) forget 1", "ispf (dfq) forget 3,4", "gkt (dfq) forget 3,4")
+    ]
     assert {path: finished(started)[path] for path in before} == before
     assert (started / "original" / "seed0" / "metrics.jsonl").read_bytes() == log
     new = {(r["method"], r["forget"]) for r in results(started) if r["method"] not in REFERENCES}
@@ -211,16 +203,16 @@ def test_an_extended_start_runs_only_what_is_new(started, monkeypatch):
 
     # The original's checkpoints were lost, its rows were not: a new job finds a teacher all the same, and the same one.
     experiment = make_experiment(tiny())
-    teacher = lone_worker(experiment, started).teacher(0)
+    teacher = lone_worker(experiment, started).teacher(0).variables
     shutil.rmtree(started / "original" / "seed0" / "checkpoints")
-    again = lone_worker(experiment, started).teacher(0)
+    again = lone_worker(experiment, started).teacher(0).variables
     jax.tree.map(np.testing.assert_array_equal, again, teacher)
-    assert ran == ["original/seed0"]
+    assert ran == ["original seed 0"]
 
 
 def test_results_of_two_originals_are_not_mixed(tmp_path):
     pipeline.run(tiny(stages="original,unlearn", methods="gkt"), str(tmp_path / "a"))
-    old = next(r["weights"] for r in read_rows(tmp_path / "a") if r["method"] == "original")
+    old = next(r.weights for r in read_rows(tmp_path / "a") if r.method == "original")
     elsewhere = make_experiment(tiny(stages="original"))
     pipeline.run(
         tiny(stages="original", seeds="1"), str(tmp_path / "b")
@@ -229,7 +221,7 @@ def test_results_of_two_originals_are_not_mixed(tmp_path):
     shutil.copytree(
         tmp_path / "b" / "original" / "seed1" / "checkpoints", tmp_path / "a" / "original" / "seed0" / "checkpoints"
     )
-    new = weights_digest(lone_worker(elsewhere, tmp_path / "b").load(tmp_path / "a" / "original" / "seed0", "best")[0])
+    new = weights_digest(lone_worker(elsewhere, tmp_path / "b").read(tmp_path / "a/original/seed0", "best").variables)
     before = finished(tmp_path / "a")
     for values in (
         {"stages": "original,unlearn"},
@@ -284,8 +276,8 @@ def check_refused(config, workdir, parts):
         ({"forget": "1,1"}, ["config.forget='1,1'", "twice"]),
         ({"forget": "horse"}, ["config.forget='horse'", "class0"]),
         ({"forget": ""}, ["config.forget=''", "0 to 4"]),
-        ({"devices": 3}, ["config.train.batch_size=32", "3 devices", "multiple of 3", "spread=jobs"]),
-        ({"devices": 99}, ["config.devices=99", "this machine has", "0 for all"]),
+        ({"devices": 3}, ["config.train.batch_size=32", "3 devices", "multiple of 3"]),
+        ({"devices": 99}, ["config.devices=99", "this machine has", "0 is all"]),
         (
             {"train__lr": 0.06, "distill__loops": 3, "methods": "pf"},
             ["started", "distill.loops, train.lr", "another --workdir"],
@@ -315,8 +307,8 @@ def test_bad_values_for_a_new_work_directory(tmp_path, values, parts):
 def test_other_data_in_the_same_work_directory(started, monkeypatch, dry_run):
     load = data_room.load
 
-    def other(*args, **kwargs):
-        return load(*args, **{**kwargs, "seed": 1})
+    def other(request):
+        return load(request, seed=1)
 
     monkeypatch.setattr(data_room, "load", other)
     check_refused(tiny(dry_run=dry_run), started, ["data.name='synthetic'", started, "another --workdir"])
@@ -362,7 +354,7 @@ def test_damaged_checkpoints(started, stage):
 
 def test_the_split_that_is_checked_is_the_one_that_is_trained_on(whole):
     config, workdir, _ = whole
-    labels = pipeline.load_data(make_experiment(config)).train.labels
+    labels = data_room.load(make_experiment(config).data).train.labels
     for place, stream, forget in (("original", "original", ()), ("retrain/0-2", "retrain 0-2", (0, 2))):
         train, val = data_room.train_val_split(
             ~np.isin(labels, forget), config.data.val_fraction, split_seed(0, stream)

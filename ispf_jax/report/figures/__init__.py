@@ -1,5 +1,1 @@
-"""Pictures of runs, audits and synthetic images. Matplotlib is imported by the files that draw with it, not here."""
-
-from ispf_jax.report.figures.grid import image_grid
-
-__all__ = ["image_grid"]
+"""The pictures of the report. Matplotlib, which takes a second to import, is imported here and nowhere else."""

@@ -1,71 +1,35 @@
-"""How all pictures look, and what a picture is: panels that are drawn together for a file and one by one for the page.
+"""How all pictures look, and what a picture is: panels that are drawn once, for the page and for files.
 
-Figures are made without pyplot and its global state, so that a program which plots itself is not disturbed; the same input gives
-the same bytes.
+Figures are made without pyplot and its global state, so that a program that plots is not disturbed; the same input
+gives the same bytes.
 """
 
 import io
-import os
-import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from importlib import resources
+from typing import NamedTuple
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
-from ispf_jax.report.names import METHOD_NAMES, split_model
-from ispf_jax.runtime.atomic import atomic_write_bytes, ensure_writable
+from ispf_jax.report.names import model_name, shown
 
-STYLE = {  # colours of Okabe & Ito and of P. Tol, told apart by colour-blind readers; the markers do it without colour
-    "original": ("#000000", "o"),
-    "retrain": ("#5F5F5F", "s"),
-    "masked_head": ("#A6A6A6", "D"),
-    "retrained_head": ("#7A5C3E", "p"),
-    "dfkd": ("#56B4E9", "v"),
-    "blockf": ("#999933", "^"),
-    "gkt": ("#0072B2", "s"),
-    "is": ("#009E73", "D"),
-    "pf": ("#E69F00", "^"),
-    "ispf": ("#D55E00", "o"),
-    "pd": ("#CC79A7", "P"),
-    "pd_is": ("#882255", "X"),
-}
-"""Colour and marker of every method, the same in all pictures."""
+FORGOTTEN = "#D55E00"
+"""Colour of the frame around forgotten classes."""
 
-_OWN = (("#332288", "*"), ("#117733", "h"), ("#88CCEE", "<"), ("#661100", ">"), ("#DDCC77", "8"))
-"""Those of methods that are not the package's; the name chooses, so that a method looks the same in all pictures."""
+ANNOTATED = 20
+"""Up to so many classes have their numbers written into a picture."""
 
-_RC = {
-    "svg.hashsalt": "ispf",
-    "font.size": 8,
-    "axes.titlesize": 9,
-    "axes.grid": True,
-    "grid.color": "#DDDDDD",
-    "grid.linewidth": 0.5,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "lines.linewidth": 1.3,
-    "lines.markersize": 4.5,
-    "legend.frameon": False,
-}
+_STYLE = str(resources.files("ispf_jax.report").joinpath("pictures.mplstyle"))
+_OPTIONS = {"svg": {"metadata": {"Date": None, "Creator": None}}, "png": {"metadata": {"Software": None}, "dpi": 150}}
 
 
-@dataclass(frozen=True)
-class Key:
-    """An entry of a legend."""
-
-    label: str
-    color: str
-    marker: str = ""
-    line: str = "-"
-
-
-@dataclass(frozen=True)
-class Panel:
+class Panel(NamedTuple):
     """One coordinate system: `draw` fills it, `size` is its share of a figure in inches."""
 
     draw: Callable[[Axes], None]
@@ -74,82 +38,116 @@ class Panel:
 
 @dataclass(frozen=True)
 class Picture:
-    """What is written as `name`.svg and `name`.png; `caption` says what it shows to a reader who sees it for the first time."""
+    """What is drawn as one figure.
 
-    name: str
-    title: str
+    Attributes:
+      section: of the page; pictures of "losses" are only in files.
+      kind: what it shows; chooses the caption.
+      title: what it shows, in words, and of which run: "Relearning", "forgetting 3, seed 0".
+      slug: tells it from others of its kind in the names of files.
+      keys: the entries of the legend.
+    """
+
+    section: str
+    kind: str
+    title: tuple[str, str]
+    slug: str
     panels: tuple[Panel, ...]
-    caption: str = ""
-    keys: tuple[Key, ...] = ()
+    keys: tuple[dict, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}_{self.slug}"
+
+    @property
+    def heading(self) -> str:
+        return ": ".join(self.title)
 
 
-def compose(picture: Picture, columns: int = 4) -> Figure:
-    """All panels in one figure with its title and legend."""
-    columns = min(columns, len(picture.panels))
-    lines = -(-len(picture.panels) // columns)
-    width, height = (max(panel.size[axis] for panel in picture.panels) for axis in (0, 1))
-    figure = Figure(figsize=(max(4.0, width * columns), height * lines + 0.5), layout="constrained")
-    grid = figure.subplots(lines, columns, squeeze=False).ravel()
-    for axes, panel in zip(grid, picture.panels):
+def compose(picture: Picture, most: int = 4) -> Figure:
+    """All panels in one figure, at most so many in a row, with title and legend."""
+    panels = picture.panels
+    rows = -(-len(panels) // most)
+    columns = -(-len(panels) // rows)
+    width, height = (max(panel.size[axis] for panel in panels) for axis in (0, 1))
+    figure = Figure(figsize=(max(4.0, width * columns), height * rows + 0.5))
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, panel in zip(grid, panels):
         panel.draw(axes)
-    for axes in grid[len(picture.panels) :]:
+    for axes in grid[len(panels) :]:
         axes.set_axis_off()
     if picture.keys:
-        handles = [
-            Line2D([], [], color=k.color, marker=k.marker, linestyle=k.line or "none", label=k.label)
-            for k in picture.keys
-        ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 2 * columns))
-    figure.suptitle(picture.title)
+        handles = [Line2D([], [], **key) for key in picture.keys]
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 3 * columns))
+    figure.suptitle(picture.heading)
     return figure
 
 
-def write(pictures: Iterable[Picture], out_dir: str | os.PathLike) -> list[Path]:
-    """Write every picture whole, as SVG and PNG, without dates and versions."""
-    paths = []
-    for picture in pictures:
-        out_dir = ensure_writable(out_dir)
-        with matplotlib.rc_context(_RC):
-            figure = compose(picture)
-            for kind, options in (
-                ("svg", {"metadata": {"Date": None, "Creator": None}}),
-                ("png", {"metadata": {"Software": None}, "dpi": 150}),
-            ):
-                buffer = io.BytesIO()
-                figure.savefig(buffer, format=kind, **options)
-                figure.set_layout_engine(
-                    "none"
-                )  # the places found for the first file serve the second: finding them takes longest
-                paths.append(atomic_write_bytes(out_dir / f"{picture.name}.{kind}", buffer.getvalue()))
-    return paths
-
-
-def panel_svgs(picture: Picture) -> list[bytes]:
-    """Every panel as an SVG of its own, so that a narrow page can put them below one another."""
-    found = []
-    for panel in picture.panels:
-        with matplotlib.rc_context(_RC):
-            figure = Figure(figsize=panel.size, layout="constrained")
-            panel.draw(figure.subplots())
+def draw(picture: Picture, *formats: str) -> list[bytes]:
+    """The picture in each of the formats ("svg", "png"), without dates and versions."""
+    files = []
+    with matplotlib.rc_context(fname=_STYLE):
+        figure = compose(picture)
+        for kind in formats:
             buffer = io.BytesIO()
-            figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-        found.append(buffer.getvalue())
-    return found
+            figure.savefig(buffer, format=kind, **_OPTIONS[kind])
+            figure.set_layout_engine("none")  # the layout of the first file, which takes longest, serves the others
+            files.append(buffer.getvalue())
+    return files
 
 
-def look(model: str) -> tuple[str, str]:
-    """Colour and marker of a method ("ispf") or model ("ispf/dfq")."""
-    method = split_model(model)[0]
-    return STYLE.get(method) or _OWN[zlib.crc32(method.encode()) % len(_OWN)]
+def key(label: str, color: str, marker: str, ls: str = "-") -> dict[str, str]:
+    """An entry of a legend."""
+    return {"label": label, "color": color, "marker": marker, "ls": ls}
 
 
-def method_key(model: str, label: str = "") -> Key:
-    """The legend entry of a method."""
-    return Key(label or METHOD_NAMES.get(model, model), *look(model))
+def model_key(model: str, bases: bool = False) -> dict[str, str]:
+    """The legend entry of a model."""
+    return key(model_name(model, bases), shown(model).color, shown(model).marker)
 
 
-def label(axes: Axes, title: str, x: str, y: str) -> None:
-    """Title and axes; a panel without anything to show says so."""
+def label(axes: Axes, title: str, x: str = "", y: str = "") -> None:
+    """Title and axes; an empty panel gets the words "not recorded"."""
     axes.set(title=title, xlabel=x, ylabel=y)
     if not (axes.lines or axes.patches or axes.collections or axes.images):
         axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", va="center", color="#777777")
+
+
+def line(axes: Axes, model: str, xs: np.ndarray, ys: np.ndarray, **options) -> None:
+    """One curve in the colour of its model, with about eight markers."""
+    every = max(1, len(xs) // 8)
+    if len(xs):
+        axes.plot(xs, ys, color=shown(model).color, marker=shown(model).marker, markevery=every, **options)
+
+
+def heat(
+    values: np.ndarray, rows: Sequence[str], title: str, names: Sequence[str] = (), framed=(), least=0.0, digits=0
+) -> Panel:
+    """Models (rows) by classes (columns), darker is more, in percent.
+
+    Args:
+      names: of the classes; by default their numbers.
+      framed: classes with a frame.
+      least: smaller numbers are not written into their cells.
+      digits: after the decimal point; with any, the darkest colour is the largest value, else 100 %.
+    """
+    names = names if len(names) == values.shape[1] else [str(c) for c in range(values.shape[1])]
+    top, step, crowded = values.max() if digits else 100, max(1, len(names) // ANNOTATED), max(map(len, names)) > 2
+
+    def draw(axes: Axes) -> None:
+        axes.imshow(values, cmap="Blues", vmin=0, vmax=top, aspect="auto")
+        for c in framed:
+            axes.add_patch(Rectangle((c - 0.5, -0.5), 1, len(rows), fill=False, edgecolor=FORGOTTEN, linewidth=1.4))
+        axes.set_yticks(range(len(rows)), rows)
+        turned = {"rotation": 45, "ha": "right"} if crowded else {}
+        axes.set_xticks(range(0, len(names), step), names[::step], **turned)
+        axes.grid(False)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        for (y, x), value in np.ndenumerate(values) if len(names) <= ANNOTATED else ():
+            if value >= least:
+                color = "white" if value > 0.55 * top else "black"
+                axes.text(x, y, f"{value:.{digits}f}", ha="center", va="center", fontsize=7, color=color)
+        label(axes, title, "class")
+
+    return Panel(draw, (5.0 if digits == 0 else 6.0, 1.1 + 0.27 * len(rows)))

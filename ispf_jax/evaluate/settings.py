@@ -1,0 +1,56 @@
+"""Settings of the audit."""
+
+from dataclasses import dataclass
+
+from ispf_jax.errors import ArgumentError
+from ispf_jax.settings import Settings, key
+
+FAMILIES = ("accuracy", "mia1", "mia2", "relearn", "features", "divergence", "lira")
+NEED_SHADOWS = ("mia2", "lira")
+MIA1_PROTOCOLS = ("salun", "unsc")
+
+
+@dataclass(frozen=True)
+class Audit(Settings):
+    """The audit of what is left of the forgotten classes, see docs/audit.md. Like the stages it may change between
+    starts.
+
+    Attributes:
+      metrics: families of measurements.
+      mia1_protocol: which images MIA-I uses: salun or unsc; the paper does not say.
+      shadows: shadow models of MIA-II, each trained like the original on half of the data; 0: no MIA-II.
+      lira_shadows: shadow models of the per-example attack LiRA, an even number from 4, 16 or more to be useful; 0:
+        none.
+      relearn_steps: steps of every relearning curve; 0: ten epochs of the training split.
+      relearn_batch: images per step of relearning.
+      relearn_alpha: relearned is (1 - alpha) times the original's accuracy (anamnesis index).
+      shots: images per class of the few-shot measurements.
+      layers: layers whose features are probed: the penultimate and earlier ones, evenly.
+      train_images: training images, class-balanced, that probes and neighbours learn from.
+      barrier_points: points between model and original on the line of linear interpolation; 0: no barrier.
+      barrier_images: test images on which the loss along it is taken.
+      synthetic_images: synthetic images for the baseline that retrains the original's head, and among which duplicates
+        are counted.
+      embedding_images: images in the pictures of features, real and synthetic ones of every student, test images of
+        every model; 0: no pictures.
+    """
+
+    metrics: tuple[str, ...] = key(",".join(FAMILIES), among=FAMILIES)
+    mia1_protocol: str = key("salun", among=MIA1_PROTOCOLS)
+    shadows: int = key(5, least=0)
+    lira_shadows: int = key(0, least=0)
+    relearn_steps: int = key(0, least=0)
+    relearn_batch: int = key(256, above=0)
+    relearn_alpha: float = key(0.05, least=0, below=1)
+    shots: tuple[int, ...] = key("1,5,20", above=0)
+    layers: int = key(3, above=0)
+    train_images: int = key(5000, above=0)
+    barrier_points: int = key(11, least=0)
+    barrier_images: int = key(1000, least=0)
+    synthetic_images: int = key(2048, above=0)
+    embedding_images: int = key(400, least=0)
+
+    def check(self):
+        if self.lira_shadows % 2 or self.lira_shadows == 2:
+            allowed = "must be 0 (no LiRA) or an even number, 4 or more; 16 or more are useful."
+            raise ArgumentError("lira_shadows", f"={self.lira_shadows} {allowed}")

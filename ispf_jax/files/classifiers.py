@@ -1,0 +1,158 @@
+"""A classifier from a file, and a file from a classifier."""
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from ispf_jax.classifier import Classifier
+from ispf_jax.errors import ArgumentError
+from ispf_jax.files.detect import FORMATS, read_weights
+from ispf_jax.files.fit import Fit, find, fit, is_known, shapes
+from ispf_jax.files.naming import Naming, Unlike, own_naming, to_flax, to_torch
+from ispf_jax.models import CLASSIFIERS, build_classifier
+from ispf_jax.runtime.atomic import atomic_write_bytes
+
+_logger = logging.getLogger(__name__)
+
+
+def load(
+    path: str | Path,
+    *,
+    network: str | None = None,
+    image_shape: Sequence[int] | None = None,
+    classes: int | None = None,
+    width: float | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    class_names: Sequence[str] | None = None,
+    dtype: str = "float32",
+) -> Classifier:
+    """Reads a classifier from a file of PyTorch (`torch.save`) or safetensors.
+
+    What is not given is taken from the header that `save` writes into safetensors, or found in the tensors.
+
+    Args:
+      network: key of `models.CLASSIFIERS`.
+      image_shape: (H, W, C).
+      classes, width: refused if the file has others.
+      mean, std: normalisation for pixels in [0, 1]; 0.5 if nothing says otherwise.
+      dtype: in which the network computes; variables are float32.
+
+    Raises:
+      ArgumentError: the file cannot be read, or an argument does not fit what it holds.
+    """
+    given: dict[str, Any] = {"network": network, "image_shape": image_shape, "width": width, "mean": mean, "std": std}
+    given |= {"class_names": class_names}
+    given = {name: value for name, value in given.items() if value is not None}
+    weights = read_weights(path, lambda tensors: is_known(tensors, network))
+    said = settings_in(weights.header)
+    _compare(path, given, said)
+    settings: dict[str, Any] = {"mean": 0.5, "std": 0.5} | said | given
+    shape = tuple(settings.get("image_shape", ()))
+    if len(shape) != 3 or min(shape) < 1 or math.prod(shape) > 1 << 24:
+        text = f"={shape} must be (height, width, channels) of at most 2**24 numbers; {path} does not say it."
+        raise ArgumentError("image_shape", text)
+    found = _fit(path, settings.pop("network", None), weights.tensors, shape)
+    if classes not in (None, found.classes):
+        raise ArgumentError("classes", f"={classes} must be {found.classes}, as many as {path} has, in the same order.")
+    if found.channels != shape[2]:
+        raise ArgumentError("image_shape", f"={shape} must have {found.channels} channel(s), as in {path}.")
+    fitting = found.width
+    if fitting is None:
+        raise ArgumentError("path", f"={str(path)!r} holds {found.network} with filters that no width makes.")
+    wanted: float = settings.pop("width", fitting)
+    flat = shapes(build_classifier(found.network, found.classes, fitting, dtype), shape)
+    module = build_classifier(found.network, found.classes, wanted, dtype)
+    if not 0 < wanted < 2 * fitting or shapes(module, shape) != flat:
+        raise ArgumentError("width", f"={wanted:g} does not make the filters of {path}; {fitting:g} does.")
+    try:
+        variables = unflatten_dict(to_flax(found.naming, weights.tensors, flat), sep="/")
+    except Unlike as error:
+        text = f"={str(path)!r} is not {found.network} as it is built here: {error}"
+        raise ArgumentError("path", f"{text} (docs/checkpoints.md has the network's definition).") from error
+    origin = {"path": str(path), "format": weights.format, "naming": asdict(found.naming), "digest": weights.digest}
+    return Classifier(module, {"batch_stats": {}} | variables, **settings, origin=origin)
+
+
+def save(
+    classifier: Classifier, path: str | Path, format: str | None = None, header: Mapping[str, str] | None = None
+) -> Path:
+    """Writes the weights for other programs, with the names of the file that they came from, or else the network's own.
+
+    Args:
+      format: "pt" or "safetensors"; None: by the suffix.
+      header: more entries for the header of safetensors, which says how to feed the network; the other format has none.
+
+    Raises:
+      ArgumentError: the format is not known, or there are no names for all tensors.
+      StorageError: the file cannot be written.
+    """
+    path = Path(path).expanduser()
+    if format is None:
+        format = next((name for name, f in FORMATS.items() if path.suffix in f.SUFFIXES), None)
+        if format is None:
+            raise ArgumentError("path", f"={str(path)!r} must end in {_SUFFIXES}, or format be given.")
+    if format not in FORMATS:
+        raise ArgumentError("format", f"={format!r} must be one of {', '.join(FORMATS)}.")
+    module, naming = classifier.module, classifier.origin.get("naming")
+    network = next((name for name, made in CLASSIFIERS.items() if made is type(module)), type(module).__name__)
+    flat: dict[str, Any] = flatten_dict(dict(classifier.variables), sep="/")
+    try:
+        naming = Naming(**naming) if naming else own_naming(network, flat)
+        tensors = to_torch(naming, flat)
+    except Unlike as error:
+        raise ArgumentError("classifier", f" cannot be written: {error} (docs/extending.md).") from error
+    facts = {name: getattr(classifier, name) for name in ("class_names", "mean", "std", "image_shape")}
+    facts = {name: json.dumps(value) for name, value in facts.items()} | {"width": f"{getattr(module, 'width', 1):g}"}
+    return atomic_write_bytes(path, FORMATS[format].write(tensors, {"model": network, **facts, **(header or {})}))
+
+
+_SUFFIXES = ", ".join(suffix for format_ in FORMATS.values() for suffix in format_.SUFFIXES)
+
+
+def settings_in(header: Mapping[str, str]) -> dict[str, Any]:
+    """The arguments of `load` in a header that `save` wrote; empty for other headers."""
+    kinds = {"width": float, "class_names": _tuple(str), "mean": _tuple(float), "std": _tuple(float)}
+    try:
+        found = {name: kind(json.loads(header[name])) for name, kind in {**kinds, "image_shape": _tuple(int)}.items()}
+        return {"network": header["model"], **found}
+    except (KeyError, ValueError, TypeError, RecursionError):
+        return {}
+
+
+def _tuple(kind):
+    return lambda values: tuple(map(kind, values))
+
+
+def _compare(path, given, said):
+    """Refuses classes in another order than the file's; warns of another normalisation."""
+    names, order = (list(source.get("class_names", [])) for source in (given, said))
+    if names != order and sorted(names) == sorted(order):
+        raise ArgumentError("class_names", f"={names} has another order than {path}, which says {order}.")
+    for name in {"mean", "std"} & given.keys() & said.keys():
+        if not np.allclose(given[name], said[name], atol=1e-3):
+            _logger.warning("%s=%s is used, but the header of %s says %s.", name, given[name], path, said[name])
+
+
+def _fit(path, network, tensors, image_shape) -> Fit:
+    """What of a network, or of any where it is None, is in tensors."""
+    if network not in (None, *CLASSIFIERS):
+        raise ArgumentError("network", f"={network!r} must be one of {', '.join(CLASSIFIERS)}.")
+    try:
+        return fit(network, tensors, image_shape) if network else find(tensors)
+    except Unlike as error:
+        advice = "docs/checkpoints.md lists the names; rename the tensors of the state_dict to them."
+        if network is None:
+            raise ArgumentError(
+                "path", f"={str(path)!r} holds no network that is known here: {error}; {advice}"
+            ) from error
+        other = next((name for name in CLASSIFIERS if is_known(tensors, name)), None)
+        advice = f"it looks like {other}: give that." if other else advice
+        raise ArgumentError("network", f"={network!r} is not what {path} holds: {error}; {advice}") from error

@@ -1,0 +1,76 @@
+"""What a file of weights holds, in words."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ispf_jax.errors import ArgumentError
+from ispf_jax.files.classifiers import load, settings_in
+from ispf_jax.files.detect import read_weights
+from ispf_jax.files.fit import Fit, find, is_known
+from ispf_jax.files.naming import Unlike
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a file of weights holds.
+
+    Attributes:
+      format: key of `FORMATS`.
+      tensors, weights: how many tensors, how many numbers in them.
+      settings: arguments of `load` that the file itself holds, such as mean and std.
+      found: network, width, classes and channels; None if it is no network that is known here.
+      problem: why it cannot be loaded; "" if it can.
+    """
+
+    path: str
+    format: str
+    tensors: int
+    weights: int
+    settings: Mapping[str, Any]
+    found: Fit | None
+    problem: str
+
+    @property
+    def command(self) -> str:
+        """The command line that makes the network unlearn a class; "" if it cannot be loaded."""
+        if not self.found or self.problem:
+            return ""
+        found, said = self.found, self.settings
+        keys = {"model.checkpoint": self.path, "model.name": found.network, "model.width": f"{found.width:.9g}"}
+        keys |= {"data.classes": found.classes, "data.channels": found.channels}
+        keys |= {"data.image_size": said["image_shape"][0]} if "image_shape" in said else {}
+        keys |= {f"data.{name}": ",".join(map(str, said[name])) for name in ("mean", "std") if name in said}
+        words = [shlex.quote(f"--config.{key}={value}") for key, value in keys.items()]
+        return " ".join(["ispf --config=own_ispf.py", *words, "--config.forget=<class>"])
+
+    def __str__(self) -> str:
+        lines = [f"{self.path}: {self.format}, {self.tensors} tensors, {self.weights:,} numbers"]
+        if self.found:
+            f = self.found
+            lines += [f"{f.network}: width {f.width}, {f.classes} classes, images of {f.channels} channel(s)"]
+        lines += [f"{name}: {value}" for name, value in self.settings.items() if name not in ("network", "width")]
+        if self.problem:
+            return "\n".join([*lines, f"It cannot be loaded: {self.problem}"])
+        unsaid = [name for name in ("mean", "std") if name not in self.settings]
+        lines += [f"The file does not say {name}: add --config.data.{name}=... as in training" for name in unsaid]
+        return "\n".join([*lines, "To unlearn a class:", f"  {self.command}"])
+
+
+def inspect(path: str | Path) -> Description:
+    """Says what a file of weights holds.
+
+    Raises:
+      ArgumentError: (path) it cannot be read at all.
+    """
+    weights, found, problem = read_weights(path, is_known), None, ""
+    settings = settings_in(weights.header)
+    try:
+        found = find(weights.tensors)
+        load(path, network=found.network, image_shape=settings.get("image_shape", (32, 32, found.channels)))
+    except (Unlike, ArgumentError) as error:
+        problem = str(error)
+    numbers = sum(tensor.size for tensor in weights.tensors.values())
+    return Description(str(path), weights.format, len(weights.tensors), numbers, settings, found, problem)

@@ -1,0 +1,108 @@
+"""Pickles as data: read by an interpreter that calls nothing but the functions it is given; and opcodes to write them.
+
+A pickle is a program for a stack machine, and may name any function of any module. Here a name stays a name (`Symbol`).
+"""
+
+import pickle
+import pickletools
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ispf_jax.files.guard import MAX_INDEX, Unreadable
+
+_MAX_OPCODES = 300_000
+
+
+@dataclass(frozen=True, eq=False)
+class Symbol:
+    """A class or function by its "module name", or an object made with it."""
+
+    name: str
+
+
+def load(data: bytes, functions: Mapping[str, Callable], refer: Callable[[Any], Any]) -> Any:
+    """What a pickle describes: dictionaries, lists, tuples, plain values, and `Symbol`s for everything else.
+
+    Args:
+      functions: those that may be called, by "module name"; they must expect arguments of any type.
+      refer: makes an object of the identity of something outside the pickle.
+
+    Raises:
+      Unreadable: the pickle is too large or uses an unknown opcode; a damaged one can raise any other Exception.
+    """
+    if len(data) > MAX_INDEX:
+        raise Unreadable("has a pickle that is too large")
+
+    def call(items):
+        name = items[0].name if isinstance(items[0], Symbol) else ""
+        return functions[name](*items[1]) if name in functions else Symbol(name)
+
+    special = {"REDUCE": call, "NEWOBJ": call, "NEWOBJ_EX": call, "BINPERSID": lambda items: refer(items[0])}
+    operations, stack, marks, memo = _OPERATIONS | special, [], [], {}
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+        name, before = opcode.name, opcode.stack_before
+        if count == _MAX_OPCODES:
+            raise Unreadable("has a pickle that is too long")
+        if name == "STOP":
+            return stack.pop()
+        if name == "MARK":
+            marks.append(len(stack))
+        elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            memo[len(memo) if argument is None else argument] = stack[-1]
+        elif name in ("GET", "BINGET", "LONG_BINGET"):
+            stack.append(memo[argument])
+        elif name in operations:
+            marked = pickletools.markobject in before
+            start = marks.pop() - before.index(pickletools.markobject) if marked else len(stack) - len(before)
+            items = stack[max(start, 0) :]
+            del stack[max(start, 0) :]
+            stack += [operations[name](items)] * len(opcode.stack_after)
+        elif opcode.arg and not before:
+            stack += [Symbol(str(argument)) if name == "GLOBAL" else argument] * len(opcode.stack_after)
+        elif name not in ("PROTO", "FRAME"):
+            raise Unreadable(f"has a pickle with the opcode {name}, which is not known here")
+
+
+def named(name: str) -> bytes:
+    """Opcodes for the class or function "module name"."""
+    return pickle.GLOBAL + (name.replace(" ", "\n") + "\n").encode()
+
+
+def literal(value: str | int) -> bytes:
+    """Opcodes for text, or a whole number below 2**31."""
+    if isinstance(value, int):
+        return pickle.BININT + struct.pack("<i", value)
+    return pickle.BINUNICODE + struct.pack("<I", len(value.encode())) + value.encode()
+
+
+def tuple_of(items: Iterable[bytes]) -> bytes:
+    """Opcodes for a tuple of what `items` are the opcodes of."""
+    return pickle.MARK + b"".join(items) + pickle.TUPLE
+
+
+def _enter(container, items):
+    """Puts items into a list, or keys and values by turns into a dictionary; anything else is left as it is.
+
+    Keys other than text are replaced: nobody needs them, and their hashes could be made to collide.
+    """
+    if isinstance(container, list):
+        container.extend(items)
+    elif isinstance(container, dict):
+        container.update((k if isinstance(k, str) else Symbol("key"), v) for k, v in zip(items[::2], items[1::2]))
+    return container
+
+
+_OPERATIONS: dict[str, Callable[[list], Any]] = {
+    **dict.fromkeys(("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET"), tuple),
+    **dict.fromkeys(("EMPTY_LIST", "LIST", "EMPTY_SET"), list),
+    **dict.fromkeys(("EMPTY_DICT", "DICT"), lambda items: _enter({}, items)),
+    **dict.fromkeys(
+        ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS"), lambda items: _enter(items[0], items[1:])
+    ),
+    **dict.fromkeys(("NONE", "POP", "POP_MARK"), lambda items: None),
+    **{"NEWTRUE": lambda items: True, "NEWFALSE": lambda items: False},
+    **dict.fromkeys(("DUP", "BUILD"), lambda items: items[0]),
+    "STACK_GLOBAL": lambda items: Symbol(" ".join(items)),
+}

@@ -1,0 +1,115 @@
+"""Files of `torch.save` since PyTorch 1.6, read and written without PyTorch.
+
+Such a file is a zip archive: `<name>/data.pkl` is a pickle in which tensors refer to storages, and `<name>/data/<key>`
+are the bytes of those.
+"""
+
+import io
+import math
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from ispf_jax.files.guard import MAX_TENSORS, Unreadable
+from ispf_jax.files.pickles import literal, load, named, tuple_of
+
+SUFFIXES = (".pt", ".pth")
+_ROOT = "weights"  # what `<name>` is in files written here
+_DTYPES = {
+    **{"Float": np.float32, "Double": np.float64, "Half": np.float16, "BFloat16": ml_dtypes.bfloat16},
+    **{"Long": np.int64, "Int": np.int32, "Short": np.int16, "Char": np.int8, "Byte": np.uint8, "Bool": np.bool_},
+}
+_STORAGES = {f"torch {name}Storage": np.dtype(dtype) for name, dtype in _DTYPES.items()}
+_NAMES = {dtype: name for name, dtype in _STORAGES.items()}
+
+
+def recognises(content: bytes) -> bool:
+    """Whether a file begins like one of this format."""
+    return content[:4] == b"PK\x03\x04"
+
+
+def read(content: bytes) -> tuple[Any, dict[str, str]]:
+    """What `torch.save` was given, with tensors as arrays that may share memory, and a header, which this format lacks.
+
+    Raises:
+      Unreadable: not a whole file of this format.
+    """
+    if content.count(b"PK\x01\x02") > 10 * MAX_TENSORS:  # before zipfile makes an object of every entry
+        raise Unreadable("is a zip archive of too many files")
+    archive = zipfile.ZipFile(io.BytesIO(content))
+    names, entries = archive.namelist(), archive.infolist()
+    if len(set(names)) < len(names):
+        raise Unreadable("is a zip archive with two files of the same name")
+    pickles = [name for name in names if name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise Unreadable("is a zip archive without the data.pkl that torch.save writes")
+    if any(e.compress_type for e in entries) or sum(e.file_size for e in entries) > len(content):
+        raise Unreadable("is a zip archive whose files are compressed or overlap, which torch.save never writes")
+    root = pickles[0].removesuffix("data.pkl")
+    if root + "byteorder" in names and archive.read(root + "byteorder") != b"little":
+        raise Unreadable("was written on a big-endian machine")
+    read_storage = cache(lambda key: archive.read(f"{root}data/{key}"))
+
+    def refer(identity):
+        kind, symbol, key, _, count = identity
+        if kind != "storage" or symbol.name not in _STORAGES:
+            raise Unreadable(f"has tensors of a type that is not known here ({getattr(symbol, 'name', kind)})")
+        return _Storage(np.frombuffer(read_storage(key), _STORAGES[symbol.name], count))
+
+    return load(archive.read(pickles[0]), _FUNCTIONS, refer), {}
+
+
+def write(tensors: Mapping[str, np.ndarray], header: Mapping[str, str]) -> bytes:
+    """A file that `torch.load` reads, also with `weights_only=True`: an ordered dictionary of tensors, a state_dict."""
+    no_hooks = named("collections OrderedDict") + pickle.EMPTY_TUPLE + pickle.REDUCE
+    opcodes, files = [pickle.PROTO, b"\x02", no_hooks, pickle.MARK], {}
+    for key, (name, value) in enumerate(tensors.items()):
+        strides = [s // value.itemsize for s in np.empty(value.shape, value.dtype).strides]
+        words = literal("storage"), named(_NAMES[value.dtype]), literal(str(key)), literal("cpu"), literal(value.size)
+        shape, steps = (tuple_of(map(literal, numbers)) for numbers in (value.shape, strides))
+        arguments = tuple_of(words) + pickle.BINPERSID, literal(0), shape, steps, pickle.NEWFALSE, no_hooks
+        opcodes += [literal(name), named(_REBUILD), tuple_of(arguments), pickle.REDUCE]
+        files[f"data/{key}"] = value.tobytes()
+    index = b"".join([*opcodes, pickle.SETITEMS, pickle.STOP])
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in {"data.pkl": index, "byteorder": b"little", **files, "version": b"3\n"}.items():
+            archive.writestr(zipfile.ZipInfo(f"{_ROOT}/{name}"), data)  # no time: equal tensors give equal files
+    return file.getvalue()
+
+
+@dataclass(frozen=True)
+class _Storage:
+    """One-dimensional numbers; nothing else in a pickle can stand for them."""
+
+    numbers: np.ndarray
+
+
+def _tensor(storage, offset, size, stride, *_):
+    """torch._utils._rebuild_tensor_v2 with arguments of any type; refuses what does not lie inside the storage."""
+    if not isinstance(storage, _Storage) or type(size) is not tuple or type(stride) is not tuple:
+        raise Unreadable("has a tensor that is not made of a storage")
+    if any(type(n) is not int or n < 0 for n in (offset, *size, *stride)) or len(size) != len(stride):
+        raise Unreadable("has a tensor whose shape is not made of numbers")
+    numbers, count = storage.numbers, math.prod(size)
+    last = offset + sum((n - 1) * s for n, s in zip(size, stride))
+    if count > len(numbers) or (count and last >= len(numbers)):
+        raise Unreadable("has a tensor that reaches beyond its data")
+    strides = [s * numbers.itemsize for s in stride]
+    return np.lib.stride_tricks.as_strided(numbers[offset:], size, strides, writeable=False)
+
+
+_REBUILD = "torch._utils _rebuild_tensor_v2"
+_FUNCTIONS = {
+    "collections OrderedDict": lambda *_: {},
+    "torch Size": lambda size, *_: size,
+    _REBUILD: _tensor,
+    "torch._utils _rebuild_parameter": lambda data, *_: data,
+    "torch._utils _rebuild_parameter_with_state": lambda data, *_: data,
+}

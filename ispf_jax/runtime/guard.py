@@ -1,0 +1,137 @@
+"""The guard for files from outside: regular files of bounded size, and tar archives that hold what they declare."""
+
+import bz2
+import gzip
+import lzma
+import posixpath
+import stat
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ispf_jax.errors import UserError
+
+_BLOCK, _CHUNK, _HEADERS = 512, 1 << 20, 1 << 20
+_MEMBERS, _PADDING = 1_000_000, 16 << 20
+_COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+
+
+def regular_file(path, limit: int) -> Path:
+    """`path` if it is, or links to, a regular file of at most `limit` bytes; not a FIFO, a device or a directory.
+
+    Raises:
+      UserError: it is something else, larger, or cannot be reached.
+    """
+    path = Path(path)
+    try:
+        found = path.stat()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({getattr(error, 'strerror', error)}).") from error
+    if not stat.S_ISREG(found.st_mode):
+        what = "a directory" if stat.S_ISDIR(found.st_mode) else "a pipe, socket or device"
+        raise UserError(f"{path} is {what}, but must be a regular file; remove or replace it.")
+    if found.st_size > limit:
+        raise UserError(f"{path} has {found.st_size:,} bytes; at most {limit:,} are read.")
+    return path
+
+
+def read_bounded(path, limit: int) -> bytes:
+    """The content of a regular file of at most `limit` bytes.
+
+    Raises:
+      UserError: see `regular_file`.
+    """
+    path = regular_file(path, limit)
+    size = path.stat().st_size
+    with reading(path), path.open("rb") as file:
+        content = file.read(size + 1)
+    if len(content) > size:
+        raise UserError(f"{path} holds more than the {size:,} bytes that it should; it changes, or is no real file.")
+    return content
+
+
+@contextmanager
+def reading(what) -> Iterator[None]:
+    """Whatever a reader raises within the block becomes a UserError about `what`; UserErrors that name a file pass."""
+    try:
+        yield
+    except Exception as error:
+        if type(error) is UserError:  # an ArgumentError names an argument that the user does not know
+            raise
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise UserError(f"{what} is damaged or cannot be read ({reason}); check, replace or remove it.") from error
+
+
+def tar_entries(path: Path, wanted: Callable[[str], bool], limit: int) -> Iterator[tuple[str, bytes | None]]:
+    """The members of a tar archive (plain, gz, bz2 or xz) in the order stored; nothing is written to disk.
+
+    Args:
+      wanted: whether a file is to be read, from its name.
+      limit: the largest file that is read, in bytes.
+
+    Returns:
+      (name, content), where the content is None for what is not wanted and the name of a directory ends in "/".
+
+    Raises:
+      UserError: the archive is damaged or cut; it holds a link or anything else than files and directories; or it
+        declares more than a million members, or more than 4 GiB and 100 times the size of the archive.
+    """
+    most = max(4 << 30, 100 * regular_file(path, 1 << 62).stat().st_size)
+    with reading(path):
+        with path.open("rb") as file:
+            start = file.read(5)
+        opener = next((opener for magic, opener in _COMPRESSIONS.items() if start.startswith(magic)), open)
+        with opener(path, "rb") as stream:
+            yield from _entries(path, stream, wanted, limit, most)
+
+
+class _Headers:
+    """The stream as tarfile sees it, which reads whatever a header declares: at most `left` bytes per member."""
+
+    def __init__(self, stream):
+        self.seek, self.tell, self._read, self.left = stream.seek, stream.tell, stream.read, _HEADERS
+
+    def read(self, size: int) -> bytes:
+        self.left -= size
+        if size < 0 or self.left < 0:
+            raise tarfile.ReadError("a header declares more than 1 MiB")
+        return self._read(size)
+
+
+def _entries(path, stream, wanted, limit, most):
+    headers = _Headers(stream)
+    tar = tarfile.TarFile(fileobj=headers)
+    tar.offset = declared = count = padding = 0
+    while True:
+        headers.left = _HEADERS
+        stream.seek(tar.offset)
+        try:  # by itself, `tar.next` would take a header that it cannot read for the end of the archive
+            member = tarfile.TarInfo.fromtarfile(tar)
+        except tarfile.EOFHeaderError:
+            break
+        name = posixpath.normpath(member.name)
+        if ".." in name.split("/"):
+            raise UserError(f"{name!r} in the archive {path} leads out of it; make the archive again without it.")
+        if not (member.isfile() or member.isdir()) or member.issparse() or member.size < 0:
+            what = "a link; tar --dereference --hard-dereference stores what links lead to"
+            what = what if member.issym() or member.islnk() else "neither a plain file nor a directory"
+            raise UserError(f"{name!r} in the archive {path} is {what}; make the archive again without it.")
+        declared, count = declared + member.size + _BLOCK, count + 1
+        if declared > most or count > _MEMBERS:
+            raise UserError(f"The archive {path} declares {declared:,} bytes in {count:,} members, which is too much.")
+        content = None
+        if member.isfile() and wanted(name):
+            if member.size > limit:
+                raise UserError(
+                    f"{name!r} in the archive {path} has {member.size:,} bytes; at most {limit:,} are read."
+                )
+            stream.seek(member.offset_data)
+            content = stream.read(member.size)
+            if len(content) < member.size:
+                raise tarfile.ReadError("unexpected end of data")
+        yield name + "/" * member.isdir(), content
+    while rest := stream.read(_CHUNK):  # to the end, where the checksum of a compressed archive is
+        padding += len(rest)
+        if rest.strip(b"\0") or padding > _PADDING:
+            raise tarfile.ReadError(f"there is more after the end of the archive at byte {tar.offset}")
