@@ -12,10 +12,7 @@ LONG = ("test_kill.py", "test_golden.py", "test_processes.py")
 
 
 def pytest_configure(config):
-    """Tests that take long are left out unless an expression is given with -m."""
-    config.addinivalue_line(
-        "markers", "slow: takes long; `pytest -m slow` runs these, `pytest -m 'slow or not slow'` all"
-    )
+    """Slow tests run only with an expression: `-m slow` runs these alone, `-m "slow or not slow"` all."""
     config.option.markexpr = config.option.markexpr or "not slow"
 
 

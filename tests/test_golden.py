@@ -30,9 +30,9 @@ pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason="needs the recorded 
 PROGRAM_NAMES = {"dfkd": "None", "blockf": "BlockF", "gkt": "GKT", "is": "IS_GKT", "pf": "PF", "ispf": "IS_PF"}
 TERMS = ("bn", "oh", "adv", "balance", "act", "total")
 # In float32 a step rounds losses to about 1e-6 and a gradient to 1e-4 of its norm, single entries and sums to 1e-3; the
-# gradient of a bias is a sum over all pixels, which mostly cancels. A student step moves weights by a few per cent, so it
-# adds a few per cent of the gradient's error. After an update of the generator errors are 100 times larger: Adam's first
-# step turns tiny gradients, whose sign is a matter of rounding, into full-sized moves.
+# gradient of a bias is a sum over all pixels, most of which cancels. A student step moves weights by a few per cent and
+# adds a few per cent of the gradient's error. After an update of the generator errors are 100 times larger: the first
+# step of Adam turns tiny gradients, whose sign is a matter of rounding, into full-sized moves.
 NUMBERS = {
     "teacher_probe_logits": 7e-7,
     **dict.fromkeys([f"generator_loss/{term}" for term in TERMS], 5e-6),
