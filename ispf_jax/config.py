@@ -386,8 +386,8 @@ def _merged(config, changes):
 
 
 def _unknown(path, known):
-    near = difflib.get_close_matches(path, known, 1) or difflib.get_close_matches(path.rpartition(".")[2], known, 1)
-    group = path.rpartition(".")[0]
+    group, _, name = path.rpartition(".")
+    near = [p for p in known if p.rpartition(".")[2] == name] or difflib.get_close_matches(path, known, 1, 0.8)
     inside = sorted(p for p in known if p.rpartition(".")[0] == group) or sorted(known)
     return (
         f" is no known key; did you mean config.{near[0]}?"
