@@ -302,5 +302,5 @@ def _arm(measurements: list[Measurement], end: str) -> float:
     arms = defaultdict(list)
     for m in measurements:
         limit = getattr(m, end)
-        arms[m.forget].append(0.0 if limit is None else abs(limit - m.value))
+        arms[m.forget].append(0.0 if limit is None or m.value is None else abs(limit - m.value))
     return math.hypot(*(sum(by_seed) / len(by_seed) for by_seed in arms.values())) / len(arms)
