@@ -12,7 +12,7 @@ import jinja2
 from ispf_jax.report.figures import audits as of_audits
 from ispf_jax.report.figures import runs as of_runs
 from ispf_jax.report.figures.style import Picture, draw
-from ispf_jax.report.names import TEXTS, metric, metric_order, shown
+from ispf_jax.report.names import TEXTS, shown
 from ispf_jax.report.paper import paper_tables
 from ispf_jax.report.results import result_tables
 from ispf_jax.report.runs import facts, generator_table, hashes_table, limits, runs_table, times_table
@@ -20,6 +20,7 @@ from ispf_jax.report.tables import Place, Table, in_part, of_part
 from ispf_jax.report.verdict import class_table, full_table, sentences, verdict_table
 from ispf_jax.report.workdir import Contents, missing
 from ispf_jax.runtime.atomic import atomic_write_bytes, ensure_writable
+from ispf_jax.runtime.metrics import metric, metric_order
 from ispf_jax.runtime.rows import REFERENCES, forget_order, method_order
 
 SHOWN = 3

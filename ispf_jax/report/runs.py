@@ -4,11 +4,12 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from ispf_jax.report.names import TEXTS, metric, model_name, shown
+from ispf_jax.report.names import TEXTS, model_name, shown
 from ispf_jax.report.tables import MISSING, Column, Table, make_table
 from ispf_jax.report.verdict import tier_order
 from ispf_jax.report.workdir import Contents
 from ispf_jax.runtime.measurements import Measurement
+from ispf_jax.runtime.metrics import metric
 from ispf_jax.runtime.rows import STAGES, Row, RunLog
 
 _WORK = ("student_steps", "generator_steps", "images_synthesised")

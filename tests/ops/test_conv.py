@@ -1,9 +1,7 @@
 """Our convolutions against `jax.lax`, values and gradients, and what is left to `jax.lax`."""
 
-import functools
-import logging
 import re
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -11,17 +9,9 @@ import numpy as np
 import pytest
 from jax import lax
 
+from ispf_jax import ops
 from ispf_jax.errors import ArgumentError
-from ispf_jax.ops import (
-    compiler_options,
-    conv_general_dilated,
-    convolutions,
-    describe,
-    foreign,
-    onednn,
-    upsampled_conv,
-    xla,
-)
+from ispf_jax.ops import conv_general_dilated, convolutions, describe, foreign, onednn, upsampled_conv, xla
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 # float32 sums of at most a few hundred products of standard normal numbers, added in another order.
@@ -65,10 +55,10 @@ def upsampled_first(x, w, *args, **options):
 OURS, THEIRS = (conv_general_dilated, upsampled_conv), (lax.conv_general_dilated, upsampled_first)
 
 
-def with_gradients(op, x, w, **options):
-    """Output and both gradients for one cotangent that weighs every output differently."""
+def with_gradients(op, x, w, g=None, **options):
+    """Output and both gradients for a cotangent that weighs every output differently, unless it is given."""
     y, pull = jax.vjp(partial(convolve, op, **options), x, w)
-    return y, *pull(jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape).astype(y.dtype))
+    return y, *pull(jnp.cos(jnp.arange(y.size)).reshape(y.shape).astype(y.dtype) if g is None else g)
 
 
 def assert_close(got, want, tolerance):
@@ -78,32 +68,29 @@ def assert_close(got, want, tolerance):
 
 
 def assert_same(x, w, kind=0, tolerance=CLOSE, **options):
-    got, want = (jax.jit(partial(with_gradients, ops[kind], **options))(x, w) for ops in (OURS, THEIRS))
+    got, want = (jax.jit(partial(with_gradients, pair[kind], **options))(x, w) for pair in (OURS, THEIRS))
     assert_close(got, want, tolerance)
 
 
-ODD = [(0, 2), (1, 0)]
-CASES = [
-    *(dict(kernel=k, stride=s, channels=c) for k in (1, 3) for s in (1, 2) for c in (1, 3, 8)),
-    *(dict(kernel=k, channels=8, filters=3, padding=p) for k in (1, 3) for p in ("SAME", "VALID", [(0, 2), (3, 0)])),
-    *(dict(size=s, channels=8, stride=2, padding=p) for s in ((6, 8), (7, 5)) for p in ("SAME", "VALID", ODD)),
+UNEVEN, ODD = [(0, 2), (3, 0)], [(0, 2), (1, 0)]
+SIZES = [
+    *({"kernel": k, "channels": c, "stride": s} for k in (1, 3) for s in (1, 2) for c in (1, 3, 8)),
+    *({"kernel": k, "channels": 8, "filters": 3, "padding": p} for k in (1, 3) for p in ("SAME", "VALID", UNEVEN)),
+    *({"size": s, "channels": 8, "stride": 2, "padding": p} for s in ((6, 8), (7, 5)) for p in ("SAME", "VALID", ODD)),
 ]
-UPSAMPLED = [
-    dict(size=size, channels=channels, filters=filters)
-    for size in ((4, 4), (3, 5), (1, 2))
-    for channels, filters in ((8, 4), (8, 6), (3, 5), (1, 1))
-]
+CHANNELS = [{"channels": inputs, "filters": outputs} for inputs, outputs in ((8, 4), (8, 6), (3, 5), (1, 1))]
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", SIZES, ids=str)
 def test_value_and_gradients(case):
-    options = {name: case[name] for name in case if name in ("stride", "padding")}
+    options = {name: case[name] for name in case.keys() & {"stride", "padding"}}
     assert_same(*problem(**{name: case[name] for name in case if name not in options}), **options)
 
 
-@pytest.mark.parametrize("case", UPSAMPLED, ids=str)
-def test_value_and_gradients_after_upsampling(case):
-    assert_same(*problem(**case), kind=1)
+@pytest.mark.parametrize("size", [(4, 4), (3, 5), (1, 2)])
+@pytest.mark.parametrize("channels", CHANNELS, ids=str)
+def test_value_and_gradients_after_upsampling(size, channels):
+    assert_same(*problem(size=size, **channels), kind=1)
 
 
 @pytest.mark.parametrize("kind, tolerance", [(0, HALF), (1, HALF | {"atol": 0.5})])
@@ -124,30 +111,19 @@ def test_pixels_by_hand():
     np.testing.assert_allclose(convolve(upsampled_conv, x, w)[:, 3, 2], want, **CLOSE)
 
 
+def scanned(function):
+    return lambda *arrays: lax.scan(lambda _, arrays: (0, function(*arrays)), 0, arrays)[1]
+
+
 @pytest.mark.parametrize("kind", [0, 1])
-@pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0)])
-def test_inside_a_vmap(axes, kind):
-    x, w = problem(channels=8)
-    x = np.stack([x, 2 * x[::-1]]) if axes[0] == 0 else x
-    w = np.stack([w, w[::-1] + 1]) if axes[1] == 0 else w
-    got, want = (jax.jit(jax.vmap(partial(with_gradients, ops[kind]), axes))(x, w) for ops in (OURS, THEIRS))
+@pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0), "scan"], ids=str)
+def test_inside_a_vmap_or_scan(axes, kind):
+    x, w = problem(batch=6, channels=8)
+    x = x if axes[0] is None else np.stack([x, 2 * x[::-1]])
+    w = w if axes[1] is None else np.stack([w, w[::-1] + 1])
+    transform = scanned if axes == "scan" else partial(jax.vmap, in_axes=axes)
+    got, want = (jax.jit(transform(partial(with_gradients, pair[kind])))(x, w) for pair in (OURS, THEIRS))
     assert_close(got, want, CLOSE)
-
-
-@pytest.mark.parametrize("channels", [3, 8])
-def test_inside_a_scan(channels):
-    x, w = problem(batch=6, channels=channels)
-
-    @partial(jax.jit, static_argnums=0)
-    def descend(op, w):
-        def step(w, x):
-            y, dx, dw = with_gradients(op, x, w)
-            return w - 1e-3 * dw, (y, dx)
-
-        return lax.scan(step, w, np.stack([x, 2 * x, x[::-1]]))
-
-    got, want = descend(conv_general_dilated, w), descend(lax.conv_general_dilated, w)
-    jax.tree.map(partial(np.testing.assert_allclose, **CLOSE), got, want)
 
 
 def test_threads_that_meet_in_one_convolution():
@@ -166,7 +142,7 @@ def test_threads_that_meet_in_one_convolution():
     "batch, chunk_pixels, steps", [(6, 130, 2), (7, 130, 6), (8, 1, 7), (5, 10**6, 0), (256, None, 31)]
 )
 def test_filter_gradient_in_chunks_of_the_batch(monkeypatch, batch, chunk_pixels, steps):
-    """63 output pixels: two images a chunk; one where two do not divide the batch; at least one; all at once. As shipped: 8."""
+    """63 output pixels: two images a chunk; one where two do not divide the batch; at least one; all; as shipped 8."""
     if chunk_pixels:
         monkeypatch.setattr(xla, "_CHUNK_PIXELS", chunk_pixels)
     x, w = problem(batch=batch, channels=8)
@@ -197,25 +173,28 @@ def test_a_loop_contains_only_convolutions_of_the_fast_layout():
 # What is left to JAX
 
 
-ELSEWHERE = {
-    "dilated filters": (dict(rhs_dilation=(2, 2)), 3),
-    "dilated images": (dict(lhs_dilation=(2, 1)), 3),
-    "groups of features": (dict(feature_group_count=3), 1),
-    "another type for sums": (dict(preferred_element_type=jnp.float32), 3),
-    "other layouts": (dict(dimension_numbers=("NWHC", "HWIO", "NHWC")), 3),
-    "one dimension": (dict(dimension_numbers=("NWC", "WIO", "NWC")), 3),
-}
-
-
-@pytest.mark.parametrize("name", ELSEWHERE)
-def test_everything_else_goes_to_jax(name):
-    options, channels = ELSEWHERE[name]
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"rhs_dilation": (2, 2)},
+        {"lhs_dilation": (2, 1)},
+        {"feature_group_count": 3},
+        {"preferred_element_type": jnp.float32},
+        {"dimension_numbers": ("NWHC", "HWIO", "NHWC")},
+        {"dimension_numbers": ("NWC", "WIO", "NWC")},
+    ],
+    ids=str,
+)
+def test_everything_else_goes_to_jax(option):
     x, w = (jnp.bfloat16(a) for a in problem(filters=6))
-    x, w = (x[:, 0], w[0]) if name == "one dimension" else (x, w[:, :, :channels])
-    options = dict(dimension_numbers=NHWC) | options
-    strides = (1,) * (x.ndim - 2)
+    options = {"dimension_numbers": NHWC} | option
+    if "feature_group_count" in option:
+        w = w[:, :, :1]
+    if len(options["dimension_numbers"][0]) == 3:
+        x, w = x[:, 0], w[0]
+    sides = [(1, 1)] * (x.ndim - 2)
     program, stock = (
-        str(jax.make_jaxpr(partial(op, **options), static_argnums=(2, 3))(x, w, strides, "SAME"))
+        str(jax.make_jaxpr(lambda x, w, op=op: op(x, w, (1,) * len(sides), sides, **options))(x, w))
         for op in (conv_general_dilated, lax.conv_general_dilated)
     )
     assert program == stock
@@ -228,7 +207,7 @@ def test_other_backends_go_to_jax(monkeypatch, kind):
     assert "custom_vjp" in program(OURS[kind])
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert program(OURS[kind]) == program(THEIRS[kind])
-    assert describe() == "XLA" and not compiler_options()
+    assert describe() == "XLA" and not ops.compiler_options()
 
 
 # The choice
@@ -246,9 +225,9 @@ def test_which_convolutions_are_in_a_program(implementation):
 
 
 def test_xla_leaves_the_cores_to_onednn(implementation):
-    assert bool(compiler_options()) == (implementation == "onednn")
+    assert bool(ops.compiler_options()) == (implementation == "onednn")
     lowered = jax.jit(partial(convolve, conv_general_dilated)).lower(*problem())
-    got, want = (lowered.compile(options)(*problem()) for options in (compiler_options(), {}))
+    got, want = (lowered.compile(options)(*problem()) for options in (ops.compiler_options(), {}))
     np.testing.assert_array_equal(got, want)
 
 
@@ -280,11 +259,10 @@ def test_a_gradient_follows_the_choice_of_its_function():
 
 
 @pytest.mark.parametrize(
-    "name, why, match",
-    [("fast", "", "='fast' must be one of auto"), ("onednn", "no such file", r"\(no such file\); install")],
+    "name, match", [("fast", "='fast' must be one of auto, "), ("onednn", r"3 \(no such file\); inst")]
 )
-def test_a_choice_that_cannot_be(monkeypatch, name, why, match):
-    monkeypatch.setattr(onednn, "problem", lambda: why)
+def test_a_choice_that_cannot_be(monkeypatch, name, match):
+    monkeypatch.setattr(onednn, "problem", lambda: "no such file")
     with pytest.raises(ArgumentError, match=match) as error:
         convolutions(name)
     assert error.value.argument == "convolutions"
@@ -292,7 +270,7 @@ def test_a_choice_that_cannot_be(monkeypatch, name, why, match):
 
 @only("xla")
 def test_without_the_library_convolutions_are_xlas(monkeypatch):
-    monkeypatch.setattr(onednn, "available", functools.cache(onednn.available.__wrapped__))
+    monkeypatch.setattr(onednn, "available", cache(onednn.available.__wrapped__))
     monkeypatch.setattr(onednn, "problem", lambda: "no such file")
     with convolutions("auto"):
         assert describe() == "XLA and Winograd"
@@ -303,10 +281,9 @@ def test_without_the_library_convolutions_are_xlas(monkeypatch):
 def test_an_interface_that_xla_does_not_know_is_not_used(monkeypatch, caplog):
     monkeypatch.setattr(foreign, "VERSION", (99, 0))
     monkeypatch.setattr(onednn, "_TARGET", "ispf_jax_refused")
-    monkeypatch.setattr(onednn, "available", functools.cache(onednn.available.__wrapped__))
-    with caplog.at_level(logging.WARNING):
-        assert describe() == "XLA" and not compiler_options()
-        assert_same(*problem(channels=7))
+    monkeypatch.setattr(onednn, "available", cache(onednn.available.__wrapped__))
+    assert describe() == "XLA" and not ops.compiler_options()
+    assert_same(*problem(channels=7))
     assert [record.name for record in caplog.records] == ["ispf_jax.ops.onednn"]
     assert "99.0" in caplog.text
 

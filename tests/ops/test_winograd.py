@@ -9,6 +9,7 @@ import pytest
 from jax import lax
 
 from ispf_jax.ops import conv, conv_general_dilated, convolutions, describe, onednn, winograd
+from tests.ops.test_conv import convolve, scanned, with_gradients
 
 PADDED = ((1, 1), (1, 1))
 
@@ -21,16 +22,7 @@ def problem(batch, size, inputs, outputs, dtype=np.float32):
     return np.maximum(x, 0), w, g
 
 
-def convolve(x, w, op=conv_general_dilated, strides=(1, 1), padding=PADDED):
-    return op(x, w, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-
-jax_convolve = partial(convolve, op=lax.conv_general_dilated)
-
-
-def with_gradients(convolve, x, w, g):
-    y, pull = jax.vjp(convolve, x, w)
-    return y, *pull(g)
+ours, theirs = (partial(with_gradients, op) for op in (conv_general_dilated, lax.conv_general_dilated))
 
 
 def three(x, w, g):
@@ -39,7 +31,7 @@ def three(x, w, g):
 
 
 def test_minimal_filtering_is_exact():
-    """Two outputs of a filter with three taps from four products (Winograd's F(2, 3)); in these numbers nothing rounds."""
+    """Two outputs of a filter with three taps from four products (Winograd's F(2, 3)); these numbers do not round."""
     a, b, g = winograd._A, winograd._B, winograd._G
     for seed in range(5):
         rng = np.random.default_rng(seed)
@@ -53,14 +45,14 @@ def test_minimal_filtering_is_exact():
 def test_equal_to_direct_convolutions_in_float64(batch, size, inputs, outputs):
     with jax.enable_x64(True):
         arrays = problem(batch, size, inputs, outputs, np.float64)
-        for got, want in zip(jax.jit(three)(*arrays), with_gradients(jax_convolve, *arrays)):
+        for got, want in zip(jax.jit(three)(*arrays), theirs(*arrays)):
             np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)
 
 
 def plain(x, w, g, places):
     """What `three` computes, its products added one after the other in float32.
 
-    At some places (n, i, j): pixels of outputs and of the input gradient, input channels n of a filter gradient's first tap.
+    At places (n, i, j): pixels of outputs and input gradient, and input channels n of a filter gradient's first tap.
     """
 
     def summed(a, b):
@@ -83,11 +75,11 @@ def test_rounding_is_about_that_of_a_plain_sum(batch, size, channels):
     n, i, j = places.T
     where = (n, i, j), (n, i, j), (0, 0, n)
     with jax.enable_x64(True):
-        exact = with_gradients(jax_convolve, *(jnp.asarray(v, jnp.float64) for v in arrays))
+        exact = theirs(*(jnp.asarray(v, jnp.float64) for v in arrays))
         exact = [np.asarray(v)[at] for v, at in zip(exact, where)]
     got = [np.asarray(v)[at] for v, at in zip(jax.jit(three)(*arrays), where)]
-    for ours, summed, want, times in zip(got, plain(*arrays, places), exact, (1, 1, 2.5)):
-        error, error_of_sum = (np.linalg.norm(np.float64(v) - want) for v in (ours, summed))
+    for value, summed, want, times in zip(got, plain(*arrays, places), exact, (1, 1, 2.5)):
+        error, error_of_sum = (np.linalg.norm(np.float64(v) - want) for v in (value, summed))
         assert 0 < error < times * error_of_sum
 
 
@@ -103,9 +95,9 @@ WIDE, FILTERS = (4, 16, 16), (3, 3, 128, 128)
         ((4, 17, 16), FILTERS, {}, "float32", False),
         (WIDE, (3, 3, 128, 96), {}, "float32", False),
         (WIDE, (3, 3, 3, 128), {}, "float32", False),
-        (WIDE, (1, 1, 128, 128), {"padding": ((0, 0), (0, 0))}, "float32", False),
-        (WIDE, (5, 5, 128, 128), {"padding": ((2, 2), (2, 2))}, "float32", False),
-        (WIDE, FILTERS, {"strides": (2, 2)}, "float32", False),
+        (WIDE, (1, 1, 128, 128), {}, "float32", False),
+        (WIDE, (5, 5, 128, 128), {}, "float32", False),
+        (WIDE, FILTERS, {"stride": 2}, "float32", False),
         (WIDE, FILTERS, {"padding": ((1, 1), (0, 0))}, "float32", False),
         (WIDE, FILTERS, {}, "bfloat16", False),
         ((1, 16, 16), FILTERS, {}, "float32", False),
@@ -121,18 +113,20 @@ def test_which_convolutions_are_winograds(monkeypatch, shape, filters, options, 
     monkeypatch.setitem(conv._WIDE, "xla", conv._WIDE["onednn"])
     x, w = jnp.ones((*shape, filters[2]), dtype), jnp.ones(filters, dtype)
 
-    def layer(x, w):
-        y, pull = jax.vjp(partial(convolve, **options), x, w)
-        return pull(y)
-
-    jax.eval_shape(layer, x, w)
+    jax.eval_shape(partial(ours, **options), x, w)
     assert called == (names if taken else [])
 
 
 @pytest.mark.parametrize(
     "implementation, with_onednn, channels, taken",
-    [("auto", True, 128, True), ("auto", True, 64, False), ("auto", False, 64, True), ("auto", False, 32, False)]
-    + [("xla", True, 128, False), ("onednn", True, 128, False)],
+    [
+        ("auto", True, 128, True),
+        ("auto", True, 64, False),
+        ("auto", False, 64, True),
+        ("auto", False, 32, False),
+        ("xla", True, 128, False),
+        ("onednn", True, 128, False),
+    ],
 )
 def test_which_layers_are_wide(monkeypatch, implementation, with_onednn, channels, taken):
     monkeypatch.setattr(onednn, "problem", lambda: "")
@@ -141,7 +135,7 @@ def test_which_layers_are_wide(monkeypatch, implementation, with_onednn, channel
     monkeypatch.setattr(onednn, "convolution", lambda kind, task: lambda x, w: jnp.zeros((4, 16, 16, channels)))
     x, w, _ = problem(4, (16, 16), channels, channels)
     with convolutions(implementation):
-        assert ("dot_general" in str(jax.make_jaxpr(convolve)(x, w))) == taken
+        assert ("dot_general" in str(jax.make_jaxpr(partial(convolve, conv_general_dilated))(x, w))) == taken
         assert describe().endswith(" and Winograd") == (implementation == "auto")
 
 
@@ -152,26 +146,23 @@ def test_through_the_package_and_transformations(how, monkeypatch):
     monkeypatch.setattr(conv, "_WIDE", {"onednn": 4, "xla": 4})
     arrays = problem(4, (6, 10), 5, 7)
     mapped = arrays if how == "alone" else [np.stack([a, a[::-1], 2 * a]) for a in arrays]
-    scan = lambda f: jax.jit(lambda *a: lax.scan(lambda c, a: (c, f(*a)), 0, a)[1])
-    transform = {"alone": jax.jit, "vmap": jax.vmap, "pmap": jax.pmap, "scan": scan}[how]
-    got, want = (transform(partial(with_gradients, f)) for f in (convolve, jax_convolve))
+    transform = {"alone": jax.jit, "vmap": jax.vmap, "pmap": jax.pmap, "scan": scanned}[how]
+    got, want = transform(ours), transform(theirs)
     assert "conv_general_dilated" not in str(jax.make_jaxpr(got)(*mapped))
     for a, b in zip(got(*mapped), want(*mapped)):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
 def test_descent_through_two_wide_layers():
-    """Steps of descent in a loop of one program, as training runs them, against XLA's convolutions and JAX's gradients."""
+    """Steps of descent in a loop, as training runs them, against XLA's convolutions and JAX's gradients."""
     x, w, target = problem(4, (16, 16), 128, 128)
     w = w / 34
 
-    def descend(convolve):
-        def loss(w):
-            return jnp.mean(jnp.square(convolve(jax.nn.relu(convolve(x, w)), w) - target))
-
+    def descend(op):
+        loss = lambda w: jnp.mean(jnp.square(convolve(op, jax.nn.relu(convolve(op, x, w)), w) - target))
         return jax.jit(lambda w: lax.scan(lambda w, _: (w - 0.1 * jax.grad(loss)(w), loss(w)), w, length=3))(w)
 
-    (got, losses), (want, wanted) = descend(convolve), descend(jax_convolve)
+    (got, losses), (want, wanted) = descend(conv_general_dilated), descend(lax.conv_general_dilated)
     assert losses[-1] < losses[0]
     np.testing.assert_allclose(losses, wanted, rtol=1e-6)
     np.testing.assert_allclose(got - w, want - w, rtol=1e-3, atol=1e-8)

@@ -4,9 +4,10 @@ import csv
 
 import pytest
 
-from ispf_jax.report.names import metric, metric_order, model_name, model_order
+from ispf_jax.report.names import model_name, model_order
 from ispf_jax.report.verdict import class_table, full_table, places_table, sentences, verdict_table, write_averages_csv
 from ispf_jax.report.workdir import Contents
+from ispf_jax.runtime.metrics import metric, metric_order
 
 
 def judge(audits=(), rows=()):
