@@ -1,9 +1,10 @@
-"""Rates of single convolutions and times of batch norm on a CPU: ours (Winograd's where "auto" takes them), oneDNN's, XLA's, and PyTorch's.
+"""Rates of single convolutions and times of batch norm on a CPU: ours (Winograd's where "auto" takes them), oneDNN's,
+XLA's, and PyTorch's.
 
     JAX_PLATFORMS=cpu python -m benchmarks.layers --batch=64
 
-Needs the extras `bench` and `onednn`. Contestants take turns; each entry is the median with its range. Ours run in a loop of one program;
-PyTorch is eager and channels_last.
+Needs the extras `bench` and `onednn`. Contestants take turns; each entry is the median with its range. Ours run in a
+loop of one program; PyTorch is eager and channels_last.
 """
 
 import argparse

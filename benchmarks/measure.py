@@ -20,7 +20,8 @@ def seconds(run):
 
 
 def paired(contestants, rounds, clock=seconds):
-    """{name: [seconds of every round]}: contestants take turns, so a machine whose speed drifts favours none of them."""
+    """{name: [seconds of every round]}: contestants take turns, so a machine whose speed drifts favours none of
+    them."""
     times = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, run in contestants.items():
@@ -32,7 +33,8 @@ class Isolated:
     """A contestant in a process of its own, which waits without work for its turns.
 
     Args:
-      make: function of a module, called in the process with `arguments`: returns (run, peak), see `seconds` and `peak_bytes`.
+      make: function of a module, called in the process with `arguments`: returns (run, peak), see `seconds` and
+        `peak_bytes`.
     """
 
     def __init__(self, make, *arguments):

@@ -76,7 +76,8 @@ class ResNet18(nn.Module):
 
 
 class Generator(nn.Module):
-    """Noise [N, latent] -> images [N, channels, size, size] in [0, 1], as `ispf_jax.models.Generator`; sizes are multiples of four."""
+    """Noise [N, latent] -> images [N, channels, size, size] in [0, 1], as `ispf_jax.models.Generator`; sizes are
+    multiples of four."""
 
     def __init__(self, size, channels, latent, width, memory_format):
         super().__init__()
@@ -128,7 +129,8 @@ def _leaves(tree, path=()):
 
 
 def multiply_adds(net, example):
-    """Multiply-adds of one example's forward pass, layer by layer: convolutions and linear layers in the order they run."""
+    """Multiply-adds of one example's forward pass, layer by layer: convolutions and linear layers in the order they
+    run."""
     layers = []
 
     def count(layer, _, out):

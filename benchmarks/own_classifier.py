@@ -1,4 +1,5 @@
-"""The whole way of a classifier that PyTorch trained: out as a file, a class unlearned without any image, back into PyTorch, measured there.
+"""The whole way of a classifier that PyTorch trained: out as a file, a class unlearned without any image, back into
+PyTorch, measured there.
 
     python -m benchmarks.own_classifier --workdir=/tmp/own
 

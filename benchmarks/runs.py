@@ -1,11 +1,12 @@
 """Time of a whole unlearning run, from fresh networks to the finished student, compilation included.
 
-    python -m benchmarks.runs --size_of=svhn                            # 1,000 student steps; GPU goal: 20 s
-    python -m benchmarks.runs --size_of=cifar10                         # 10,000 student steps; GPU goal: 90 s
-    python -m benchmarks.runs --size_of=cifar10 --precision=bfloat16    # GPU goal: 60 s
-    JAX_PLATFORMS=cpu python -m benchmarks.runs --size_of=svhn --width=0.25 --epochs=3
+    python -m benchmarks.runs --size_of=svhn                            # 1,000 student steps; GPU goal: 20 s python -m
+    benchmarks.runs --size_of=cifar10                         # 10,000 student steps; GPU goal: 90 s python -m
+    benchmarks.runs --size_of=cifar10 --precision=bfloat16    # GPU goal: 60 s JAX_PLATFORMS=cpu python -m
+    benchmarks.runs --size_of=svhn --width=0.25 --epochs=3
 
-The program is the package's: one dispatch and one fetch of metrics per epoch. The teacher is freshly initialised; speed does not depend on it.
+The program is the package's: one dispatch and one fetch of metrics per epoch. The teacher is freshly initialised; speed
+does not depend on it.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import jax
 
 from benchmarks.measure import machine, peak_resident_bytes, seconds, spread
 from benchmarks.steps_jax import JaxSteps
-from ispf_jax.devices import chosen_devices
+from ispf_jax import devices as device_room
 from ispf_jax.distill import distill_epoch
 
 SIZES = {
@@ -51,7 +52,7 @@ def main():
     began = time.perf_counter()
     ours = JaxSteps(a)
     setup = replace(ours.setup, loops=loops, student_steps=10, warmup_epochs=WARMUP)
-    (devices,) = chosen_devices(a.devices, "batch")
+    devices = device_room.choose(a.devices)
     program = devices.compile(distill_epoch, setup, donate=1)
     state, teacher, request = devices.replicate((ours.steps()["student"][1], ours.variables["teacher"], ours.request))
     compiling = program.prepare(state, teacher, request)
@@ -65,12 +66,10 @@ def main():
     whole = time.perf_counter() - began
     stats = jax.devices()[0].memory_stats() or {}
     peak = stats.get("peak_bytes_in_use", peak_resident_bytes())
-    print(
-        f"{a.model} width {a.width:g}, batch {a.batch}, {a.precision}, {epochs} epochs of {loops} x (1 generator + 10 student steps)"
-    )
-    print(
-        f"whole run {whole:.1f} s, of which compiling {compiling:.1f} s; epoch {spread(times)} s; peak memory {peak / 2**30:.2f} GiB"
-    )
+    each = f"{epochs} epochs of {loops} x (1 generator + 10 student steps)"
+    print(f"{a.model} width {a.width:g}, batch {a.batch}, {a.precision}, {each}")
+    memory = f"peak memory {peak / 2**30:.2f} GiB"
+    print(f"whole run {whole:.1f} s, of which compiling {compiling:.1f} s; epoch {spread(times)} s; {memory}")
     print(f"student steps per second: {10 * loops / statistics.median(times):.3g}")
 
 

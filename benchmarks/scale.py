@@ -1,9 +1,10 @@
-"""What sweeps, devices and starts cost: compilations by number of jobs, agreement over devices, time to the first training step.
+"""What sweeps, devices and starts cost: compilations by number of jobs, agreement over devices, time to the first
+training step.
 
     python benchmarks/scale.py
 
-Runs tiny networks on synthetic images (the first table) and the digits (narrower and shorter in the second, as they are in the third), each measurement in a process
-of its own, in a temporary directory.
+Runs tiny networks on synthetic images (the first table) and the digits (narrower and shorter in the second, as they are
+in the third), each measurement in a process of its own, in a temporary directory.
 """
 
 import argparse
@@ -23,7 +24,10 @@ import json, sys, jax
 from ispf_jax.sweep import pipeline
 from tests.sweep.test_pipeline import tiny
 count = []
-jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: count.append(event) if event.endswith("backend_compile_duration") else None)
+def listen(event, *_, **__):
+    if event.endswith("backend_compile_duration"):
+        count.append(event)
+jax.monitoring.register_event_duration_secs_listener(listen)
 classes, seeds, methods, thresholds = json.loads(sys.argv[1])
 c = tiny(stages="original,retrain,unlearn", forget=classes, seeds=seeds, methods=methods, compilation_cache="off")
 c.parts = {f"t{i}": {"distill": {"threshold": t}} for i, t in enumerate(thresholds)}
@@ -49,10 +53,9 @@ for count in (1, 2, 8):
     if found:  # the same teacher for all
         shutil.copytree(Path(sys.argv[1]) / "1" / "original", workdir / "original")
     pipeline.run(c, str(workdir))
-    run = pipeline.Run(make_experiment(c), workdir)
-    worker = run.worker(run.devices[0])
+    worker = pipeline.Run(make_experiment(c), workdir).workers[0]
     for place in ("unlearn/dfq/gkt/3/seed0", "unlearn/dfq/ispf/3/seed0"):
-        weights = np.concatenate([np.ravel(x) for x in jax.tree.leaves(worker.load(workdir / place, "last")[0])])
+        weights = np.concatenate([np.ravel(x) for x in jax.tree.leaves(worker.read(workdir / place, "last").variables)])
         row = json.loads((workdir / place / "result.json").read_text())[0]
         found[place, count] = weights
         one = found[place, 1]
@@ -84,14 +87,16 @@ def compilations(directory):
         jobs = len(thresholds) * len(seeds.split(",")) * (1 + sets * (1 + len(methods.split(","))))
         counted = python(COMPILATIONS, json.dumps(case), directory / f"c{i}")[-1]
         print(
-            f"{jobs:4}    {counted:>12}   {sets} classes, {len(seeds.split(','))} seeds, {len(methods.split(','))} methods, {len(thresholds)} thresholds",
+            f"{jobs:4}    {counted:>12}   {sets} classes, {len(seeds.split(','))} seeds, "
+            f"{len(methods.split(','))} methods, {len(thresholds)} thresholds",
             flush=True,
         )
 
 
 def devices(directory):
     print(
-        "\nmethod    devices  distance of the student's weights to one device's after ten steps, relative  accuracy, %  training, s"
+        "\nmethod    devices  distance of the student's weights to one device's after ten steps, relative  "
+        "accuracy, %  training, s"
     )
     for line in python(DEVICES, directory):
         name, count, gap, accuracy, seconds = json.loads(line)
@@ -99,7 +104,8 @@ def devices(directory):
 
 
 def start(directory):
-    """Seconds from starting the program to the first training step of the digits, without and with what an earlier start compiled."""
+    """Seconds from starting the program to the first training step of the digits, without and with what an earlier
+    start compiled."""
     print("\ntry   first start, s   second start, s   ratio")
     for i in range(3):
         times = []
@@ -134,7 +140,8 @@ def main():
     p.add_argument("--only", choices=("compilations", "devices", "start"))
     only = p.parse_args().only
     print(
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}"
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"load {os.getloadavg()[0]:.1f}"
     )
     with tempfile.TemporaryDirectory() as directory:
         for part in (compilations, devices, start):

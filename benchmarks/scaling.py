@@ -1,11 +1,10 @@
 """Time of a student step against batch size, classes and devices, and of several jobs of one program; with the slope.
 
-    JAX_PLATFORMS=cpu python -m benchmarks.scaling --over=batch --width=0.25 --size=16
-    python -m benchmarks.scaling --over=classes        # or jobs
-    JAX_PLATFORMS=cpu python -m benchmarks.scaling --over=devices
+    JAX_PLATFORMS=cpu python -m benchmarks.scaling --over=batch --width=0.25 --size=16 python -m benchmarks.scaling
+    --over=classes        # or jobs JAX_PLATFORMS=cpu python -m benchmarks.scaling --over=devices
 
-The line is fitted by least squares to the medians: seconds = intercept + slope x number. Forced CPU devices share the same cores: there
-the slope shows what dividing a batch costs, and says nothing about speed on several accelerators.
+The line is fitted by least squares to the medians: seconds = intercept + slope x number. Forced CPU devices share the
+same cores: there the slope shows what dividing a batch costs, and says nothing about speed on several accelerators.
 """
 
 import argparse
@@ -16,7 +15,8 @@ import numpy as np
 
 from benchmarks.measure import machine, paired, seconds, spread
 from benchmarks.steps_jax import JaxSteps
-from ispf_jax.devices import chosen_devices, local_slice
+from ispf_jax.collectives import local_slice
+from ispf_jax.devices import choose
 from ispf_jax.distill import student_step
 
 DEFAULTS = {"batch": (32, 64, 128, 256), "classes": (10, 50, 100, 200), "devices": (1, 2, 4), "jobs": (1, 2, 4)}
@@ -41,7 +41,7 @@ def parse():
 def step_of(a, devices=1):
     """run() of one student step on a number of devices; it ends when the step is done."""
     ours = JaxSteps(a)
-    (spread_over,) = chosen_devices(devices, "batch")
+    spread_over = choose(devices)
 
     def step(setup, state, teacher, request, noise, axis):
         return student_step(setup, state, teacher, request, local_slice(noise, axis), axis)

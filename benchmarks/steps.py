@@ -1,13 +1,15 @@
-"""One generator, student or supervised step: the package against PyTorch on the same machine, same batch, same precision.
+"""One generator, student or supervised step: the package against PyTorch on the same machine, same batch, same
+precision.
 
-    python -m benchmarks.steps --model=allcnn --batch=256
-    python -m benchmarks.steps --device=cuda --precision=tf32 --steps=50      # GPU; also --precision=float32, bfloat16
-    python -m benchmarks.steps --width=0.25 --size=16 --batch=16 --check      # both compute the same losses
+    python -m benchmarks.steps --model=allcnn --batch=256 python -m benchmarks.steps --device=cuda --precision=tf32
+    --steps=50      # GPU; also --precision=float32, bfloat16 python -m benchmarks.steps --width=0.25 --size=16
+    --batch=16 --check      # both compute the same losses
 
-Needs the extra `bench`. Contestants take turns, each in a process of its own, as they would run without the other: their pools of threads
-and their allocators do not meet. The table holds medians and ranges of the times and of the ratios ours / theirs of each round, TFLOP/s by
-the layers' multiply-adds, the share of the matrix-product rate measured beside it, and peak memory. Ours runs inside a loop of one program,
-as an epoch does. The authors' way is eager NCHW with two teacher passes per student step.
+Needs the extra `bench`. Contestants take turns, each in a process of its own, as they would run without the other:
+their pools of threads and their allocators do not meet. The table holds medians and ranges of the times and of the
+ratios ours / theirs of each round, TFLOP/s by the layers' multiply-adds, the share of the matrix-product rate measured
+beside it, and peak memory. Ours runs inside a loop of one program, as an epoch does. The authors' way is eager NCHW
+with two teacher passes per student step.
 """
 
 import argparse
@@ -53,7 +55,8 @@ def parse():
 
 
 def contestant(a, step, name):
-    """(run, peak): run() takes `a.steps` steps and returns when they are done, compiled and warmed up; peak() is the memory used, in bytes."""
+    """(run, peak): run() takes `a.steps` steps and returns when they are done, compiled and warmed up; peak() is the
+    memory used, in bytes."""
     theirs = name not in (OURS, ALONE)
     with set_up(a, cpu=theirs):  # there JAX only makes the weights
         ours = JaxSteps(a)
@@ -90,7 +93,8 @@ def contestant(a, step, name):
 
 
 def set_up(a, cpu):
-    """JAX's device, float32 or tf32 on both sides (bfloat16 is the networks' own), and the context of our convolutions."""
+    """JAX's device, float32 or tf32 on both sides (bfloat16 is the networks' own), and the context of our
+    convolutions."""
     if cpu or a.device == "cpu":
         jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_default_matmul_precision", {"float32": "float32", "tf32": "tensorfloat32"}.get(a.precision))
@@ -137,8 +141,8 @@ def torch_side(a, step, style, ours):
 def flops(a):
     """{step: floating-point operations} from the layers' multiply-adds, two each; nothing else is counted.
 
-    A backward pass costs two forward passes, less the input gradient of the first layer where nothing asks for it; a network that is only
-    differentiated by its input costs one forward pass more.
+    A backward pass costs two forward passes, less the input gradient of the first layer where nothing asks for it; a
+    network that is only differentiated by its input costs one forward pass more.
     """
     classifier = multiply_adds(
         CLASSIFIERS[a.model](a.channels, a.classes, a.width), torch.zeros(1, a.channels, a.size, a.size)
@@ -186,7 +190,8 @@ def time_table(a):
             ratios = [o / t for o, t in zip(times[OURS], taken)]
             achieved = counted[step] * a.steps / sorted(taken)[len(taken) // 2]
             print(
-                f"{name:24}{spread(taken, 1e3 / a.steps):>28}{spread(ratios):>26}{achieved / 1e12:10.3g}{achieved / rate:19.0%}"
+                f"{name:24}{spread(taken, 1e3 / a.steps):>28}{spread(ratios):>26}"
+                f"{achieved / 1e12:10.3g}{achieved / rate:19.0%}"
                 f"{memory[name] / 2**30:10.2f}",
                 flush=True,
             )
@@ -198,7 +203,8 @@ def main():
     with set_up(a, cpu=False):
         print(f"{machine()}, {ops.describe()}, torch {torch.__version__}")
         print(
-            f"{a.model} width {a.width:g}, {a.method}, {a.size}x{a.size}x{a.channels}, {a.classes} classes, batch {a.batch}, {a.precision}, {a.rounds} rounds of {a.steps} step(s)"
+            f"{a.model} width {a.width:g}, {a.method}, {a.size}x{a.size}x{a.channels}, {a.classes} classes, "
+            f"batch {a.batch}, {a.precision}, {a.rounds} rounds of {a.steps} step(s)"
         )
         return check(a, JaxSteps(a)) if a.check else time_table(a)
 

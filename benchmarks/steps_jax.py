@@ -7,10 +7,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from ispf_jax import optim
+from ispf_jax.classifier import Network, init_variables
 from ispf_jax.devices import Program
 from ispf_jax.distill import DistillSetup, LossWeights, generator_step, student_step, unlearning
 from ispf_jax.methods import METHODS
-from ispf_jax.models import Generator, build_classifier, init_variables
+from ispf_jax.models import Generator, build_classifier
 from ispf_jax.state import DistillState, TrainState, new_net
 from ispf_jax.supervised import SupervisedSetup, supervised_step
 
@@ -27,11 +28,11 @@ class JaxSteps:
 
     def __init__(self, a):
         self.shape, self.batch = (a.size, a.size, a.channels), a.batch
-        self.mean = self.std = (0.5,) * a.channels
         classifier = build_classifier(a.model, a.classes, a.width, a.dtype)
         generator = Generator(self.shape[:2], a.channels, a.generator_width, jnp.dtype(a.dtype))
+        network = Network(classifier, self.shape, (0.5,) * a.channels, (0.5,) * a.channels)
         self.setup = DistillSetup(
-            classifier=classifier,
+            network=network,
             generator=generator,
             student_optimizer=optim.sgd(),
             generator_optimizer=optim.adam(0.5, 0.999),
@@ -46,10 +47,8 @@ class JaxSteps:
             cosine_epochs=200,
             generator_lr=1e-3,
             weights=LossWeights(),
-            mean=self.mean,
-            std=self.std,
         )
-        self.supervised = SupervisedSetup(classifier, optim.sgd(), a.batch, "none", self.mean, self.std)
+        self.supervised = SupervisedSetup(network, optim.sgd(), a.batch, "none")
         keys = jax.random.split(jax.random.key(0), 3)
         examples = {"teacher": (1, *self.shape), "student": (1, *self.shape), "generator": (1, LATENT)}
         modules = {"teacher": classifier, "student": classifier, "generator": generator}
@@ -98,4 +97,4 @@ class JaxSteps:
 
             return lax.fori_loop(0, count, body, state)
 
-        return Program(jax.jit(loop)), Program(jax.jit(step)), state, inputs
+        return Program(jax.jit(loop), loop, {}), Program(jax.jit(step), step, {}), state, inputs

@@ -1,7 +1,8 @@
-"""One generator, student and supervised step in PyTorch: the opponent, written from the definitions of `ispf_jax.steps`.
+"""One generator, student and supervised step in PyTorch: the opponent, written from the definitions of
+`ispf_jax.steps`.
 
-It does no work it does not need, except where an option says so: gradients are taken only for the network that is trained, and the
-teacher's batch-norm inputs are watched only in the generator step.
+It does no work it does not need, except where an option says so: gradients are taken only for the network that is
+trained, and the teacher's batch-norm inputs are watched only in the generator step.
 """
 
 import contextlib

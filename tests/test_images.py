@@ -1,9 +1,7 @@
 """What a start says of images that are missing, damaged, too few or not learned, before and after it trains on them."""
 
-import io
 import itertools
 import json
-import tarfile
 
 import numpy as np
 import pytest
@@ -26,12 +24,6 @@ def folder(root, sizes, broken=()):
     return root
 
 
-def archive(root, path, mode):
-    with tarfile.open(path, mode) as tar:
-        tar.add(root, arcname=".")
-    return path
-
-
 def folder_config(path):
     return tiny(
         data__name="image_folder",
@@ -44,50 +36,20 @@ def folder_config(path):
     )
 
 
-def test_a_missing_data_file(tmp_path):
-    check_refused(
-        folder_config(tmp_path / "none.tar"),
-        tmp_path / "work",
-        ["data.path", tmp_path / "none.tar", "does not exist", ".tar.xz"],
-    )
-    missing = tiny(
-        data__name="svhn",
-        data__download=False,
-        data__data_dir=str(tmp_path / "tfds"),
-        data__image_size=0,
-        data__channels=0,
-    )
-    check_refused(missing, tmp_path / "work", ["SVHN", "train_32x32.mat", "data.manual_dir", "data.download is off"])
+def test_errors_of_the_data_name_keys_and_files(tmp_path):
+    missing = folder_config(tmp_path / "none.tar")
+    check_refused(missing, tmp_path / "work", ["config.data.path=", tmp_path / "none.tar", "does not exist", ".tar.xz"])
+    broken = folder(tmp_path / "broken", (8, 8), broken=("test/dog/1.png",))
+    check_refused(folder_config(broken), tmp_path / "work", ["test/dog/1.png", "damaged"])
+    missing = tiny(data__name="svhn", data__download=False, data__data_dir=str(tmp_path / "tfds"))
+    missing.data.update(image_size=0, channels=0)
+    check_refused(missing, tmp_path / "work", ["SVHN", "train_32x32.mat", "manual_dir", "download is off"])
 
 
-@pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tar.xz"])
-def test_a_truncated_archive(tmp_path, suffix):
-    mode = "w" if suffix == "tar" else f"w:{suffix[4:]}"
-    path = archive(folder(tmp_path / "images", (8, 8)), tmp_path / f"images.{suffix}", mode)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    check_refused(folder_config(path), tmp_path / "work", [path, "damaged or truncated"])
-
-
-def test_an_image_of_the_wrong_size_or_none_at_all(tmp_path):
-    check_refused(
-        folder_config(folder(tmp_path / "a", (8, 9))), tmp_path / "work", ["/1.png", "9x9", "8x8", "data.resize=True"]
-    )
-    broken = folder(tmp_path / "b", (8, 8), broken=("test/dog/1.png",))
-    check_refused(folder_config(broken), tmp_path / "work", ["test/dog/1.png", "cannot be decoded"])
-    memory = io.BytesIO()
-    Image.fromarray(np.zeros((6, 8), np.uint8)).save(memory, "PNG")
-    (folder(tmp_path / "c", (8,)) / "train" / "cat" / "0.png").write_bytes(memory.getvalue())
-    check_refused(folder_config(tmp_path / "c"), tmp_path / "work", ["train/cat/0.png", "8x6", "square"])
-
-
-def test_what_the_forgotten_classes_are_called_is_told(tmp_path, capsys):
+def test_what_the_forgotten_classes_are_called_is_reported(tmp_path):
     config = folder_config(folder(tmp_path / "a", (8,) * 5))
     config.update(forget="dog;0", dry_run=True)
     assert pipeline.run(config, str(tmp_path / "work")).splitlines()[0] == "to forget: 1 (dog); 0 (cat)"
-    config.update(stages="original", dry_run=False)
-    config.train.update(batch_size=1)
-    pipeline.run(config, str(tmp_path / "work"))
-    assert "to forget: 1 (dog); 0 (cat)\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
@@ -101,19 +63,17 @@ def test_an_original_that_would_not_see_a_class_is_refused_before_training(tmp_p
     config = folder_config(root)
     config.update(seeds=str(seed), stages="original", dry_run=dry_run)
     check_refused(
-        config,
-        tmp_path / "work",
-        [f"original seed {seed}: class 1 (dog)", "of its 1 training image(s)", "config.data.val_fraction"],
+        config, tmp_path / "work", ["original", "class 1 (dog)", "of its 1 training image(s)", "val_fraction"]
     )
     assert not (tmp_path / "work" / "original").exists()
 
 
-def test_an_original_no_better_than_guessing_on_the_forgotten_class_is_told(tmp_path, capsys):
+def test_an_original_no_better_than_guessing_on_the_forgotten_class_is_reported(tmp_path, caplog):
     """A learning rate at which nothing moves leaves a network that takes all images for one class."""
     config = tiny(stages="original", forget="each", train__lr=1e-12)
     config.train.update(epochs=1, decay_epochs="")
     pipeline.run(config, str(tmp_path / "poor"))
-    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: original seed 0: ")]
+    told = [r.getMessage() for r in caplog.records if r.getMessage().startswith("original seed 0: ")]
     files = [tmp_path / "poor" / "original" / "seed0" / "rows" / str(c) / "result.json" for c in range(5)]
     measured = [
         row["acc_forget"] for file in files for row in json.loads(file.read_text()) if row["method"] == "original"

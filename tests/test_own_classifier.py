@@ -1,4 +1,4 @@
-"""A classifier that comes as a file: the same is made of it as of the same one trained here, with images or with none."""
+"""A classifier that comes as a file gives what the same one trained here gives, with images or with none."""
 
 import json
 import shutil
@@ -122,7 +122,7 @@ def test_a_second_start_needs_the_file_no_more_and_makes_a_lost_export_again(own
 def test_another_file_in_the_same_work_directory(own_file, tmp_path):
     pipeline.run(tiny(model__checkpoint=str(own_file), **OWN), str(tmp_path / "run"))
     for other in ("", str(tmp_path / "other.pt")):
-        with pytest.raises(UserError, match="another configuration: model.checkpoint"):
+        with pytest.raises(UserError, match=r"another configuration: model\.checkpoint"):
             pipeline.run(tiny(model__checkpoint=other, **OWN), str(tmp_path / "run"))
 
 
@@ -203,11 +203,11 @@ def test_a_file_that_does_not_fit_ends_with_a_sentence(own_file, tmp_path):
 def test_a_wrong_key_can_be_put_right_in_the_same_work_directory(own_file, tmp_path):
     """Nothing is kept of a start whose file does not fit; a dry run says the same."""
     for dry_run in (True, False):
-        with pytest.raises(UserError, match="config.model.width"):
+        with pytest.raises(UserError, match=r"config\.model\.width"):
             pipeline.run(
                 tiny(model__checkpoint=str(own_file), model__width=0.08, dry_run=dry_run, **OWN), str(tmp_path / "run")
             )
-        with pytest.raises(UserError, match="missing.pt"):
+        with pytest.raises(UserError, match=r"missing\.pt"):
             pipeline.run(
                 tiny(model__checkpoint=str(tmp_path / "missing.pt"), dry_run=dry_run, **OWN), str(tmp_path / "run")
             )

@@ -5,6 +5,7 @@ reader of its files before they are needed, and TensorFlow is never needed.
 """
 
 import dataclasses
+import os
 
 from ispf_jax.data import builtin, image_folder, official
 from ispf_jax.data.augment import augment, normalise
@@ -46,6 +47,7 @@ def load(name: str | DataRequest = "digits", **keys) -> ImageData:
       ArgumentError: an unknown name, or a setting that does not fit the images.
       UserError: a file is missing, damaged or does not hold what it should.
     """
+    keys = {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in keys.items()}
     request = dataclasses.replace(name, **keys) if isinstance(name, DataRequest) else DataRequest(name, **keys)
     data = SOURCES[request.name](request)
     train = limit(data.train, request.max_train, request.seed, "max_train")

@@ -1,9 +1,7 @@
 """What every source of images takes and delivers: a request, and plain arrays on the host that are checked once."""
 
 import html
-import os
 import unicodedata
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,12 +50,6 @@ class DataRequest(Settings):
     max_train: int = key(0, least=0)
     max_test: int = key(0, least=0)
     seed: int = 0
-
-    def __post_init__(self):
-        for name in ("path", "data_dir", "manual_dir", "cache_dir"):
-            value = getattr(self, name)
-            object.__setattr__(self, name, os.fspath(value) if isinstance(value, os.PathLike) else value)
-        super().__post_init__()
 
     def check(self):
         if self.resize and not self.image_size and self.name == "image_folder":
@@ -129,7 +121,11 @@ class ImageData:
     def __post_init__(self):
         object.__setattr__(self, "class_names", _names(self.class_names))
         for name in ("train", "test"):
-            split = _split(name, getattr(self, name))
+            split = getattr(self, name)
+            try:
+                split = split if isinstance(split, ArrayDataset) else ArrayDataset(*split)
+            except (ArgumentError, TypeError) as error:
+                raise ArgumentError(name, f" must be an ArrayDataset or a pair (images, labels): {error}") from error
             object.__setattr__(self, name, split)
             if len(split) and (label := split.labels.max()) >= self.num_classes:
                 raise ArgumentError(name, f" has the label {label}, but there are {self.num_classes} class_names.")
@@ -167,26 +163,14 @@ def _labels(values, count: int) -> np.ndarray:
     return labels.astype(np.int32, copy=False)
 
 
-def _split(name: str, split) -> ArrayDataset:
-    if isinstance(split, ArrayDataset):
-        return split
-    if not isinstance(split, (tuple, list)) or len(split) != 2:
-        raise ArgumentError(name, " must be an ArrayDataset or a pair (images, labels).")
-    try:
-        return ArrayDataset(*split)
-    except ArgumentError as error:
-        raise ArgumentError(name, f": {error}") from error
-
-
-def _names(names: Sequence[str]) -> tuple[str, ...]:
+def _names(names) -> tuple[str, ...]:
     if isinstance(names, str) or not hasattr(names, "__iter__"):
         raise ArgumentError("class_names", f"={names!r} must be a sequence of names.")
     seen: dict[str, None] = {}
     for i, name in enumerate(names):
-        if not isinstance(name, str) or not name.strip() or any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
-            text = f"[{i}]={name!r} must be text in UTF-8, not empty and without control characters."
-            raise ArgumentError("class_names", text)
-        if name in seen:
-            raise ArgumentError("class_names", f"[{i}]={name!r} is the name of two classes; names must differ.")
+        text = isinstance(name, str) and name.strip() and name not in seen
+        if not text or any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
+            rule = "must be text in UTF-8, not empty, without control characters and different from the other names."
+            raise ArgumentError("class_names", f"[{i}]={name!r} {rule}")
         seen[str(name)] = None
     return tuple(seen)

@@ -43,7 +43,8 @@ def load(request: DataRequest) -> ImageData:
     try:
         if path.is_dir():
             places = sorted(_directory(path))
-            mark, entries = _fingerprint(path, places), _contents(path, places)
+            mark = _fingerprint(path, places)
+            entries = ((p, read_bounded(path.joinpath(*p), ENCODED_BYTES) if _is_image(p) else None) for p in places)
         elif path.is_file() and path.name.lower().endswith(ARCHIVES):
             mark, entries = cache.fingerprint(path), _archive(path)
         else:
@@ -83,11 +84,6 @@ def _fingerprint(root: Path, places: Iterable[Place]) -> list:
     return [str(root.absolute()), digest.hexdigest()]
 
 
-def _contents(root: Path, places: Iterable[Place]) -> Iterator[tuple[Place, bytes | None]]:
-    for place in places:
-        yield place, read_bounded(root.joinpath(*place), ENCODED_BYTES) if _is_image(place) else None
-
-
 def _archive(path: Path) -> Iterator[tuple[Place, bytes | None]]:
     """What the archive holds in its splits, which may be under one folder."""
     roots = set()
@@ -124,8 +120,7 @@ def _decode(name: str, path: Path, entries: Iterator[tuple[Place, bytes | None]]
         try:
             files[place[1:]] = decoder(encoded, f"{path}/{'/'.join(place)}")
         except UserError:
-            for _ in entries:  # at its end, an archive says whether the archive itself is damaged
-                pass
+            all(entries)  # at its end, an archive says whether the archive itself is damaged
             raise
     test_name = next((split for split in TEST_NAMES if split in images), "")
     used = [split for split in ("train", test_name) if split in images]

@@ -66,7 +66,7 @@ class Decoder:
             if image.width != image.height:
                 raise UserError(f"The image {file} is {shape}, but images must be square; {_ADVICE}.")
             self.size = image.width
-        self._left -= self.size**2
+        self._left -= self.size**2 * (self.channels or 3)
         if self._left < 0:
             raise UserError(f"The images up to {file} take more than {_DECODED_BYTES:,} bytes; {_ADVICE}.")
 

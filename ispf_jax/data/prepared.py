@@ -44,9 +44,8 @@ def read(official: Official, folder: Path) -> ImageData:
     with reading(f"The prepared data set {folder}"):
         info, file = _info(folder), folder / "label.labels.txt"
         plans = [_shards(info, official, folder, i) for i in range(2)]
-        names = [str(i) for i in range(official.classes)]
-        if file.exists():
-            names = read_bounded(_inside(file), _SLACK).decode().split()
+        known = file.exists()  # of SVHN there is none
+        names = read_bounded(_inside(file), _SLACK).decode().split() if known else [*map(str, range(official.classes))]
         if len(names) != official.classes:
             raise ValueError(f"{file.name} holds {len(names)} names")
         train, test = (_split(shards, info["fileFormat"]) for shards in plans)

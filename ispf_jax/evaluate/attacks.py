@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import f1_score
 
 from ispf_jax.evaluate import lira, mia1, mia2, sampling, signals, threshold_attacks
 from ispf_jax.evaluate.context import Context, Subject
@@ -15,13 +14,12 @@ class Attackers:
 
     Attributes:
       mia2: parameters of the attack network, None if not asked for.
-      lira_statistic, lira_member: [K, M] statistic of the shadows on all training images, and which of them saw what.
+      lira: statistic of the shadows on all training images, [K, M], and which were trained on which, bool [K, M].
       shadows: hashes of the weights of all these shadow models.
     """
 
     mia2: dict | None = None
-    lira_statistic: np.ndarray | None = None
-    lira_member: np.ndarray | None = None
+    lira: tuple[np.ndarray, np.ndarray] | None = None
     shadows: tuple[str, ...] = ()
 
 
@@ -59,19 +57,20 @@ def shadow_attack(context: Context, subject: Subject, test_logits, attacker: dic
     logits = [context.extract(subject.variables, train.images[rows[inside]]).logits, test_logits[outside]]
     probability = mia2.attack(attacker, signals.sorted_softmax(np.concatenate(logits)))
     truth = np.repeat([True, False], [len(inside), len(outside)])
-    f1 = 100 * f1_score(truth, probability >= 0.5, zero_division=0)
+    answer = probability >= 0.5
+    f1 = 200 * np.sum(answer & truth) / (answer.sum() + truth.sum())
     subject.add("mia2", f1, truth.size, note="compare with retrain; neither high nor low is better")
 
 
-def lira_attack(context: Context, subject: Subject, attackers: Attackers):
+def lira_attack(context: Context, subject: Subject, statistic: np.ndarray, member: np.ndarray):
     """LiRA on forgotten training images: those the original was trained on against those it was only selected on.
 
     Of the shadow models, too, those that were trained on an image are "in" and all others "out", whether they validated
     on it or were never given it. Images with too few models on a side are left out; which these are is chance.
     """
-    train, shadows = context.train, len(attackers.lira_member)
+    train, shadows = context.train, len(member)
     forgotten = context.forget_mask[train.labels]
-    rows = np.flatnonzero(forgotten & lira.fittable(attackers.lira_member))
+    rows = np.flatnonzero(forgotten & lira.fittable(member))
     truth, values = context.member[rows], (None, None, None)
     note = f"{shadows} shadow models, {np.count_nonzero(~truth)} forgotten images outside the training split"
     if left_out := np.count_nonzero(forgotten) - rows.size:
@@ -79,9 +78,9 @@ def lira_attack(context: Context, subject: Subject, attackers: Attackers):
         note += f"; {left_out} of {np.count_nonzero(forgotten)} left out, which {few}"
     if truth.any() and not truth.all():
         logits = context.extract(subject.variables, train.images[rows]).logits
-        statistic = signals.scaled_confidence(logits, train.labels[rows])
-        of_shadows = attackers.lira_statistic[:, rows], attackers.lira_member[:, rows]
-        values = lira.roc_summary(lira.online_scores(statistic, *of_shadows, pooled=shadows < 64), truth)
+        target = signals.scaled_confidence(logits, train.labels[rows])
+        scores = lira.online_scores(target, statistic[:, rows], member[:, rows], pooled=shadows < 64)
+        values = lira.roc_summary(scores, truth)
     else:
         note += "; images of both kinds are needed"
     for name, value in zip(("auc", "tpr1", "tpr0.1"), values):

@@ -13,18 +13,19 @@ import numpy as np
 from ispf_jax.classifier import Classifier
 from ispf_jax.data.dataset import ImageData
 from ispf_jax.errors import ArgumentError
-from ispf_jax.evaluate import baseline, embedding, measure, metrics, parts, shadow_models
+from ispf_jax.evaluate import baseline, embedding, measure, parts, shadow_models
 from ispf_jax.evaluate.context import Context, Subject
 from ispf_jax.evaluate.features import PENULTIMATE
+from ispf_jax.evaluate.placement import place
 from ispf_jax.evaluate.result import AuditResult
-from ispf_jax.evaluate.settings import Audit
+from ispf_jax.evaluate.settings import FAMILIES, NEED_SHADOWS, Audit
 from ispf_jax.filters import post_filter
 from ispf_jax.forget import forget_set, joined
 from ispf_jax.models import CLASSIFIERS
 from ispf_jax.runtime import atomic, interruption
+from ispf_jax.runtime.measurements import FORMAT
 from ispf_jax.runtime.provenance import weights_digest
 
-FORMAT = 1
 REFERENCES = ("original", "masked_head", "retrained_head", "retrain")
 
 log = logging.getLogger(__name__)
@@ -71,29 +72,27 @@ def audit(
     _check(models, data, original, retrained)
     forget_mask = np.isin(np.arange(data.num_classes), forget_set(forget, data.class_names))
     config = parts.prepare(directory, config) if directory else config
+    if not fit and set(config.metrics) & set(NEED_SHADOWS):
+        raise ArgumentError("fit", "=None must be a function that trains shadow models: mia2 and lira need them.")
     references = {"original": original.variables} | ({"retrain": retrained.variables} if retrained else {})
     member, batch_size = _train_split(original, data), min(batch_size, max(1, len(data.test)))
     context = Context(original.network, data, member, forget_mask, references, config, seed, augmentation, batch_size)
     subjects, pictures = _subjects(context, models, retrained)
     attackers = shadow_models.train_attackers(context, fit)
-    content = _content(
-        context, [s.name for s in subjects], _measured(context, subjects, attackers, directory), pictures
-    )
+    found = _measured(context, subjects, attackers, directory)
+    content = _content(context, [s.name for s in subjects], found, pictures)
     if directory:
         atomic.atomic_write_json(directory / "audit.json", content)
     return AuditResult(content)
 
 
 def _config(settings, fit) -> Audit:
-    """The settings; without `fit` less the metrics that need shadow models."""
-    config = dataclasses.replace(
-        settings.get("config") or Audit(), **{k: v for k, v in settings.items() if k != "config"}
-    )
-    runnable = tuple(name for name in config.metrics if fit or name not in metrics.NEED_SHADOWS)
-    if "metrics" in settings and runnable != config.metrics:
-        text = f"={','.join(config.metrics)!r} needs `fit`, which trains shadow models, for mia2 and lira."
-        raise ArgumentError("metrics", text)
-    return dataclasses.replace(config, metrics=runnable)
+    """The settings; without `fit` less the metrics that need shadow models, unless these are asked for."""
+    asked = "metrics" in settings
+    config = dataclasses.replace(settings.pop("config", None) or Audit(), **settings)
+    if fit or asked:
+        return config
+    return dataclasses.replace(config, metrics=tuple(m for m in config.metrics if m not in NEED_SHADOWS))
 
 
 def _check(models, data, original, retrained):
@@ -102,10 +101,8 @@ def _check(models, data, original, retrained):
         raise ArgumentError("original", f" is a {original!r}; the data have {found}.")
     for name, model in {**models, "retrained": retrained or original}.items():
         if name in REFERENCES or getattr(model, "classifier", model).network != original.network:
-            rest = (
-                f" must have another name than {', '.join(REFERENCES)}, and the original's network and normalisation."
-            )
-            raise ArgumentError("models", f": {name!r}{rest}")
+            needs = f"the original's network and normalisation, and a name other than {', '.join(REFERENCES)}"
+            raise ArgumentError("models", f": {name!r} must have {needs}.")
 
 
 def _train_split(classifier, data) -> np.ndarray:
@@ -137,9 +134,9 @@ def _subjects(context, models, retrained) -> tuple[list[Subject], list[dict]]:
         if config.embedding_images:
             of_test = context.reference_features["original"].layers[PENULTIMATE]
             threshold = getattr(model, "threshold", 0.0) or 0.1 / mask.size
-            arguments = mask, threshold, config.embedding_images, context.seed
-            real = of_test, context.test.labels
-            pictures.append({"title": name, **embedding.picture(*real, logits, layers[PENULTIMATE], *arguments)})
+            images = of_test, context.test.labels, logits, layers[PENULTIMATE]
+            pictured = embedding.picture(*images, mask, threshold, config.embedding_images, context.seed)
+            pictures.append({"title": name, **pictured})
     if retrained:
         member = _train_split(retrained, context.data) & ~mask[context.train.labels]
         subjects.append(Subject("retrain", retrained.variables, member))
@@ -170,7 +167,7 @@ def _content(context, names, found, pictures) -> dict:
     values = {(m["model"], m["metric"]): m["value"] for m in measurements}
     for m in measurements:
         ends = (values.get((model, m["metric"])) for model in ("original", "retrain"))
-        m["place"] = metrics.place(m["metric"], m["value"], *ends)
+        m["place"] = place(m["metric"], m["value"], *ends)
     return {
         "format": FORMAT,
         "forget": joined(context.forget, ","),
@@ -191,7 +188,7 @@ def _content(context, names, found, pictures) -> dict:
 
 
 def _not_run(config, names) -> dict[str, str]:
-    missing = {family: "not among the metrics asked for" for family in metrics.FAMILIES if family not in config.metrics}
+    missing = {family: "not among the metrics asked for" for family in FAMILIES if family not in config.metrics}
     if "masked_head" not in names:
         missing["masked_head"] = "with a single retained class the mean of the retained logits is that class's logit"
     if "retrain" not in names:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,9 +12,9 @@ from ispf_jax.data.dataset import ArrayDataset, ImageData
 from ispf_jax.errors import UserError
 from ispf_jax.evaluate import accuracy, duplicates, features, sampling
 from ispf_jax.evaluate.features import PENULTIMATE, Extracted
-from ispf_jax.evaluate.metrics import METRICS, Measurement, find
 from ispf_jax.evaluate.settings import Audit
 from ispf_jax.evaluate.statistics import wilson
+from ispf_jax.runtime.metrics import metric
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Context:
     data: ImageData
     member: np.ndarray
     forget_mask: np.ndarray
-    references: dict[str, dict]
+    references: dict[str, Any]
     config: Audit
     seed: int = 0
     augmentation: str = "none"
@@ -123,23 +124,24 @@ class Subject:
     """
 
     name: str
-    variables: dict
+    variables: Any
     member: np.ndarray
     synthetic: np.ndarray | None = None
     synthetic_pass: Extracted | None = None
     measurements: list[dict] = field(default_factory=list)
     curves: list[dict] = field(default_factory=list)
 
-    def add(self, metric: str, value, n=None, interval=(None, None), note=""):
+    def add(self, name: str, value, n=None, interval=(None, None), note=""):
         """Record a value."""
-        known, value = METRICS[find(metric)[0]], None if value is None else float(value)
-        found = Measurement(self.name, metric, value, known.unit, *interval, n, known.tier, None, note)
-        self.measurements.append(vars(found))
+        known, (low, high) = metric(name), interval
+        value, n = (None if x is None else kind(x) for x, kind in ((value, float), (n, int)))
+        found = {"model": self.name, "metric": name, "value": value, "unit": known.measured_in}
+        self.measurements.append(found | {"low": low, "high": high, "n": n, "tier": known.tier, "note": note})
 
-    def add_share(self, metric: str, hits, note=""):
+    def add_share(self, name: str, hits, note=""):
         """Record the share of hits (bool [N], or (hits, N)) of test images in percent, with its interval."""
         hits, n = hits if isinstance(hits, tuple) else (int(np.sum(hits)), len(hits))
         if n:
-            self.add(metric, 100 * hits / n, n, wilson(hits / n, n), note)
+            self.add(name, 100 * hits / n, n, wilson(hits / n, n), note)
         else:
-            self.add(metric, None, 0, note="no test images")
+            self.add(name, None, 0, note="no test images")

@@ -60,7 +60,8 @@ def roc_summary(scores, truth) -> tuple[float, float, float]:
       scores: [N]; truth: bool [N], of both kinds.
     """
     fpr, tpr, _ = roc_curve(truth, scores, drop_intermediate=False)
-    return float(auc(fpr, tpr)), *(float(100 * tpr[fpr <= limit + 1e-12].max()) for limit in (0.01, 0.001))
+    at_1, at_01 = (float(100 * tpr[fpr <= limit + 1e-12].max()) for limit in (0.01, 0.001))
+    return float(auc(fpr, tpr)), at_1, at_01
 
 
 def _log_density(target, shadows, chosen, pooled):

@@ -30,8 +30,8 @@ def measure(context: Context, subject: Subject, attackers: attacks.Attackers, pa
         attacks.confidence_attacks(context, subject, test.logits)
     if "mia2" in families and attackers.mia2 is not None:
         attacks.shadow_attack(context, subject, test.logits, attackers.mia2)
-    if "lira" in families and attackers.lira_statistic is not None:
-        attacks.lira_attack(context, subject, attackers)
+    if "lira" in families and attackers.lira is not None:
+        attacks.lira_attack(context, subject, *attackers.lira)
     if "features" in families:
         _features(context, subject, test)
     if "divergence" in families:

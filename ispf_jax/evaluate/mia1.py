@@ -56,14 +56,14 @@ def choose_samples(protocol, train_labels, test_labels, member, original_member,
         nonmembers = draw(nonmembers, count, [seed, 1])
     else:
         nonmembers = np.arange(test_forgotten.size)
-        count = min(retained.size, test_forgotten.size + np.count_nonzero(~original_member))
+        count = min(retained.size, test_forgotten.size + int(np.sum(~original_member)))
     for what, size in (("retained", retained.size), ("test", nonmembers.size), ("forgotten", targets.size)):
         if size == 0:
             raise UserError(f"MIA-I has no {what} images; it needs the original's training split, and test images.")
     return Samples(draw(retained, count, [seed, 0]), nonmembers, targets)
 
 
-def called_unseen(member, nonmember, target, exact_up_to: int = 2000) -> np.ndarray | None:
+def called_unseen(member, nonmember, target, *, exact_up_to: int = 2000) -> np.ndarray | None:
     """Bool per target, whether SVC(C=3, RBF, gamma="auto" = 1) on confidences takes it for a non-member; MIA-I is their
     share.
 

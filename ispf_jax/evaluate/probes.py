@@ -32,7 +32,7 @@ def linear_probe(train, labels, test, max_iterations: int = 1000) -> tuple[np.nd
         warnings.simplefilter("always")
         regression.fit(scaler.transform(train), labels)
     converged = not any(issubclass(w.category, ConvergenceWarning) for w in caught)
-    return regression.predict(scaler.transform(test)), converged
+    return np.asarray(regression.predict(scaler.transform(test))), converged
 
 
 def nearest_neighbours(train, labels, test, k: int = 5) -> np.ndarray:
@@ -45,7 +45,7 @@ def nearest_neighbours(train, labels, test, k: int = 5) -> np.ndarray:
     def weights(distance):  # a vote outweighs any sum of similarities, which lie in -1..1
         return 1 + (1 - distance) / (4 * k)
 
-    machine = KNeighborsClassifier(k, metric="cosine", algorithm="brute", weights=weights)
+    machine = KNeighborsClassifier(k, metric="cosine", weights=weights)  # pyright: ignore[reportArgumentType]
     return machine.fit(train, labels).predict(test)
 
 

@@ -6,7 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ispf_jax.evaluate.metrics import METRICS, Measurement, find
+from ispf_jax.runtime.measurements import Measurement, parse_audit
+from ispf_jax.runtime.metrics import metric
 
 
 @dataclass(frozen=True, repr=False)
@@ -24,11 +25,11 @@ class AuditResult:
     @cached_property
     def measurements(self) -> list[Measurement]:
         """All measurements, model by model."""
-        return [Measurement(**m) for m in self.content["measurements"]]
+        return parse_audit(self.content).measurements
 
-    def value(self, model: str, metric: str) -> float | None:
-        """What was measured of a model; None if it was not, or is not defined."""
-        return next((m.value for m in self.measurements if (m.model, m.metric) == (model, metric)), None)
+    def value(self, model: str, name: str) -> float | None:
+        """What the metric of that name found of a model; None if it was not measured, or is not defined."""
+        return next((m.value for m in self.measurements if (m.model, m.metric) == (model, name)), None)
 
     def report(self, path: str | Path):
         """Write a page with tables and figures to `path`, an HTML file."""
@@ -38,11 +39,11 @@ class AuditResult:
 
     def _table(self) -> list[list[str]]:
         """Lines of cells: models by the few metrics that a summary shows."""
-        names = [name for name in dict.fromkeys(m.metric for m in self.measurements) if find(name)[2] in _SHOWN]
-        columns = {n: METRICS[find(n)[0]] for n in names if METRICS[find(n)[0]].verdict}
-        lines = [["", *(metric.label.format(find(name)[1]) for name, metric in columns.items())]]
+        names = dict.fromkeys(m.metric for m in self.measurements)
+        columns = {name: metric(name) for name in names if metric(name).verdict}
+        lines = [["", *(shown.label for shown in columns.values())]]
         for model in self.content["models"]:
-            values = [(self.value(model, name), metric.digits) for name, metric in columns.items()]
+            values = [(self.value(model, name), shown.digits) for name, shown in columns.items()]
             lines.append([model, *("-" if value is None else f"{value:.{digits}f}" for value, digits in values)])
         return lines
 
@@ -55,6 +56,3 @@ class AuditResult:
     def _repr_html_(self) -> str:
         cells = ["".join(f"<td>{html.escape(cell)}</td>" for cell in line) for line in self._table()]
         return f"<table>{''.join(f'<tr>{line}</tr>' for line in cells)}</table>"
-
-
-_SHOWN = ("", "penultimate")

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from ispf_jax.errors import ArgumentError
-from ispf_jax.evaluate.metrics import FAMILIES
 from ispf_jax.settings import Settings, key
 
+FAMILIES = ("accuracy", "mia1", "mia2", "relearn", "features", "divergence", "lira")
+NEED_SHADOWS = ("mia2", "lira")
 MIA1_PROTOCOLS = ("salun", "unsc")
 
 

@@ -31,20 +31,20 @@ def members(config: Audit, images: int, attack: str) -> np.ndarray:
 def train_attackers(context: Context, fit: Fit | None) -> Attackers:
     """Train the shadow models that the audit asks for, and what the attacks learn from them."""
     config, labels, digests = context.config, context.train.labels, []
-    attacker = statistic = trained = None
+    attacker = of_lira = None
     if config.shadows and "mia2" in config.metrics:
         chosen, truth = [], []
         for k, (logits, split) in enumerate(_shadows(context, "mia2", fit, digests)):
             outside = np.flatnonzero(~(split.train | split.validation))
-            outside = sampling.draw(outside, np.count_nonzero(split.train), [SEED, k])
+            outside = sampling.draw(outside, int(split.train.sum()), [SEED, k])
             chosen += [logits[split.train], logits[outside]]
             truth += [np.ones(len(outside), bool), np.zeros(len(outside), bool)]
         attacker = mia2.train_attacker(signals.sorted_softmax(np.concatenate(chosen)), np.concatenate(truth), SEED)
     if config.lira_shadows and "lira" in config.metrics:
         shadows = _shadows(context, "lira", fit, digests)
         pairs = [(signals.scaled_confidence(logits, labels), split.train) for logits, split in shadows]
-        statistic, trained = map(np.stack, zip(*pairs))
-    return Attackers(attacker, statistic, trained, tuple(digests))
+        of_lira = np.stack([statistic for statistic, _ in pairs]), np.stack([trained for _, trained in pairs])
+    return Attackers(attacker, of_lira, tuple(digests))
 
 
 def _shadows(context, attack, fit, digests):

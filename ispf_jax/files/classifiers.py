@@ -48,12 +48,13 @@ def load(
     Raises:
       ArgumentError: the file cannot be read, or an argument does not fit what it holds.
     """
-    given = {"network": network, "image_shape": image_shape, "width": width, "mean": mean, "std": std}
-    given = {name: v for name, v in (given | {"class_names": class_names}).items() if v is not None}
+    given: dict[str, Any] = {"network": network, "image_shape": image_shape, "width": width, "mean": mean, "std": std}
+    given |= {"class_names": class_names}
+    given = {name: value for name, value in given.items() if value is not None}
     weights = read_weights(path, lambda tensors: is_known(tensors, network))
     said = settings_in(weights.header)
     _compare(path, given, said)
-    settings = {"mean": 0.5, "std": 0.5} | said | given
+    settings: dict[str, Any] = {"mean": 0.5, "std": 0.5} | said | given
     shape = tuple(settings.get("image_shape", ()))
     if len(shape) != 3 or min(shape) < 1 or math.prod(shape) > 1 << 24:
         text = f"={shape} must be (height, width, channels) of at most 2**24 numbers; {path} does not say it."
@@ -63,13 +64,14 @@ def load(
         raise ArgumentError("classes", f"={classes} must be {found.classes}, as many as {path} has, in the same order.")
     if found.channels != shape[2]:
         raise ArgumentError("image_shape", f"={shape} must have {found.channels} channel(s), as in {path}.")
-    if found.width is None:
+    fitting = found.width
+    if fitting is None:
         raise ArgumentError("path", f"={str(path)!r} holds {found.network} with filters that no width makes.")
-    width = settings.pop("width", found.width)
-    module, fitting = (build_classifier(found.network, found.classes, w, dtype) for w in (width, found.width))
-    flat = shapes(fitting, shape)
-    if not 0 < width < 2 * found.width or shapes(module, shape) != flat:
-        raise ArgumentError("width", f"={width:g} does not make the filters of {path}; {found.width:g} does.")
+    wanted: float = settings.pop("width", fitting)
+    flat = shapes(build_classifier(found.network, found.classes, fitting, dtype), shape)
+    module = build_classifier(found.network, found.classes, wanted, dtype)
+    if not 0 < wanted < 2 * fitting or shapes(module, shape) != flat:
+        raise ArgumentError("width", f"={wanted:g} does not make the filters of {path}; {fitting:g} does.")
     try:
         variables = unflatten_dict(to_flax(found.naming, weights.tensors, flat), sep="/")
     except Unlike as error:
@@ -92,7 +94,7 @@ def save(
       ArgumentError: the format is not known, or there are no names for all tensors.
       StorageError: the file cannot be written.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if format is None:
         format = next((name for name, f in FORMATS.items() if path.suffix in f.SUFFIXES), None)
         if format is None:
@@ -101,7 +103,7 @@ def save(
         raise ArgumentError("format", f"={format!r} must be one of {', '.join(FORMATS)}.")
     module, naming = classifier.module, classifier.origin.get("naming")
     network = next((name for name, made in CLASSIFIERS.items() if made is type(module)), type(module).__name__)
-    flat = flatten_dict(dict(classifier.variables), sep="/")
+    flat: dict[str, Any] = flatten_dict(dict(classifier.variables), sep="/")
     try:
         naming = Naming(**naming) if naming else own_naming(network, flat)
         tensors = to_torch(naming, flat)

@@ -114,9 +114,10 @@ def to_flax(naming: Naming, tensors: Mapping[str, np.ndarray], flat: Mapping) ->
       Unlike: a tensor has another shape or type, or impossible numbers.
     """
     found, places = {}, naming.places(flat)
+    flattened = _flattened(places, flat)
     biases = {naming.spare(key, flat): key for key in naming.keys if key not in places and key.endswith(".bias")}
     for key, place in places.items():
-        value, channels = _single(key, tensors[key]), _flattened(places, flat).get(place)
+        value = _single(key, tensors[key])
         if place in biases:
             bias = _single(biases[place], tensors[biases[place]])
             if bias.shape != value.shape:
@@ -128,8 +129,8 @@ def to_flax(naming: Naming, tensors: Mapping[str, np.ndarray], flat: Mapping) ->
             raise Unlike(f"{key} is {_size(value.shape)} and should be {_size(theirs)}")
         if place.endswith("/var") and (value.min() < 0 or not value.any()):
             raise Unlike(f"{key} has negative numbers, or nothing but zeros, where variances should be")
-        if channels:
-            value = value.reshape(len(value), channels, -1).swapaxes(1, 2).reshape(value.shape)
+        if place in flattened:
+            value = value.reshape(len(value), flattened[place], -1).swapaxes(1, 2).reshape(value.shape)
         value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
         found[place] = np.ascontiguousarray(value)
     return found
@@ -138,15 +139,17 @@ def to_flax(naming: Naming, tensors: Mapping[str, np.ndarray], flat: Mapping) ->
 def to_torch(naming: Naming, flat: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The inverse of `to_flax`, with the names and in the order of `naming.keys`."""
     tensors, places = {}, naming.places(flat)
+    flattened = _flattened(places, flat)
     for key in naming.keys:
-        if key not in places:
-            zeros = np.zeros((), np.int64) if key.endswith(_COUNTER) else np.zeros_like(flat[naming.spare(key, flat)])
-            tensors[key] = zeros
+        place = places.get(key)
+        if place is None:
+            mean = np.asarray(flat[naming.spare(key, flat)])
+            tensors[key] = np.zeros((), np.int64) if key.endswith(_COUNTER) else np.zeros_like(mean)
             continue
-        value, channels = np.asarray(flat[places[key]]), _flattened(places, flat).get(places[key])
+        value = np.asarray(flat[place])
         value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
-        if channels:
-            value = value.reshape(len(value), -1, channels).swapaxes(1, 2).reshape(value.shape)
+        if place in flattened:
+            value = value.reshape(len(value), -1, flattened[place]).swapaxes(1, 2).reshape(value.shape)
         tensors[key] = np.ascontiguousarray(value)
     return tensors
 

@@ -60,7 +60,7 @@ def load(data: bytes, functions: Mapping[str, Callable], refer: Callable[[Any], 
             del stack[max(start, 0) :]
             stack += [operations[name](items)] * len(opcode.stack_after)
         elif opcode.arg and not before:
-            stack += [Symbol(argument) if name == "GLOBAL" else argument] * len(opcode.stack_after)
+            stack += [Symbol(str(argument)) if name == "GLOBAL" else argument] * len(opcode.stack_after)
         elif name not in ("PROTO", "FRAME"):
             raise Unreadable(f"has a pickle with the opcode {name}, which is not known here")
 

@@ -12,8 +12,7 @@ from ispf_jax.models.resnet import ResNet18
 
 CLASSIFIERS = {"allcnn": AllCNN, "resnet18": ResNet18}
 CONVENTIONS = {"allcnn": allcnn.CONVENTIONS, "resnet18": resnet.CONVENTIONS}
-"""What files call the modules of a classifier, in one or several ways: ({name in the file: path of the Flax module},
-...)."""
+"""What files call the modules of a classifier, in one or several ways: ({name in the file: path here}, ...)."""
 
 
 def build_classifier(name: str, num_classes: int, width: float = 1.0, dtype: str = "float32"):

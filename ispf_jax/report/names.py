@@ -1,11 +1,9 @@
-"""What models and metrics are called, how they look, what they ask, and the order in which they are shown."""
+"""What models are called, how they look and the order in which they are shown, and the texts of the report."""
 
 import csv
-import re
 import tomllib
 import zlib
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass
 from importlib import resources
 
 from ispf_jax.runtime.rows import method_order
@@ -23,12 +21,6 @@ def read_table(name: str) -> list[dict[str, str]]:
 
 TEXTS = tomllib.loads(read_text("texts.toml"))
 """What the report says to its readers, by section and name."""
-
-TIERS = ("weights only", "test images", "training data", "retrained models")
-"""What a number needed, from least to most."""
-
-HEADLINE = ("", "penultimate")
-"""Layers whose number is the metric itself; other layers are shown below it."""
 
 
 @dataclass(frozen=True)
@@ -64,71 +56,3 @@ def model_order(model: str) -> tuple:
     """Sort key: references, then base by base in the order of the methods."""
     method, _, base = model.partition("/")
     return base, method_order(method)
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A line of `metrics.csv`.
-
-    Attributes:
-      label, asks: "{}" stands for the number in the metric's name.
-      kind: "accuracy"; "residue" (how much of the class can be recovered from the final features or weights); "layers"
-        (the same, read from an earlier layer); "closeness" (to retraining or to the original); "paper" (the paper's
-        own); "attack"; "classes" (one number per class, in a separate table); "generator" (about synthetic images).
-      verdict: whether the verdict table has a column for it.
-      family: its name in `metrics.csv`; empty if it is not there.
-      number: the number in the metric's name.
-      order: sort key.
-    """
-
-    label: str
-    asks: str = ""
-    unit: str = ""
-    digits: int = 3
-    kind: str = "other"
-    verdict: bool = False
-    family: str = ""
-    number: str = ""
-    order: tuple = ()
-
-
-@cache
-def metric(name: str) -> Metric:
-    """The metric of a name such as "probe_shots5/bn3"; an unknown one is shown under its own name."""
-    family, number, rest = _parts(name)
-    digits = int("".join(filter(str.isdigit, rest)) or 0)
-    order = (list(_metrics()).index(family) if family else len(_metrics()), float(number or 0))
-    order = (*order, rest in HEADLINE, digits, name)  # the layers of a family in order, the headline last
-    if not family:
-        return Metric(name, order=order)
-    known = _metrics()[family]
-    label, asks = known.label.format(number), known.asks.format(number)
-    known = replace(known, label=label, asks=asks, family=family, number=number, order=order)
-    if rest in HEADLINE:
-        return known
-    kind = "layers" if known.kind == "residue" else known.kind
-    return replace(known, label=f"{label}, {rest}", kind=kind, verdict=False)
-
-
-def metric_order(name: str) -> tuple:
-    """Sort key: the order of `metrics.csv`; within one family layer by layer, numbers as numbers; unknown ones last."""
-    return metric(name).order
-
-
-@cache
-def _metrics() -> dict[str, Metric]:
-    """`metrics.csv` by name: "#" for a number, or the part before the "/" where a layer or a kind follows."""
-    lines = {line.pop("metric"): line for line in read_table("metrics.csv")}
-    whole = {"digits": int, "verdict": bool}
-    return {name: Metric(**{k: whole.get(k, str)(v) for k, v in line.items()}) for name, line in lines.items()}
-
-
-def _parts(name: str) -> tuple[str, str, str]:
-    """(family or "", number in the name, what follows the family)."""
-    for head, rest in ((name, ""), (name.partition("/")[0], name.partition("/")[2])):
-        if head in _metrics():
-            return head, "", rest
-        found = re.fullmatch(r"(.*?)(\d+(?:\.\d+)?)", head)
-        if found and found[1] + "#" in _metrics():
-            return found[1] + "#", found[2], rest
-    return "", "", ""

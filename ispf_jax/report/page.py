@@ -12,7 +12,7 @@ import jinja2
 from ispf_jax.report.figures import audits as of_audits
 from ispf_jax.report.figures import runs as of_runs
 from ispf_jax.report.figures.style import Picture, draw
-from ispf_jax.report.names import TEXTS, metric, metric_order, shown
+from ispf_jax.report.names import TEXTS, shown
 from ispf_jax.report.paper import paper_tables
 from ispf_jax.report.results import result_tables
 from ispf_jax.report.runs import facts, generator_table, hashes_table, limits, runs_table, times_table
@@ -20,12 +20,14 @@ from ispf_jax.report.tables import Place, Table, in_part, of_part
 from ispf_jax.report.verdict import class_table, full_table, sentences, verdict_table
 from ispf_jax.report.workdir import Contents, missing
 from ispf_jax.runtime.atomic import atomic_write_bytes, ensure_writable
+from ispf_jax.runtime.metrics import metric, metric_order
 from ispf_jax.runtime.rows import REFERENCES, forget_order, method_order
 
 SHOWN = 3
 """Pictures of so many forget sets and seeds are on the page; those of the others are in `figures/` only."""
 
-_MOST = {"accuracy": None, "audits": SHOWN, "training": SHOWN, "classes": SHOWN, "synthesis": None, "losses": 0}
+_MOST = {"accuracy": None, "synthesis": None, "losses": 0}
+"""The same for sections whose pictures are not of single runs; losses are in `figures/` only."""
 
 
 def gallery(contents: Contents) -> list[Picture]:
@@ -49,10 +51,10 @@ def combined_gallery(parts: dict[str, Contents]) -> list[Picture]:
 
 def on_page(pictures: Iterable[Picture]) -> dict[str, list[list[Picture]]]:
     """What the page shows: {section: [pictures of one run]}."""
-    sections = {section: defaultdict(list) for section in _MOST}
+    sections = {name: defaultdict(list) for name in (*_MOST, "audits", "training", "classes")}
     for picture in pictures:
         sections[picture.section][picture.slug].append(picture)
-    return {section: list(runs.values())[: _MOST[section]] for section, runs in sections.items()}
+    return {name: list(runs.values())[: _MOST.get(name, SHOWN)] for name, runs in sections.items()}
 
 
 def write_pictures(pictures: list[Picture], folder: Path) -> dict[str, bytes]:

@@ -6,12 +6,11 @@ trials; MIA and AIN are printed without. Original and DFKD rows of tables 1 and 
 set as both A_f and A_r.
 """
 
-import importlib
+import runpy
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache, reduce
 from pathlib import PurePath
-from types import ModuleType
 from typing import Any
 
 from ispf_jax.report.names import TEXTS, read_table, shown
@@ -158,7 +157,8 @@ def _table(block: Block, number: int, title: str, heads, sets: list[str], kind="
     heads = _present(block, heads)
     methods = [m for m in methods or block.methods if any(block.runs(m, head, sets) for head in heads)]
     lines = [_line(block, number, m, heads, sets, kind) for m in methods]
-    whole = all(_whole({*block.runs(m, "A_r", sets), *block.runs(m, "A_r*", sets)}) for m in methods)
+    runs = [{*block.runs(m, "A_r", sets), *block.runs(m, "A_r*", sets)} for m in methods]
+    whole = all(map(_whole, filter(None, runs)))
     notes = {2: [_TEXTS[kind]] if kind else []}.get(number, [] if whole else [_TEXTS["fewer"]])
     bounds = dict.fromkeys(text for forget in sets for text in block.bounds[forget])
     about = [_TEXTS["whole"], *([_TEXTS["bounds"].format("; ".join(bounds))] if bounds else [])] * (number == 1)
@@ -254,34 +254,30 @@ def _whole(runs: set[RunKey]) -> bool:
 
 def _kind(forget: str) -> str:
     """ "shared" or "distributed" for the paper's sets of ten classes of CIFAR-100, else empty."""
-    configuration = _configuration("cifar100_multi")
-    sets = configuration.SETS if configuration else {}
+    sets = _configuration("cifar100_multi")["SETS"]
     return next((name for name, ids in sets.items() if set(forget_order(ids)) == set(forget_order(forget))), "")
 
 
 @cache
-def _configuration(name: str) -> ModuleType | None:
-    """The configuration of the paper's runs on a data set."""
-    try:
-        return importlib.import_module(f"configs.{name}_ispf")
-    except ImportError:
-        return None
+def _configuration(name: str) -> dict[str, Any]:
+    """What the configuration of the paper's runs on a data set defines."""
+    from ispf_jax.config import presets  # here, because it knows the networks and with them JAX
+
+    return runpy.run_path(str(presets() / f"{name}_ispf.py"))
 
 
 def _differences(dataset: str, arch: str, config: dict[str, Any]) -> list[str]:
     """ "distill.epochs=2 (paper: 100)" for every key with another value than in the paper's configuration."""
     if not any(key[1:3] == (dataset, arch) for key in printed()):
         return []
-    if not (configuration := _configuration(dataset)):
-        return [_TEXTS["no_settings"]]
-    paper, found = configuration.get_config(arch), []
+    paper, found = _configuration(dataset)["get_config"](arch), []  # where it has 0, a default, `same` has the value
     same = {"data.image_size": 32, "data.channels": 3, "distill.threshold": 0.1 / paper.data.classes}
     same["distill.warmup_epochs"] = 0  # the paper's text, unlike its program, has none
     same |= {"distill.cosine_epochs": 0} if paper.distill.cosine_epochs == paper.distill.epochs else {}
     for key in sorted(key for key in config if key.startswith(_COMPARED) and key not in _EITHER):
         theirs = reduce(lambda node, name: node.get(name), key.split("."), paper)
         if _plain(config[key]) not in (_plain(theirs), _plain(same.get(key, theirs))):
-            text = "all images" if key.startswith("data.max") else _text(theirs)
+            text = "all images" if key.startswith("data.max") else _text(theirs or same.get(key, theirs))
             found.append(f"{key}={_text(config[key])} (paper: {text})")
     return found
 

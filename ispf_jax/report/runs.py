@@ -4,11 +4,12 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from ispf_jax.report.names import TEXTS, metric, model_name, shown
+from ispf_jax.report.names import TEXTS, model_name, shown
 from ispf_jax.report.tables import MISSING, Column, Table, make_table
 from ispf_jax.report.verdict import tier_order
 from ispf_jax.report.workdir import Contents
 from ispf_jax.runtime.measurements import Measurement
+from ispf_jax.runtime.metrics import metric
 from ispf_jax.runtime.rows import STAGES, Row, RunLog
 
 _WORK = ("student_steps", "generator_steps", "images_synthesised")
@@ -129,8 +130,7 @@ def generator_table(contents: Contents) -> Table | None:
 
 
 def _health(run: RunLog) -> list[str]:
-    """Images of all steps; shares of three kinds; entropy per kept image (it is a sum over them); classes; empty
-    steps."""
+    """Images of all steps, shares of three kinds, entropy per kept image, extreme classes, empty steps."""
     last = {name: run.series(name)[-1:].sum() for name in ("student_step", "generator_step", "entropy", "kept")}
     batch, classes, skipped = run.series("batch_size")[-1:].sum(), run.class_shares(), run.series("skipped_steps")
     kinds = [run.series(name) for name in ("kept", "filtered", "forget_samples")]

@@ -8,10 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from statistics import median
 
-from ispf_jax.report.names import TEXTS, TIERS, metric, metric_order, model_name, model_order, shown
+from ispf_jax.report.names import TEXTS, model_name, model_order, shown
 from ispf_jax.report.results import Average, average, count
 from ispf_jax.report.tables import MISSING, Cell, Column, Place, Table, make_table
 from ispf_jax.runtime.measurements import Audit, Measurement
+from ispf_jax.runtime.metrics import TIERS, metric, metric_order
 from ispf_jax.runtime.rows import RunKey, write_csv
 
 Runs = dict[RunKey, Measurement]

@@ -13,7 +13,7 @@ from pathlib import Path
 from ispf_jax.errors import UserError
 
 _BLOCK, _CHUNK, _HEADERS = 512, 1 << 20, 1 << 20
-_MEMBERS = 1_000_000
+_MEMBERS, _PADDING = 1_000_000, 16 << 20
 _COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 
 
@@ -60,7 +60,7 @@ def reading(what) -> Iterator[None]:
         if type(error) is UserError:  # an ArgumentError names an argument that the user does not know
             raise
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise UserError(f"{what} is damaged or not what it should be ({reason}); replace or remove it.") from error
+        raise UserError(f"{what} is damaged or cannot be read ({reason}); check, replace or remove it.") from error
 
 
 def tar_entries(path: Path, wanted: Callable[[str], bool], limit: int) -> Iterator[tuple[str, bytes | None]]:
@@ -102,7 +102,7 @@ class _Headers:
 def _entries(path, stream, wanted, limit, most):
     headers = _Headers(stream)
     tar = tarfile.TarFile(fileobj=headers)
-    tar.offset = declared = count = 0
+    tar.offset = declared = count = padding = 0
     while True:
         headers.left = _HEADERS
         stream.seek(tar.offset)
@@ -114,9 +114,9 @@ def _entries(path, stream, wanted, limit, most):
         if ".." in name.split("/"):
             raise UserError(f"{name!r} in the archive {path} leads out of it; make the archive again without it.")
         if not (member.isfile() or member.isdir()) or member.issparse() or member.size < 0:
-            what = "a link" if member.issym() or member.islnk() else "neither a plain file nor a directory"
-            advice = "make the archive with tar --dereference --hard-dereference, which stores what links lead to"
-            raise UserError(f"{name!r} in the archive {path} is {what}; {advice}.")
+            what = "a link; tar --dereference --hard-dereference stores what links lead to"
+            what = what if member.issym() or member.islnk() else "neither a plain file nor a directory"
+            raise UserError(f"{name!r} in the archive {path} is {what}; make the archive again without it.")
         declared, count = declared + member.size + _BLOCK, count + 1
         if declared > most or count > _MEMBERS:
             raise UserError(f"The archive {path} declares {declared:,} bytes in {count:,} members, which is too much.")
@@ -132,6 +132,6 @@ def _entries(path, stream, wanted, limit, most):
                 raise tarfile.ReadError("unexpected end of data")
         yield name + "/" * member.isdir(), content
     while rest := stream.read(_CHUNK):  # to the end, where the checksum of a compressed archive is
-        declared += len(rest)
-        if rest.strip(b"\0") or declared > most:
+        padding += len(rest)
+        if rest.strip(b"\0") or padding > _PADDING:
             raise tarfile.ReadError(f"there is more after the end of the archive at byte {tar.offset}")

@@ -20,7 +20,7 @@ class Measurement(NamedTuple):
       value: None where the metric is not defined; the note says why.
       low, high: 95 % interval, None if there is none.
       n: number of examples.
-      tier: what the number needed, see `names.TIERS`.
+      tier: what the number needed, see `metrics.TIERS`.
       place: (value - retrained) / (original - retrained): 0 like retrained, 1 like the original; None where these do
         not differ.
     """

@@ -120,7 +120,8 @@ class Local:
         return self._first.must_stop()
 
     def stop(self) -> None:
-        interruption.request()
+        if self.slots > 1:  # the calling thread has nothing else running
+            interruption.request()
 
     def _attempt(self, job):
         worker = self._idle.get()

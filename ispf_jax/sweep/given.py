@@ -40,7 +40,8 @@ def given_original(worker, directory: Path) -> Classifier:
             Split(np.ones(len(data.train), bool), np.zeros(len(data.train), bool)).save(directory)
             noted = {"file": digest, "format": given.origin["format"], "naming": given.origin["naming"]}
             meta = {"epoch": e.train.epochs, "seconds": 0.0, "best_epoch": 0, "best_score": None, **noted}
-            found = Saved(nothing, given.variables, given.variables, meta)
+            variables = dict(given.variables)
+            found = Saved(nothing, variables, variables, meta)
             store.save(e.train.epochs, found)
     return trained(worker.network, found, Split.load(directory), data.class_names)
 

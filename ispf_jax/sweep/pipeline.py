@@ -12,7 +12,7 @@ import logging
 import platform
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -57,12 +57,13 @@ def run(config, workdir: str) -> str:
       interruption.Interrupted: a signal asked to stop; everything is saved.
     """
     experiments = make_experiments(config)
-    _prepare_jax(next(iter(experiments.values())))
-    if next(iter(experiments.values())).dry_run:
+    common = next(iter(experiments.values()))
+    _prepare_jax(common)
+    if common.dry_run:
         return "\n\n".join(_planned(name, e, Path(workdir) / name) for name, e in experiments.items())
     began, tables, failed, total = time.perf_counter(), [], {}, 0
     first = device_room.first_process()
-    with locked(workdir) if first else nullcontext():
+    with locked(workdir) if first else nullcontext(), _executors(common):
         for name, e in experiments.items():
             one = Run(e, ensure_writable(Path(workdir) / name))
             failures, count = one.work()
@@ -132,9 +133,8 @@ class Run:
 
     def _over_ray(self, todo: list[Job]) -> dict[Job, str]:
         workdir, wanted = self.workdir.resolve(), self.e.ray
-        with keyed("config."), cluster.connected():
-            executor = cluster.Cluster(partial(make_worker, self.e, workdir), workdir, wanted.gpus, wanted.cpus)
-            return board.work(todo, executor, wanted.retries)
+        executor = cluster.Cluster(partial(make_worker, self.e, workdir), workdir, wanted.gpus, wanted.cpus)
+        return board.work(todo, executor, wanted.retries)
 
     def export(self):
         """Write the finished networks for other programs, as `config.export` asks for."""
@@ -174,8 +174,8 @@ class Run:
         labels = self.data.train.labels
         if not len(labels) and (trained or job.kind == "audit"):
             raise UserError(
-                f"config.data holds no training images, which the stage {job.kind} needs: leave it out (with a classifier "
-                "of your own: --config.model.checkpoint=<file> --config.stages=original,unlearn,report), or add the "
+                f"config.data holds no training images, which the stage {job.kind} needs: leave it out (for a given "
+                "classifier: --config.model.checkpoint=<file> --config.stages=original,unlearn,report), or add the "
                 "split train."
             )
         if trained:
@@ -193,9 +193,9 @@ class Run:
         seconds = plan.expected_seconds(self.e, self.data, todo)
         if seconds > _LONG:
             log.info(
-                "On this CPU the whole configuration will take about %.1f hours. Small ones are digits_ispf.py (minutes) "
-                "and every configuration with :smoke (under a minute), for example --config=svhn_ispf.py:smoke. It can be "
-                "stopped at any time; the same command continues.",
+                "On this CPU the whole configuration will take about %.1f hours. Small ones are digits_ispf.py "
+                "(minutes) and every configuration with :smoke (under a minute). It can be stopped at any time; the "
+                "same command continues.",
                 seconds / 3600,
             )
 
@@ -209,6 +209,16 @@ def make_worker(e: Experiment, workdir: Path) -> Worker:
     above."""
     _prepare_jax(e)
     return Run(dataclasses.replace(e, spread="batch", devices=0, progress_seconds=1e9), workdir).workers[0]
+
+
+@contextmanager
+def _executors(e: Experiment):
+    """What jobs are done with besides this process; before it uses JAX, whose threads do not go with new processes."""
+    with ExitStack() as stack:
+        if e.spread == "ray" and e.stages != ("report",):
+            with keyed("config."):
+                stack.enter_context(cluster.connected())
+        yield
 
 
 def _devices(e: Experiment) -> tuple[Devices, ...]:

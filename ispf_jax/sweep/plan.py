@@ -110,8 +110,7 @@ def matmul_rate(size: int = 1024, repeats: int = 8) -> float:
 def passes_of(e: Experiment, job: Job, class_counts: np.ndarray) -> tuple[int, float, float]:
     """(training steps, forward passes of a classifier, of the generator) of a job over single images.
 
-    A backward pass counts as two. The steps of unlearning are the student's, the passes of an audit those of
-    relearning.
+    A backward pass counts as two. The steps of unlearning are the student's; an audit's passes are those of relearning.
 
     Args:
       class_counts: training images per class, [C].

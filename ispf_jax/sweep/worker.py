@@ -1,5 +1,6 @@
 """Does the jobs of one experiment on its devices, through the same functions that the library offers."""
 
+import dataclasses
 import logging
 from contextlib import nullcontext
 from functools import partial
@@ -136,7 +137,7 @@ class Worker:
         retrain = self.workdir / Job("retrain", job.seed, job.forget).place
         audit(
             self._students(job),
-            self.data,
+            dataclasses.replace(self.data, name=self.e.data.name),  # as in the rows
             job.forget,
             original=self.teacher(job.seed),
             retrained=self.read(retrain, "best") if (retrain / "result.json").exists() else None,
@@ -200,9 +201,9 @@ class Worker:
                 checkpoints = self.workdir / Job("original", seed).place / "checkpoints"
                 result = f"result of {row['method']} (forget {row['forget']}, seed {seed})"
                 raise UserError(
-                    f"{self.workdir} has a {result} with the original {made_from}, but {checkpoints} now holds {weights}: "
-                    "put the old checkpoints back, remove the results that were made with the old one, or use another "
-                    "work directory."
+                    f"{self.workdir} has a {result} with the original {made_from}, but {checkpoints} now holds "
+                    f"{weights}: put the old checkpoints back, remove the results that were made with the old one, or "
+                    "use another --workdir."
                 )
 
     def _warn_of_chance(self, job, original):
@@ -217,8 +218,10 @@ class Worker:
             advice = (
                 "compare config.data.mean, config.data.std, the image size and the order of classes with its training"
             )
-        what = f"test images of the forgotten {named(weak, self.data.class_names)} are recognised no better than by guessing"
-        log.warning("%s: %s (%.3g %%); what was not learned cannot be unlearned: %s", job, what, chance, advice)
+        what = f"test images of the forgotten {named(weak, self.data.class_names)} are recognised no better than"
+        log.warning(
+            "%s: %s by chance (%.3g %%); what was not learned cannot be unlearned: %s", job, what, chance, advice
+        )
 
     def _observe(self, job, student, record):
         """The student's accuracies on test images, every so many epochs."""

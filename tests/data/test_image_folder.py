@@ -165,10 +165,10 @@ BAD = {
         "train/dog/z.png is 9x9 .*8x8 was expected; set resize",
     ),
     "oblong": (put("train/ant/-.png", encoded(pixels(1, 0, 9)[0][:5])), "train/ant/-.png is 9x5 pixels"),
-    "cut image": (put("test/cat/1.png", encoded(pixels(1, 0, 8)[0])[:80]), "test/cat/1.png is damaged or not what"),
-    "no image": (put("test/cat/1.png", b"hello"), "test/cat/1.png is damaged or not what"),
-    "huge png": (put("train/ant/-.png", huge("PNG")), "(has|is) 60000x60000 pixels|is damaged or not what"),
-    "huge ppm": (put("train/ant/-.ppm", huge("PPM")), "(has|is) 60000x60000 pixels|is damaged or not what"),
+    "cut image": (put("test/cat/1.png", encoded(pixels(1, 0, 8)[0])[:80]), "test/cat/1.png is damaged or cannot"),
+    "no image": (put("test/cat/1.png", b"hello"), "test/cat/1.png is damaged or cannot"),
+    "huge png": (put("train/ant/-.png", huge("PNG")), "(has|is) 60000x60000 pixels|is damaged or cannot"),
+    "huge ppm": (put("train/ant/-.ppm", huge("PPM")), "(has|is) 60000x60000 pixels|is damaged or cannot"),
     "floats": (put("test/cat/z.ppm", b"Pf\n8 8\n-1.0\n" + bytes(256)), "test/cat/z.ppm holds floating-point numbers"),
     "class empty": (empty_class, "test/cat holds no image; both splits"),
     "class missing": (lambda root: shutil.rmtree(root / "test/cat"), "test/cat holds no image"),
@@ -199,7 +199,7 @@ def test_files_that_are_none(tmp_path, target):
     with (tmp_path / "sparse").open("wb") as file:
         file.truncate(1 << 40)
     (root / "train" / "cat" / "z.png").symlink_to(tmp_path / target)
-    with pytest.raises(UserError, match="z.png (is a pipe, socket or device|has 1,099,511,627,776 bytes)|No such file"):
+    with pytest.raises(UserError, match=r"z.png (is a pipe, socket or|has 1,099,511,627,776 bytes)|No such file"):
         load(root)
 
 
@@ -218,16 +218,6 @@ def test_bad_options(tmp_path, options, words):
         data.load("image_folder", **({"path": make_folder(tmp_path / "pets")} | options))
 
 
-@pytest.mark.parametrize("name", ["p.tar", "p.tar.gz", "p.tar.xz", "p.tar.bz2"])
-@pytest.mark.parametrize("keep", [0.0, 0.3, 0.8])
-def test_truncated_archives(tmp_path, name, keep):
-    file = archive(make_folder(tmp_path / "pets", size=32), tmp_path / name)
-    content = file.read_bytes().rstrip(b"\0") if name == "p.tar" else file.read_bytes()
-    file.write_bytes(content[: int(len(content) * keep)])
-    with pytest.raises(UserError, match=f"{name} is damaged or not what"):
-        load(file)
-
-
 @pytest.mark.parametrize("broken", ["cut", "bad header", "no header"])
 def test_an_archive_damaged_between_two_files(tmp_path, broken):
     """tarfile takes that for the end: the files behind it would be missing without a word."""
@@ -239,7 +229,7 @@ def test_an_archive_damaged_between_two_files(tmp_path, broken):
     content = file.read_bytes()
     head = bytes(512) if broken == "no header" else bytes(byte ^ 0xFF for byte in content[at : at + 512])
     file.write_bytes(content[:at] + (b"" if broken == "cut" else head + content[at + 512 :]))
-    with pytest.raises(UserError, match=r"p.tar is damaged or not what"):
+    with pytest.raises(UserError, match=r"p.tar is damaged or cannot"):
         load(file)
 
 
@@ -254,11 +244,15 @@ def test_no_flipped_byte_passes_for_other_images(tmp_path, name):
         try:
             found = load(file)
         except UserError as error:
-            assert f"{name} is damaged or not what" in str(error)
+            assert f"{name} is damaged or cannot" in str(error)
             refused += 1
         else:
             assert same(found, genuine)
     assert refused >= len(positions) - 3
+    for keep in (0.0, 0.3, 0.9):
+        file.write_bytes(content[: int(len(content) * keep)])
+        with pytest.raises(UserError, match=f"{name} is damaged or cannot"):
+            load(file)
 
 
 @pytest.fixture

@@ -80,27 +80,8 @@ def test_truncated(tmp_path, name, keep):
     makers.make(name, tmp_path)
     file = tmp_path / archives.OFFICIAL[name].files[-1]
     file.write_bytes(file.read_bytes()[: int(file.stat().st_size * keep)])
-    with pytest.raises(UserError, match=rf"{file.name} is damaged or not what"):
+    with pytest.raises(UserError, match=rf"{file.name} is damaged or cannot"):
         load(name, tmp_path)
-
-
-@pytest.mark.parametrize("name", ["svhn", "cifar10"])
-def test_no_flipped_byte_passes_for_other_images(tmp_path, name):
-    makers.make(name, tmp_path)
-    genuine = load(name, tmp_path)
-    file = tmp_path / archives.OFFICIAL[name].files[-1]
-    content, refused = file.read_bytes(), 0
-    positions = range(130, len(content), len(content) // 100)
-    for position in positions:
-        file.write_bytes(content[:position] + bytes([content[position] ^ 0xFF]) + content[position + 1 :])
-        try:
-            found = load(name, tmp_path, cache_dir="off")
-        except UserError as error:
-            assert f"{file.name} is damaged or" in str(error)
-            refused += 1
-        else:
-            assert (found.test.images == genuine.test.images).all()
-    assert refused >= len(positions) - 1
 
 
 X, Y = np.zeros((32, 32, 3, 2), np.uint8), np.array([[1], [10]], np.uint8)
@@ -125,21 +106,22 @@ def test_foreign_mat(tmp_path, monkeypatch, content):
     makers.svhn(tmp_path)
     monkeypatch.setitem(archives.OFFICIAL, "svhn", replace(archives.OFFICIAL["svhn"], counts=(100, 100)))
     savemat(tmp_path / "test_32x32.mat", content, do_compression=True)
-    with pytest.raises(UserError, match=r"test_32x32.mat is damaged or not what"):
+    with pytest.raises(UserError, match=r"test_32x32.mat is damaged or cannot"):
         load("svhn", tmp_path)
 
 
-def test_a_variable_that_declares_more_than_it_holds(tmp_path):
-    """4 GB of pixels in a file of 1 kB."""
+def test_spoilt_mat(tmp_path):
+    """Pixels that are others than zlib's checksum says, and a variable that declares 4 GB in a file of 7 kB."""
     makers.svhn(tmp_path)
-    stored = io.BytesIO()
-    savemat(stored, {"X": X, "y": Y})
-    content = bytearray(stored.getvalue())
-    at = content.index((2).to_bytes(4, "little") + X.nbytes.to_bytes(4, "little"))
-    content[at + 4 : at + 8] = b"\xff\xff\xff\xff"
-    (tmp_path / "test_32x32.mat").write_bytes(content)
-    with pytest.raises(UserError, match=r"test_32x32.mat is damaged or not what"):
-        load("svhn", tmp_path)
+    file = tmp_path / "test_32x32.mat"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    savemat(stored := io.BytesIO(), {"X": X, "y": Y})
+    size = (2).to_bytes(4, "little") + X.nbytes.to_bytes(4, "little")
+    for spoilt in (content, stored.getvalue().replace(size, size[:4] + b"\xff" * 4)):
+        file.write_bytes(spoilt)
+        with pytest.raises(UserError, match=r"test_32x32.mat is damaged or cannot"):
+            load("svhn", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +145,7 @@ def test_foreign_cifar(tmp_path, member, content):
         members = {m.name: tar.extractfile(m).read() for m in tar}
     members[f"cifar10/{member}"] = content
     makers.tar_of(file, {name: value for name, value in members.items() if value is not None})
-    with pytest.raises(UserError, match=r"cifar-10-binary.tar.gz (is damaged or not what|has)"):
+    with pytest.raises(UserError, match=r"cifar-10-binary.tar.gz (is damaged or cannot|has)"):
         load("cifar10", tmp_path)
 
 
@@ -267,8 +249,8 @@ def test_prepared_data_need_no_tensorflow(tmp_path):
     makers.prepared(tmp_path / "t", fileFormat=None)
     code = (
         "import sys; from ispf_jax import data; "
-        f"assert len(data.load('svhn', data_dir={str(tmp_path / 't')!r}, cache_dir='off', download=False).train) == 24; "
-        "assert 'tensorflow' not in sys.modules"
+        f"found = data.load('svhn', data_dir={str(tmp_path / 't')!r}, cache_dir='off', download=False); "
+        "assert len(found.train) == 24 and 'tensorflow' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
@@ -350,17 +332,13 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_prepared_data(tmp_path, damage):
-    makers.prepared(tmp_path / "tfds")
-    DAMAGES[damage](tmp_path / "tfds" / "svhn_cropped" / "3.1.0")
-    with pytest.raises(UserError, match=r"svhn_cropped/3.1.0"):
-        data.load("svhn", download=False)
-
-
-@pytest.mark.parametrize("damage", ["cut", "spoilt image", "shard missing"])
-def test_damaged_array_record(tmp_path, damage):
-    makers.prepared(tmp_path / "tfds", file_format="array_record")
+@pytest.mark.parametrize(
+    "file_format, damage",
+    [("array_record", damage) for damage in ("cut", "spoilt image", "shard missing")]
+    + [("tfrecord", d) for d in DAMAGES],
+)
+def test_damaged_prepared_data(tmp_path, file_format, damage):
+    makers.prepared(tmp_path / "tfds", file_format=file_format)
     DAMAGES[damage](tmp_path / "tfds" / "svhn_cropped" / "3.1.0")
     with pytest.raises(UserError, match=r"svhn_cropped/3.1.0"):
         data.load("svhn", download=False)

@@ -13,8 +13,7 @@ from ispf_jax.data.dataset import ArrayDataset, ImageData
 from ispf_jax.errors import ArgumentError, UserError
 from ispf_jax.evaluate import measure as measure_room
 from ispf_jax.evaluate.audit import audit
-from ispf_jax.evaluate.metrics import FAMILIES
-from ispf_jax.evaluate.settings import Audit
+from ispf_jax.evaluate.settings import FAMILIES, Audit
 from ispf_jax.runtime import interruption
 from ispf_jax.training import Split
 from tests.evaluate.conftest import NETWORK, TINY, fresh
@@ -55,7 +54,7 @@ def values(world):
     train, test = ArrayDataset(world.images, world.labels), ArrayDataset(world.test_images, world.test_labels)
     return {
         "models": {"new/dfq": Student(classifier(world.untrained)), "copy": classifier(world.original)},
-        "data": ImageData("patterns", train, test, ("cat", "dog", "owl", "fox")),
+        "data": ImageData(train, test, ("cat", "dog", "owl", "fox"), "patterns"),
         "forget": ["dog"],
         "original": classifier(world.original),
         "retrained": classifier(world.retrained),
@@ -236,10 +235,10 @@ def test_models_are_measured_again_exactly_when_what_they_are_compared_with_chan
     "change, sentence",
     [
         ({"forget": ["wolf"]}, "forget=.*wolf"),
-        ({"metrics": "accuracy,mia2"}, "metrics='accuracy,mia2' needs `fit`"),
+        ({"metrics": "accuracy,mia2"}, "fit=None must be a function"),
         ({"metrics": "speed"}, "metrics=.*speed"),
-        ({"models": {"retrain": classifier({})}}, "models: 'retrain' must have another name"),
-        ({"models": {"gkt": Classifier.of(TINY, {})}}, "models: 'gkt' must have .* the original's network"),
+        ({"models": {"retrain": classifier({})}}, "models: 'retrain' must have .* a name other than"),
+        ({"models": {"gkt": Classifier.of(TINY, {})}}, "models: 'gkt' must have the original's network"),
         ({"original": classifier({}, Split(np.ones(3, bool), np.ones(3, bool)))}, "split of 3 images, not of 256"),
     ],
 )
@@ -263,7 +262,7 @@ def test_shadow_models_are_left_out_without_a_function_that_trains_them(values):
     assert {"mia2", "lira"} <= {entry["metric"] for entry in result.content["not_run"]}
 
 
-def test_a_result_shows_itself(finished, monkeypatch, tmp_path):
+def test_a_result_shows_itself(finished, tmp_path):
     _, result = finished
     title, head, *lines = repr(result).splitlines()
     assert title == "Audit: forgetting dog, seed 0"
@@ -274,5 +273,4 @@ def test_a_result_shows_itself(finished, monkeypatch, tmp_path):
     assert page.count("<tr>") == 7 and "<td>Linear probe</td>" in page
     assert re.sub("<[^>]*>", " ", page).split() == " ".join([head, *lines]).split()
 
-    monkeypatch.setattr("ispf_jax.report.write_audit_page", lambda *given: given, raising=False)
-    assert result.report(tmp_path / "page.html") == (result.content, tmp_path / "page.html")
+    assert "MIA-II" in result.report(tmp_path / "page.html").read_text()

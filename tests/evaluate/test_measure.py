@@ -33,7 +33,7 @@ NO_ATTACKERS = Attackers()
 def context():
     rng = np.random.default_rng(0)
     train, test = (ArrayDataset(*make_images(rng, n)) for n in (64, 40))
-    data = ImageData("patterns", train, test, tuple("0123"))
+    data = ImageData(train, test, tuple("0123"), "patterns")
     return Context(TINY, data, SEEN, np.arange(4) == 1, {"original": fresh(TINY, 1)}, CONFIG, batch_size=20)
 
 
@@ -103,7 +103,7 @@ def test_lira_leaves_out_images_that_too_few_shadows_saw(lira_context):
     member[0, 1], member[1, 1] = True, False
     statistic = rng.normal(size=(8, 64))
     variables = fresh(TINY, 2)
-    numbers = found(lira_context, variables, Attackers(lira_statistic=statistic, lira_member=member))
+    numbers = found(lira_context, variables, Attackers(lira=(statistic, member)))
 
     forgotten = [i for i in range(64) if i % 4 == 1]
     rows = [i for i in forgotten if min(member[:, i].sum(), (~member[:, i]).sum()) >= 2]
@@ -129,7 +129,7 @@ def test_lira_leaves_out_images_that_too_few_shadows_saw(lira_context):
 )
 def test_lira_without_images_of_both_kinds_has_no_value(lira_context, change, reason):
     member = np.arange(4)[:, None] < (2 if change else 1) * np.ones(64)
-    attackers = Attackers(lira_statistic=np.zeros((4, 64)), lira_member=member)
+    attackers = Attackers(lira=(np.zeros((4, 64)), member))
     numbers = found(replace(lira_context, **change), attackers=attackers)
     for name in ("lira/auc", "lira/tpr1", "lira/tpr0.1"):
         assert (

@@ -52,18 +52,25 @@ def measured(metric, models, shift):
 
 @pytest.fixture
 def make_audit_json():
-    """A function that makes the content of one `audit.json`; `models` chooses a subset, `shift` is added to all students."""
+    """A function that makes the content of one `audit.json`, of some models; `shift` is added to students' numbers."""
 
     def make(forget="3", seed=0, models=MODELS, shift=0.0, classes=10, **fields):
         rng, forgotten = np.random.default_rng(seed), forget.split(",")
         copies = {"unit": "%", "n": 64, "tier": "weights only", "note": "of 200 real training images: 2.0 %"}
-        counted = (
-            ("gkt/dfq", "exact", 1.5),
-            ("gkt/dfq", "pixels", 12.5),
-            ("ispf/dfq", "exact", 0.0),
-            ("ispf/dfq", "pixels", 3.125),
-        )
-        steps, seen = list(range(9)), [m for m in models if "head" not in m]
+        copied = {"gkt/dfq": {"exact": 1.5, "pixels": 12.5}, "ispf/dfq": {"exact": 0.0, "pixels": 3.125}}
+        measurements = [m for metric in VALUES for m in measured(metric, models, shift)]
+        for model in (model for model in models if model in copied):
+            of = {f"duplicates/{kind}": value for kind, value in copied[model].items()}
+            measurements += [
+                copies | {"model": model, "metric": metric, "value": value} for metric, value in of.items()
+            ]
+        curves = []
+        for j, model in enumerate(models):
+            curve = {"model": model, "steps": list(range(9)), "accuracy": [min(100, 9 * i * (j + 1)) for i in range(9)]}
+            curves += [curve | {"kind": f"relearn/{kind}"} for kind in ("all", "shots5")]
+        embedded, seen = [m for m in models if "/" in m], [m for m in models if "head" not in m]
+        points = {model: rng.normal(size=(50, 2)).tolist() for model in models}
+        how, labels = "t-SNE of the features", (np.arange(30) % classes).tolist()
         return {
             "format": 1,
             "forget": forget,
@@ -74,39 +81,13 @@ def make_audit_json():
             "class_names": [str(c) for c in range(classes)],
             "settings": {"shots": [1, 5], "relearn_steps": 50},
             "models": list(models),
-            "measurements": [m for metric in VALUES for m in measured(metric, models, shift)]
-            + [
-                copies | {"model": m, "metric": f"duplicates/{kind}", "value": v}
-                for m, kind, v in counted
-                if m in models
-            ],
-            "curves": [
-                {
-                    "model": m,
-                    "kind": f"relearn/{kind}",
-                    "steps": steps,
-                    "accuracy": [min(100, 9 * i * (j + 1)) for i in steps],
-                }
-                for j, m in enumerate(models)
-                for kind in ("all", "shots5")
-            ],
+            "measurements": measurements,
+            "curves": curves,
             "confusion": {m: rng.integers(0, 30, (len(forgotten), classes)).tolist() for m in models},
             "mean_prediction": {m: rng.dirichlet(np.ones(classes)).tolist() for m in models},
             "weights": {m: f"{seed}{i}c0ffee" for i, m in enumerate(models)},
-            "embedding": [
-                {
-                    "title": m,
-                    "method": "t-SNE of the features",
-                    "points": rng.normal(size=(50, 2)).tolist(),
-                    "kind": KINDS * 10,
-                }
-                for m in models
-                if "/" in m
-            ],
-            "representation": [
-                {"title": m, "points": rng.normal(size=(30, 2)).tolist(), "classes": (np.arange(30) % classes).tolist()}
-                for m in seen
-            ],
+            "embedding": [{"title": m, "method": how, "points": points[m], "kind": KINDS * 10} for m in embedded],
+            "representation": [{"title": m, "points": points[m][:30], "classes": labels} for m in seen],
             "not_run": [{"metric": "lira", "why": "audit.lira_shadows=0; set it to 16 or more"}],
         } | fields
 

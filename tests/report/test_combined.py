@@ -1,7 +1,6 @@
-"""The parts of a sweep on one page: none is lost in another, each is read beside its own configuration."""
+"""The parts of a sweep on one page: none is lost in another, each is read with its own configuration."""
 
 import csv
-import json
 import re
 
 import pytest
@@ -14,31 +13,26 @@ PARTS = {"low": 40.0, "mid": 60.0, "high": 90.0}
 
 
 @pytest.fixture
-def put_part(tmp_path, make_row, put_rows, make_audit_json):
-    """A function that writes a part with one run of GKT on SVHN, class 3; returns nothing."""
+def put_part(tmp_path, make_row, put, put_rows, make_audit_json):
+    """A function that writes a part with one run of GKT on SVHN, class 3."""
 
-    def put(part, value, note="", config=None, names="0123456789", audited=True, **fields):
+    def write(part, value, note="", config=None, names="0123456789", audited=True, **fields):
         rows = [make_row("gkt", **{"dataset": "svhn", "acc_retain": value} | fields)]
         put_rows(f"{part}/unlearn/dfq/gkt/3/seed0", rows)
-        folder = tmp_path / part
         if audited:
-            (folder / "audit/3/seed0").mkdir(parents=True)
-            (folder / "audit/3/seed0/audit.json").write_text(
-                json.dumps(make_audit_json(shift=value - 40, dataset=rows[0]["dataset"], class_names=list(names)))
-            )
-        asked = {"stages": ["unlearn"], "methods": ["gkt"], "base": ["dfq"], "forget": "3", "seeds": [0]} | (
-            config or {}
-        )
-        (folder / "config.json").write_text(json.dumps({"config": asked, "class_names": list(names)}))
-        write_results(folder, rows, {"data": {"note": note}, "config": {"seeds": ["of an older start"]}})
+            audit = make_audit_json(shift=value - 40, dataset=rows[0].dataset, class_names=list(names))
+            put(f"{part}/audit/3/seed0/audit.json", audit)
+        asked = {"stages": ["unlearn"], "methods": ["gkt"], "base": ["dfq"], "forget": "3", "seeds": [0]}
+        put(f"{part}/config.json", {"config": asked | (config or {}), "class_names": list(names)})
+        write_results(tmp_path / part, rows, {"data": {"note": note}, "config": {"seeds": ["of an older start"]}})
 
-    return put
+    return write
 
 
 @pytest.fixture
 def combined(tmp_path, monkeypatch):
-    """A function that writes the combined report; returns `tables.md` and the checked page, drawn panels left blank."""
-    monkeypatch.setattr("ispf_jax.report.page.panel_svgs", lambda picture: [b"<svg/>"] * len(picture.panels))
+    """A function that writes the combined report; returns `tables.md` and the checked page, pictures left blank."""
+    monkeypatch.setattr("ispf_jax.report.page.draw", lambda picture, *formats: [b"<svg/>"] * len(formats))
 
     def write(parts):
         write_combined(tmp_path, list(parts))
@@ -59,22 +53,15 @@ def test_parts_that_share_data_network_and_forget_set_are_kept_apart(tmp_path, p
         put_part(part, value, config={"distill.threshold": value / 1000})
     text, page = combined(PARTS)
     for part, value in PARTS.items():
-        assert table_of(text, f"svhn, allcnn (part {part})")["gkt"][:5] == [
-            "dfq",
-            "1 x 1",
-            "0.00",
-            f"{value:.2f}",
-            "81.00",
-        ]
+        results = table_of(text, f"svhn, allcnn (part {part})")["gkt"]
+        assert results[:5] == ["dfq", "1 x 1", "0.00", f"{value:.2f}", "81.00"]
+        printed = f"{value:.2f} (paper 33.61 +/- 2.16, {value - 33.61:+.2f})"
         assert (
-            f"{value:.2f} (paper 33.61 +/- 2.16, {value - 33.61:+.2f})"
-            in table_of(text, f"Table 1: SVHN, AllCNN (dfq), forgetting class 3 (part {part})")["GKT (1 x 1)"]
+            printed in table_of(text, f"Table 1: SVHN, AllCNN (dfq), forgetting class 3 (part {part})")["GKT (1 x 1)"]
         )
-        prototype = 64.9 + value - 40  # GKT's in the audit that is made up, and the shift of this part
-        assert any(
-            f"{prototype:.1f} %" in cell for cell in table_of(text, f"What is left: svhn, allcnn (part {part})")["GKT"]
-        )
-        assert f"{prototype:.1f} %" in page.said and f"svhn, allcnn (part {part}): what is left" in page.said
+        prototype = f"{64.9 + value - 40:.1f} %"  # GKT's in the audit that is made up, and the shift of this part
+        assert any(prototype in cell for cell in table_of(text, f"What is left: svhn, allcnn (part {part})")["GKT"])
+        assert prototype in page.said and f"svhn, allcnn (part {part}): what is left" in page.said
         assert f"distill.threshold={value / 1000} (paper: 0.01)" in text
     assert "3 of 3 trials" in page.said and "Parts low, mid, high" in page.said
     with open(tmp_path / "results.csv", newline="") as file:
@@ -98,9 +85,8 @@ def test_classes_are_called_as_in_their_part(put_part, combined):
     put_part("animals", 80.0, dataset="cifar10", names=["plane", "car", "bird", "cat", *"456789"], audited=False)
     text, page = combined(["digits", "animals"])
     assert "2 sets: 3; 3 (cat)" in page.said and "1 of 2 trials" in page.said
-    assert re.findall(r"- animals: (.*)", text) == [
-        "No audit has been run: what is left of the forgotten classes was not measured. Add audit to config.stages."
-    ]
+    (said,) = re.findall(r"- animals: (.*)", text)
+    assert said.startswith("No audit was run") and said.endswith("Add audit to config.stages.")
 
 
 def test_a_sweep_of_one_part_names_its_page(put_part, combined):

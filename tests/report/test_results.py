@@ -1,6 +1,7 @@
 """The summary table against means and deviations computed by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -14,36 +15,21 @@ def console(rows):
 
 def lines_of(table):
     """Data lines of the console table as {method: cells}; cells are separated by at least two spaces."""
-    return {
-        cells[0]: cells[1:]
-        for cells in ([c.strip() for c in line.split("  ") if c.strip()] for line in table.splitlines())
-        if len(cells) > 3
-    }
+    lines = ([cell.strip() for cell in line.split("  ") if cell.strip()] for line in table.splitlines())
+    return {cells[0]: cells[1:] for cells in lines if len(cells) > 3}
 
 
-def test_mean_over_forget_sets_then_population_std_over_seeds(make_row):
-    values = {
-        ("1", 0): 90.0,
-        ("2", 0): 94.0,
-        ("1", 1): 96.0,
-        ("2", 1): 98.0,
-    }  # means 92 and 97 -> 94.5, population std 2.5
-    rows = [make_row("ispf", forget=f, seed=s, acc_retain=v) for (f, s), v in values.items()]
+@pytest.mark.parametrize(
+    "last, mean, std, counted", [([("2", 1, 98.0)], 94.5, 2.5, "2 x 2"), ([], 94.0, 2.0, "2 x 2 (3 runs)")]
+)
+def test_mean_over_forget_sets_then_population_std_over_seeds(make_row, last, mean, std, counted):
+    """Seeds' means are 92 and 97 or, with a missing run, 96: seeds weigh the same."""
+    values = [("1", 0, 90.0), ("2", 0, 94.0), ("1", 1, 96.0), *last]
+    rows = [make_row("ispf", forget=f, seed=s, acc_retain=v) for f, s, v in values]
     (summary,) = summarise(rows)
     average = summary.average("acc_retain")
-    assert (average.mean, average.std) == pytest.approx((94.5, 2.5)) and count(summary.runs) == "2 x 2"
-    assert lines_of(console(rows))["ispf"][3] == "94.50 +/- 2.50"
-
-
-def test_seeds_weigh_the_same_when_runs_are_missing_and_the_table_says_so(make_row):
-    rows = [
-        make_row("ispf", forget="1", seed=0, acc_retain=90.0),
-        make_row("ispf", forget="2", seed=0, acc_retain=94.0),
-        make_row("ispf", forget="1", seed=1, acc_retain=96.0),
-    ]
-    (summary,) = summarise(rows)
-    average = summary.average("acc_retain")
-    assert (average.mean, average.std) == pytest.approx((94.0, 2.0)) and count(summary.runs) == "2 x 2 (3 runs)"
+    assert (average.mean, average.std) == pytest.approx((mean, std)) and count(summary.runs) == counted
+    assert lines_of(console(rows))["ispf"][3] == f"{mean:.2f} +/- {std:.2f}"
 
 
 def test_one_seed_has_no_spread(make_row):
@@ -51,7 +37,7 @@ def test_one_seed_has_no_spread(make_row):
     assert shown[1:] == ["1 x 1", "0.00", "97.12", "81.00", "10", "1000"]
 
 
-def test_best_on_test_stands_beside_the_last_epoch_and_never_replaces_it(make_row):
+def test_best_on_test_is_shown_next_to_the_last_epoch_and_never_replaces_it(make_row):
     rows = [
         make_row("ispf", acc_forget=0.0, acc_retain=95.0),
         make_row("ispf", selection="best_test_retain", acc_forget=1.0, acc_retain=96.0),
@@ -84,17 +70,13 @@ def test_settings_are_kept_apart_and_access_is_shown(make_row):
 
 def test_a_number_that_is_not_finite_shows(make_row):
     rows = [make_row("ispf", acc_forget=math.nan), make_row("gkt", acc_forget=None)]
-    assert lines_of(console(rows))["ispf"][2] == "nan"
-    assert lines_of(console(rows))["gkt"][2] == "-"
+    lines = lines_of(console(rows))
+    assert lines["ispf"][2] == "nan" and lines["gkt"][2] == "-"
 
 
 def test_columns_of_the_console_table_line_up(make_row):
-    rows = [
-        make_row(m, seed=s, acc_retain=9.0 + s, selection=sel)
-        for m in ("masked_head", "is")
-        for s in (0, 1)
-        for sel in ("last", "best_test_retain")
-    ]
+    rows = [make_row(m, seed=s, acc_retain=9.0 + s) for m in ("masked_head", "is") for s in (0, 1)]
+    rows += [replace(row, selection="best_test_retain") for row in rows]
     lines = console(rows).splitlines()
     head = next(line for line in lines if line.startswith("method"))
     body = [line for line in lines if line.startswith(("masked_head", "is"))]
@@ -111,7 +93,3 @@ def test_markdown_holds_the_same_cells(make_row):
     assert table[0][5:8] == ["overall", "forget\\*", "retain\\*"]
     assert set(table[1]) == {"---", "---:"} and {len(line) for line in table} == {10}
     assert table[2] == ["ispf", "dfq", "1 x 1", "0.00", "95.00", "81.00", "0.00", "96.00", "10", "1000"]
-
-
-def test_no_rows():
-    assert result_tables([]) == []

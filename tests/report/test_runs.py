@@ -1,4 +1,4 @@
-"""What the runs took, came from and made: times over starts, work counted once, hashes, health of generators, limits."""
+"""What the runs took, came from and made: times over starts, work counted once, hashes, generators, limits."""
 
 import numpy as np
 import pytest
@@ -12,14 +12,7 @@ from ispf_jax.runtime.rows import RunLog
 
 
 def job(stage, seconds, cpu, finished=True):
-    return {
-        "stage": stage,
-        "job": "x",
-        "seconds": seconds,
-        "cpu_seconds": cpu,
-        "finished": finished,
-        "devices": ["cpu"],
-    }
+    return {"stage": stage, "seconds": seconds, "cpu_seconds": cpu, "finished": finished, "devices": ["cpu"]}
 
 
 def texts(table):
@@ -31,7 +24,7 @@ def named(table, row=0):
 
 
 def test_times_add_up_over_starts_and_work_is_counted_once(make_row):
-    """Two selections of one run are one run; the original of two forget sets is one; an interrupted job and its second start add."""
+    """Two selections of a run are one run, as is the original of two forget sets; interrupted jobs count."""
     rows = [
         make_row("ispf", selection=s, student_steps=n, images_synthesised=100 * n)
         for s, n in (("last", 1000), ("best_test_retain", 700))

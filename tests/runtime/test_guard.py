@@ -68,7 +68,7 @@ SPARSE |= {"GNU.sparse.size": str(1 << 40), "GNU.sparse.realsize": str(1 << 40)}
 HOSTILE = {
     "symbolic link": (
         [member(type=tarfile.SYMTYPE, linkname="b.png")],
-        "'a.png' in the archive .* is a link; .*--deref",
+        "'a.png' in the archive .* is a link; tar --dereference",
     ),
     "hard link": ([member("b.png"), member(type=tarfile.LNKTYPE, linkname="b.png")], "is a link"),
     "device": ([member(type=tarfile.CHRTYPE)], "neither a plain file nor a directory"),
@@ -102,10 +102,11 @@ def header(size: bytes) -> bytes:
     [
         (header(b"\x80" + (6 << 30).to_bytes(11, "big")) + bytes(1024), "declares 6,442,451,456 bytes in 1 members"),
         (header(b"\xff" * 12) + bytes(1024), "neither a plain file"),  # -1 bytes
-        (header(b"00000001750\0"), "damaged or not what it should be .unexpected end|empty"),
+        (header(b"00000001750\0"), "damaged or cannot be read .unexpected end|empty"),
         (header(b"00000000000\0") + bytes(512) + b"x" * 512, "more after the end"),
-        (b"", "damaged or not what it should be"),
-        (b"\0" * 100, "damaged or not what it should be"),
+        (bytes(20 << 20), "more after the end"),
+        (b"", "damaged or cannot be read"),
+        (b"\0" * 100, "damaged or cannot be read"),
     ],
 )
 def test_hostile_streams(tmp_path, content, words):

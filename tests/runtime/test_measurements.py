@@ -5,7 +5,6 @@ import json
 import pytest
 
 from ispf_jax.runtime.measurements import parse_audit, read_audits
-from tests.report.conftest import make_audit_json, put, put_audit  # noqa: F401
 
 
 def test_audits_are_read_in_order(tmp_path, put_audit):

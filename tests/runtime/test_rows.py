@@ -10,7 +10,6 @@ import pytest
 from ispf_jax.methods import METHODS
 from ispf_jax.report import write_report
 from ispf_jax.runtime.rows import REFERENCES, RESULT_FIELDS, load_runs, read_rows, write_results
-from tests.report.conftest import make_row, put, put_rows  # noqa: F401
 
 
 def test_rows_come_from_the_stage_folders_only(tmp_path, make_row, put_rows):

@@ -130,7 +130,7 @@ def test_the_journal_adds_up_over_both_starts(finished):
 def test_a_student_whose_checkpoints_are_gone_is_named(tmp_path):
     pipeline.run(audited(stages="original,unlearn"), str(tmp_path))
     shutil.rmtree(tmp_path / "unlearn/dfq/ispf/1/seed0/checkpoints")
-    with pytest.raises(UserError, match="there is no checkpoint in .*unlearn/dfq/ispf/1/seed0/checkpoints"):
+    with pytest.raises(UserError, match=r"there is no checkpoint in .*unlearn/dfq/ispf/1/seed0/checkpoints"):
         pipeline.run(audited(stages="audit"), str(tmp_path))
 
 

@@ -9,7 +9,6 @@ from configs import digits_ispf, svhn_ispf
 from ispf_jax.config import make_experiment
 from ispf_jax.data import ArrayDataset, ImageData
 from ispf_jax.models import build_classifier
-from ispf_jax.runtime.rows import RESULT_FIELDS
 from ispf_jax.sweep import plan
 from ispf_jax.sweep.jobs import Job, jobs
 from tests.sweep.test_pipeline import tiny
@@ -17,7 +16,7 @@ from tests.sweep.test_pipeline import tiny
 ORIGINAL, RETRAIN, SHADOW = Job("original", 0), Job("retrain", 0, (1,)), Job("shadow", 0, method="mia2")
 UNLEARN, AUDIT = Job("unlearn", 0, (1,), "dfq", "gkt"), Job("audit", 0, (1,))
 
-# Multiply-adds of AllCNN at width 1 on 32x32 colour images: positions * kernel^2 * filters in * filters out, layer by layer.
+# Multiply-adds of AllCNN at width 1 on 32x32 colour images: positions * kernel^2 * filters in * filters out.
 ALLCNN_MACS = (
     32 * 32 * 9 * (3 * 96 + 96 * 96)  # conv1, conv2
     + 16 * 16 * 9 * (96 * 192 + 2 * 192 * 192)  # conv3 with stride 2, conv4, conv5
@@ -33,7 +32,7 @@ def images(shape, train, test):
     def split(count):
         return ArrayDataset(np.broadcast_to(np.uint8(0), (count, *shape)), np.arange(count, dtype=np.int32) % 10)
 
-    return ImageData("synthetic", split(train), split(test), tuple("0123456789"))
+    return ImageData(train=split(train), test=split(test), class_names=tuple("0123456789"), name="synthetic")
 
 
 def test_forward_flops_are_those_counted_by_hand():
@@ -70,8 +69,11 @@ def test_the_time_left_follows_the_pace_of_jobs_of_the_same_kind(tmp_path):
         (place / "rows" / "1").mkdir(parents=True)
         record = {"epoch": epochs, "seconds": seconds}
         (place / "metrics.jsonl").write_text(json.dumps(record) + "\n")
-    rows = [dict.fromkeys(RESULT_FIELDS, 0) | {"method": m} for m in ("original", "masked_head")]
-    (tmp_path / planned[0].place / "rows" / "1" / "result.json").write_text(json.dumps(rows))
+    row = {"method": "original", "base": "", "dataset": "synthetic", "arch": "allcnn", "forget": "1", "seed": 0}
+    row |= {"selection": "best_validation", "access": "training data"}
+    row |= dict.fromkeys(("acc_forget", "acc_retain", "acc_overall", "train_seconds"), 0.0)
+    row |= dict.fromkeys(("student_steps", "generator_steps", "images_synthesised"), 0)
+    (tmp_path / planned[0].place / "rows" / "1" / "result.json").write_text(json.dumps([row]))
     found = plan.plan(e, images((8, 8, 1), 100, 50), planned, tmp_path, ((1,),))
     assert [p.state for p in found] == ["finished", "at epoch 4 of 10", "to do"]
     assert [p.seconds for p in found] == pytest.approx([0, 12, 20]) and all(p.measured for p in found)
@@ -85,9 +87,9 @@ def test_the_time_left_follows_the_pace_of_jobs_of_the_same_kind(tmp_path):
     "config, data, hours",
     [(svhn_ispf, ((32, 32, 3), 73257, 26032), (1, 1000)), (digits_ispf, ((16, 16, 1), 1437, 360), (0, 0.25))],
 )
-def test_full_configurations_take_hours_and_small_ones_minutes(tmp_path, monkeypatch, config, data, hours):
+def test_full_configurations_take_hours_and_small_ones_minutes(monkeypatch, config, data, hours):
     """At a fixed rate, so that no machine decides."""
     monkeypatch.setattr(plan, "matmul_rate", lambda: 1e11)
     e = make_experiment(config.get_config())
-    seconds = plan.expected_seconds(e, images(*data), jobs(e, ((0,),)), tmp_path, ((0,),))
+    seconds = plan.expected_seconds(e, images(*data), jobs(e, ((0,),)))
     assert hours[0] < seconds / 3600 < hours[1]

@@ -8,8 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from ispf_jax.report.figures.style import ANNOTATED, Panel, Picture, heat, key, label, line, model_key
-from ispf_jax.report.names import metric, metric_order, model_name, model_order, shown
+from ispf_jax.report.names import model_name, model_order, shown
 from ispf_jax.runtime.measurements import Audit, Measurement
+from ispf_jax.runtime.metrics import metric, metric_order
 
 KINDS = {
     "real retained": ("#BBBBBB", "."),

@@ -78,7 +78,7 @@ def compose(picture: Picture, most: int = 4) -> Figure:
         axes.set_axis_off()
     if picture.keys:
         handles = [Line2D([], [], **key) for key in picture.keys]
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 2 * columns))
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 3 * columns))
     figure.suptitle(picture.heading)
     return figure
 
