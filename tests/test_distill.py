@@ -12,6 +12,7 @@ import scipy.stats
 from ispf_jax.distill import distill_epoch, student_learning_rate
 from ispf_jax.methods import METHODS, post_filter, project
 from ispf_jax.models import Generator, build_classifier
+from ispf_jax.ops import convolutions
 from ispf_jax.state import DistillState, new_net
 from tests import tiny
 from tests.tiny import BATCH, CLASSES, FORGET, SETUP, assert_close, differs, networks, noise, request, run_epoch
@@ -107,7 +108,7 @@ def test_the_program_of_an_epoch_contains_only_convolutions_of_the_fast_layout(n
         return distill_epoch(setup, DistillState(*nets, jax.random.key(0), jnp.int32(0)), teacher, ask)
 
     network = tiny.shapes(classifier, 8, 8, 3)
-    with tiny.convolutions("xla"):
+    with convolutions("xla"):
         program = jax.jit(epoch).lower(network, network, tiny.shapes(generator, tiny.LATENT))
     text = program.as_text()
     assert set(re.findall(r"dim_numbers = (.+?), window", text)) == {"[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"}

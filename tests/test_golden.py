@@ -19,9 +19,9 @@ from ispf_jax import losses, methods, optim
 from ispf_jax.distill import generator_step, student_step, unlearning
 from ispf_jax.errors import UserError
 from ispf_jax.models import Generator, build_classifier
-from ispf_jax.ops import conv_onednn
+from ispf_jax.ops import convolutions, onednn
 from ispf_jax.state import DistillState, new_net
-from tests.tiny import convolutions, distill_setup, shapes
+from tests.tiny import distill_setup, shapes
 from tests.torch_names import from_torch, initial_tensors, to_torch
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -216,7 +216,7 @@ def test_steps_in_float64(method):
 def test_teacher_logits_are_close_to_float64(implementation, with_onednn, monkeypatch):
     """With images enough for Winograd's in all wide layers; beside XLA's direct ones 96 channels are wide."""
     if not with_onednn:
-        monkeypatch.setattr(conv_onednn, "library", lambda: None)
+        monkeypatch.setattr(onednn, "available", lambda: False)
     images, teacher = np.concatenate([PROBE, PROBE[:, ::-1]]), initial_variables("teacher", "ispf")
     single = compiled(logits, "float32", (implementation, with_onednn), teacher, images)
     with jax.enable_x64(True):

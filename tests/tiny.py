@@ -3,7 +3,6 @@
 Programs and networks are cached: the modules of this folder share them. `test_golden.py` has steps of real classifiers.
 """
 
-from contextlib import contextmanager
 from functools import cache, partial
 
 import flax.linen as nn
@@ -26,22 +25,11 @@ from ispf_jax.distill import (
 from ispf_jax.methods import METHODS
 from ispf_jax.models import init_variables
 from ispf_jax.models.layers import MaskedBatchNorm, conv, dense
-from ispf_jax.ops import choose_convolutions
 from ispf_jax.state import DistillState, new_net
 
 CLASSES, BATCH, LATENT, WARMUP = 6, 16, 8, 1
 FORGET = (1, 4)
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
-
-
-@contextmanager
-def convolutions(implementation):
-    """What is traced inside uses these convolutions; also as a decorator."""
-    choose_convolutions(implementation)
-    try:
-        yield
-    finally:
-        choose_convolutions("auto")
 
 
 class TinyNet(nn.Module):
