@@ -142,6 +142,11 @@ class Experiment(Settings):
                 raise ArgumentError(
                     f"data.{name}", f"{text}: it is for pixels in [0, 1]; divide one for 0 to 255 by 255."
                 )
+        for name in self.methods:
+            try:
+                METHODS[name].rules()
+            except ArgumentError as error:
+                raise ArgumentError("methods", f": {name!r} has {error}") from error
         wanted = {"model.checkpoint": self.model.checkpoint, "export": ",".join(set(self.export) & set(files.FORMATS))}
         for path, value in wanted.items():
             if value and self.model.name not in files.CONVENTIONS:
