@@ -11,11 +11,6 @@ jax.config.update("jax_num_cpu_devices", 8)
 LONG = ("test_kill.py", "test_golden.py", "test_processes.py")
 
 
-def pytest_configure(config):
-    """Slow tests run only with an expression: `-m slow` runs these alone, `-m "slow or not slow"` all."""
-    config.option.markexpr = config.option.markexpr or "not slow"
-
-
 def pytest_collection_modifyitems(items):
     """Minutes each, in one process: begun last, they would keep the others waiting."""
     items.sort(key=lambda item: item.path.name not in LONG)
