@@ -1,5 +1,6 @@
 """The distillation: what a step does, what it leaves alone, and that scan, loop and any number of devices agree."""
 
+import dataclasses
 import re
 
 import jax
@@ -10,8 +11,10 @@ import scipy.special
 import scipy.stats
 
 from ispf_jax.distill import distill_epoch, student_learning_rate
-from ispf_jax.methods import METHODS, post_filter, project
+from ispf_jax.filters import post_filter, project
+from ispf_jax.methods import METHODS
 from ispf_jax.models import Generator, build_classifier
+from ispf_jax.ops import convolutions
 from ispf_jax.state import DistillState, new_net
 from tests import tiny
 from tests.tiny import BATCH, CLASSES, FORGET, SETUP, assert_close, differs, networks, noise, request, run_epoch
@@ -100,14 +103,14 @@ def test_the_program_of_an_epoch_contains_only_convolutions_of_the_fast_layout(n
     classifier, generator = tiny.CLASSIFIER, tiny.GENERATOR
     if name != "tiny":
         classifier, generator = build_classifier(name, CLASSES, 0.0625), Generator((8, 8), 3, width=0.0625)
-    setup, ask = tiny.distill_setup(classifier, generator), request("ispf")
+    setup, ask = tiny.distill_setup(dataclasses.replace(tiny.NETWORK, module=classifier), generator), request("ispf")
 
     def epoch(teacher, student, generator):
         nets = new_net(student, setup.student_optimizer), new_net(generator, setup.generator_optimizer)
         return distill_epoch(setup, DistillState(*nets, jax.random.key(0), jnp.int32(0)), teacher, ask)
 
     network = tiny.shapes(classifier, 8, 8, 3)
-    with tiny.convolutions("xla"):
+    with convolutions("xla"):
         program = jax.jit(epoch).lower(network, network, tiny.shapes(generator, tiny.LATENT))
     text = program.as_text()
     assert set(re.findall(r"dim_numbers = (.+?), window", text)) == {"[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"}
@@ -175,7 +178,7 @@ def test_inhibition_turns_the_sign_of_forgotten_terms_and_nothing_else():
     for term in ("bn", "oh", "balance", "act"):
         assert plain[f"generator/{term}"] == inhibited[f"generator/{term}"], term
     images, _ = tiny.GENERATOR.apply(state.generator.variables, noise(7), train=True, mutable=["batch_stats"])
-    images = (images - np.array(tiny.MEAN)) / np.array(tiny.STD)
+    images = (images - np.array(SETUP.network.mean)) / np.array(SETUP.network.std)
     p, q = (softmax(tiny.CLASSIFIER.apply(v, images)[0]) for v in (teacher, state.student.variables))
     k = p * np.log(p / q)
     np.testing.assert_allclose(plain["generator/adv"], -k.sum() / BATCH, rtol=1e-4)

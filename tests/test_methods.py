@@ -7,7 +7,8 @@ import pytest
 import scipy.special
 
 from ispf_jax import losses
-from ispf_jax.methods import METHODS, block_keep, kept_samples, post_filter, prefilter_keep, project, target_logits
+from ispf_jax.filters import block_keep, post_filter, prefilter_keep, project
+from ispf_jax.methods import METHODS, Rules
 
 CLASSES = 10
 LOGITS = (3 * np.random.default_rng(0).standard_normal((64, CLASSES))).astype(np.float32)
@@ -132,9 +133,9 @@ def test_codes_choose_the_same_as_the_plain_functions(forget):
     }
     assert all(5 < np.sum(keep[name]) < 62 for name in ("block", "prefilter"))  # neither everything nor nothing
     for method in METHODS.values():
-        kept = jax.jit(kept_samples)(method.codes(), LOGITS, mask, threshold)
+        kept = jax.jit(Rules().kept_samples)(method.codes(), LOGITS, mask, threshold)
         assert kept.dtype == jnp.float32
         np.testing.assert_array_equal(kept, keep[method.keep])
-        got = jax.jit(target_logits)(method.codes(), LOGITS, mask, post_threshold)
+        got = jax.jit(Rules().target_logits)(method.codes(), LOGITS, mask, post_threshold)
         np.testing.assert_allclose(got, target[method.target], rtol=1e-6, atol=1e-6)
         assert method.codes()["inhibit"] == method.inhibit

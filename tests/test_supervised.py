@@ -12,12 +12,10 @@ from ispf_jax.data.augment import augment
 from ispf_jax.state import TrainState, new_net
 from ispf_jax.supervised import SupervisedSetup, supervised_epoch
 from tests import tiny
-from tests.tiny import CLASSES, CLASSIFIER, MEAN, STD, assert_close, general_position, network_fields, sgd_step, traced
+from tests.tiny import CLASSES, NETWORK, assert_close, general_position, sgd_step, traced
 
 BATCH, RATE, IMAGES = 8, 0.05, 26
-SETUP = SupervisedSetup(
-    optimizer=optim.sgd(0.9, 1e-2), batch_size=BATCH, augmentation="crop_flip", **network_fields(CLASSIFIER)
-)
+SETUP = SupervisedSetup(NETWORK, optim.sgd(0.9, 1e-2), BATCH, "crop_flip")
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (IMAGES, 8, 8, 3), np.uint8)
@@ -29,7 +27,7 @@ original_and_retrain = pytest.mark.parametrize("member", [ORIGINAL, RETRAIN], id
 
 
 def new_state(epoch=0):
-    net = new_net(general_position(CLASSIFIER, 8, 8, 3, seed=1), SETUP.optimizer)
+    net = new_net(general_position(NETWORK.module, 8, 8, 3, seed=1), SETUP.optimizer)
     return TrainState(net, jax.random.key(3), jnp.int32(epoch))
 
 
@@ -52,7 +50,7 @@ def slow_epoch(state, member):
         full = np.zeros((BATCH, 8, 8, 3), np.uint8)
         full[: len(rows)] = PIXELS[rows]
         images = crops(jax.random.fold_in(augment_key, step), full)[: len(rows)]
-        images = (images / 255 - np.array(MEAN)) / np.array(STD)
+        images = (images / 255 - np.array(NETWORK.mean)) / np.array(NETWORK.std)
         target = np.eye(CLASSES, dtype=np.float32)[LABELS[rows]]
         loss, variables, velocity, logits = sgd_step(variables, velocity, images, target, RATE)
         total, hits = total + len(rows) * loss, hits + np.sum(np.argmax(logits, 1) == LABELS[rows])

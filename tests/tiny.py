@@ -3,7 +3,6 @@
 Programs and networks are cached: the modules of this folder share them. `test_golden.py` has steps of real classifiers.
 """
 
-from contextlib import contextmanager
 from functools import cache, partial
 
 import flax.linen as nn
@@ -13,6 +12,7 @@ import numpy as np
 import optax
 
 from ispf_jax import optim
+from ispf_jax.classifier import Network
 from ispf_jax.devices import Devices
 from ispf_jax.distill import (
     DistillSetup,
@@ -26,22 +26,10 @@ from ispf_jax.distill import (
 from ispf_jax.methods import METHODS
 from ispf_jax.models import init_variables
 from ispf_jax.models.layers import MaskedBatchNorm, conv, dense
-from ispf_jax.ops import choose_convolutions
 from ispf_jax.state import DistillState, new_net
 
 CLASSES, BATCH, LATENT, WARMUP = 6, 16, 8, 1
 FORGET = (1, 4)
-MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
-
-
-@contextmanager
-def convolutions(implementation):
-    """What is traced inside uses these convolutions; also as a decorator."""
-    choose_convolutions(implementation)
-    try:
-        yield
-    finally:
-        choose_convolutions("auto")
 
 
 class TinyNet(nn.Module):
@@ -71,12 +59,10 @@ class TinyGenerator(nn.Module):
 CLASSIFIER, GENERATOR = TinyNet(), TinyGenerator()
 
 
-def network_fields(module, mean=MEAN, std=STD):
-    """The fields of a setup that describe the network to train."""
-    return {"classifier": module, "mean": mean, "std": std}
+NETWORK = Network(CLASSIFIER, (8, 8, 3), mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 
 
-def distill_setup(classifier=CLASSIFIER, generator=GENERATOR, mean=MEAN, std=STD, **changes):
+def distill_setup(network=NETWORK, generator=GENERATOR, **changes):
     """The only place that builds a `DistillSetup`: the tiny run, but for the `changes`."""
     fields = {
         "student_optimizer": optim.sgd(0.9, 1e-2),
@@ -95,7 +81,7 @@ def distill_setup(classifier=CLASSIFIER, generator=GENERATOR, mean=MEAN, std=STD
         "generator_lr": 1e-2,
         "weights": LossWeights(),
     }
-    return DistillSetup(generator=generator, **network_fields(classifier, mean, std), **(fields | changes))
+    return DistillSetup(network, generator, **(fields | changes))
 
 
 SETUP = distill_setup()

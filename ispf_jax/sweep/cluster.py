@@ -79,7 +79,7 @@ class Cluster:
         ref = self._task.remote(self._payload, str(self._workdir), job, os.environ.get("OMP_NUM_THREADS"))
         self._refs.append(ref)
         outcome: Future[Exception | None] = Future()
-        ref.future().add_done_callback(lambda future: outcome.set_result(self._outcome(future, job)))
+        ref.future().add_done_callback(lambda future: outcome.set_result(self._outcome(future)))
         return outcome
 
     def must_stop(self) -> bool:
@@ -89,16 +89,15 @@ class Cluster:
         for ref in self._refs:
             self._ray.cancel(ref)  # as SIGINT in the process of a running job
 
-    def _outcome(self, future, job):
+    def _outcome(self, future):
         """What `attempt` returned, or what kept Ray from getting that far."""
         errors, error = self._ray.exceptions, future.exception()
         if error is None:
             return future.result()
         if isinstance(error, errors.TaskCancelledError):
             return interruption.Interrupted("stopped between two jobs")
-        if isinstance(error, errors.RayTaskError):  # before the job itself began
-            cause = getattr(error, "cause", None)
-            return cause if isinstance(cause, UserError) else unforeseen(error, job, self._workdir)
+        if isinstance(error, errors.RayTaskError):
+            return Unforeseen(str(error).strip().splitlines()[-1])
         return Unforeseen(f"its process or machine was lost ({type(error).__name__}), often for want of memory")
 
 
@@ -112,8 +111,13 @@ def _attempt(payload: bytes, workdir: str, job: Job, threads: str | None) -> Exc
             f"the machine {socket.gethostname()} has no directory {workdir}; the work directory must be on a file "
             "system that all machines of the cluster mount under the same path."
         )
-    with locked(Path(workdir) / job.place):  # a machine that was only thought lost may still be writing
-        return attempt(_worker(payload), job)
+    try:
+        with locked(Path(workdir) / job.place):  # a machine that was only thought lost may still be writing
+            return attempt(_worker(payload), job)
+    except UserError as error:
+        return error
+    except Exception as error:  # no worker could be made
+        return unforeseen(error, job, Path(workdir))
 
 
 @lru_cache(maxsize=1)

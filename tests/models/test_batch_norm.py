@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ispf_jax.devices import Devices, local_slice, psum, value_and_global_grad
+from ispf_jax.collectives import local_slice, psum, value_and_global_grad
+from ispf_jax.devices import Devices
 from ispf_jax.models.layers import MOMENTS, MaskedBatchNorm
 
 FEATURES, EPS = 5, 1e-5

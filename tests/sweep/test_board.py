@@ -189,6 +189,7 @@ def compilations():
     jax.monitoring.clear_event_listeners()
 
 
+@pytest.mark.slow
 def test_compilations_do_not_grow_with_classes_seeds_methods_or_thresholds(tmp_path, compilations):
     """A sweep six times as large compiles nothing that the small one has not; parts have programs in common."""
     small = tiny(stages="original,retrain,unlearn", compilation_cache="off")
@@ -223,6 +224,7 @@ def test_parts_have_directories_of_their_own_and_one_table(tmp_path):
         pipeline.run(config, str(tmp_path))
 
 
+@pytest.mark.slow
 def test_jobs_spread_over_eight_devices_give_the_bits_of_one(tmp_path):
     """Two originals and two students at a time, and one after the other."""
     common = {"seeds": "0,1", "stages": "original,unlearn,report"}
