@@ -142,6 +142,11 @@ class Experiment(Settings):
                 raise ArgumentError(
                     f"data.{name}", f"{text}: it is for pixels in [0, 1]; divide one for 0 to 255 by 255."
                 )
+        for name in self.methods:
+            try:
+                METHODS[name].rules()
+            except ArgumentError as error:
+                raise ArgumentError("methods", f": {name!r} has {error}") from error
         wanted = {"model.checkpoint": self.model.checkpoint, "export": ",".join(set(self.export) & set(files.FORMATS))}
         for path, value in wanted.items():
             if value and self.model.name not in files.CONVENTIONS:
@@ -386,8 +391,8 @@ def _merged(config, changes):
 
 
 def _unknown(path, known):
-    near = difflib.get_close_matches(path, known, 1) or difflib.get_close_matches(path.rpartition(".")[2], known, 1)
-    group = path.rpartition(".")[0]
+    group, _, name = path.rpartition(".")
+    near = [p for p in known if p.rpartition(".")[2] == name] or difflib.get_close_matches(path, known, 1, 0.8)
     inside = sorted(p for p in known if p.rpartition(".")[0] == group) or sorted(known)
     return (
         f" is no known key; did you mean config.{near[0]}?"

@@ -90,6 +90,11 @@ class Devices:
         return len(self.devices)
 
     @property
+    def processes(self) -> int:
+        """How many processes work on one run."""
+        return len({device.process_index for device in self.devices})
+
+    @property
     def axis(self) -> str | None:
         return AXIS if self.count > 1 else None
 

@@ -114,10 +114,11 @@ def _elements(kind, name, value) -> tuple:
 def _check_range(label, number, limits):
     if isinstance(number, (str, bool)):
         return
-    if number < limits["least"]:
-        low = "not be negative" if limits["least"] == 0 else f"be at least {limits['least']}"
-        raise ArgumentError(label, f"={number} must {low}.")
-    if number <= limits["above"] or number >= limits["below"]:
-        words = [f"greater than {limits['above']}"] * math.isfinite(limits["above"])
-        words += [f"less than {limits['below']}"] * math.isfinite(limits["below"])
-        raise ArgumentError(label, f"={number} must be {' and '.join(words)}.")
+    least, above, below = limits["least"], limits["above"], limits["below"]
+    if least <= number and above < number < below:
+        return
+    if least == 0 and below == math.inf:
+        raise ArgumentError(label, f"={number} must not be negative.")
+    words = [f"at least {least}"] * math.isfinite(least) + [f"greater than {above}"] * math.isfinite(above)
+    words += [f"less than {below}"] * math.isfinite(below)
+    raise ArgumentError(label, f"={number} must be {' and '.join(words)}.")

@@ -11,6 +11,14 @@ jax.config.update("jax_num_cpu_devices", 8)
 LONG = ("test_kill.py", "test_golden.py", "test_processes.py")
 
 
+def pytest_configure(config):
+    """Tests that take long are left out unless an expression is given with -m."""
+    config.addinivalue_line(
+        "markers", "slow: takes long; `pytest -m slow` runs these, `pytest -m 'slow or not slow'` all"
+    )
+    config.option.markexpr = config.option.markexpr or "not slow"
+
+
 def pytest_collection_modifyitems(items):
     """Minutes each, in one process: begun last, they would keep the others waiting."""
     items.sort(key=lambda item: item.path.name not in LONG)

@@ -1,4 +1,4 @@
-"""docs/extending.md does what it says: its configuration, with a method, a network and a data set of its own, is run as it stands."""
+"""docs/extending.md does what it says: its configuration, which adds a method, a network and a data set, is run."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ispf_jax import data
-from ispf_jax.classifier import Classifier
+from ispf_jax.classifier import Classifier, Network
 from ispf_jax.config import make_experiment
 from ispf_jax.distill import LossWeights
 from ispf_jax.errors import UserError
@@ -81,7 +81,7 @@ def test_files_have_the_names_that_were_entered(ran):
 @pytest.mark.parametrize("field", ["keep", "target"])
 def test_a_misspelt_rule_is_found_before_anything_is_trained(monkeypatch, field):
     monkeypatch.setitem(METHODS, "mine", dataclasses.replace(METHODS["ispf"], **{field: "sur"}))
-    with pytest.raises(UserError, match=f"config.methods: 'mine' has {field}='sur'.*allowed are"):
+    with pytest.raises(UserError, match=f"config.methods: 'mine' has {field}='sur' is unknown; use a function"):
         make_experiment(tiny(methods="mine"))
 
 
@@ -100,7 +100,9 @@ def test_every_weight_of_a_loss_term_arrives(loss):
     names = [field.name for field in dataclasses.fields(LossWeights)]
     for n, name in enumerate(names, start=2):
         config.distill[f"weight_{name}"] = float(n)
-    found = distill_setup(make_experiment(config), loss, build_classifier("allcnn", 10), (16, 16, 1)).weights
+    found = distill_setup(
+        Network(build_classifier("allcnn", 10), (16, 16, 1), (0.5,), (0.5,)), make_experiment(config).distill, loss
+    ).weights
     assert dataclasses.astuple(found) == ((2, 3, 4, 5, 6) if loss == "dfq" else (1, 0, 0, 0, 0)) and names[0] == "adv"
 
 

@@ -56,7 +56,7 @@ def test_batch_and_devices(tmp_path):
 
 def test_a_file_in_the_place_of_the_work_directory(tmp_path):
     (tmp_path / "file").write_text("mine")
-    check_error(launch(DIGITS, f"--workdir={tmp_path}/file", cwd=tmp_path), f"{tmp_path}/file", "--workdir")
+    check_error(launch(DIGITS, f"--workdir={tmp_path}/file", cwd=tmp_path), f"{tmp_path}/file", "work directory")
     assert (tmp_path / "file").read_text() == "mine"
 
 

@@ -1,6 +1,7 @@
 """Reads result rows and measurements, never models or data: numbers, tables, pictures and one page that holds them."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def _markdown(parts: dict[str, reading.Contents]) -> str:
     return "\n\n".join(text) + "\n"
 
 
-def _tables(contents: reading.Contents) -> list[list[Table | None]]:
+def _tables(contents: reading.Contents) -> list[Sequence[Table | None]]:
     """The tables of one work directory by kind: results, what is left, classes, the paper's."""
     verdicts = {", ".join(key): verdict for key, verdict in contents.audited.items()}
     left = [verdict_table(verdict, f"What is left: {name}") for name, verdict in verdicts.items()]

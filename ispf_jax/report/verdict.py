@@ -276,7 +276,7 @@ def _place(runs: Runs, retrain: Runs, original: Runs) -> Place | None:
     if len(places) == 1 and len(both) < 2:
         ((run, at),) = places.items()
         m = runs[run]
-        if None in (m.low, m.high) or run not in both or not distance:
+        if m.low is None or m.high is None or run not in both or not distance:
             return Place(at, sure=sure)
         return Place(at, *sorted((value - zero) / distance for value in (m.low, m.high)), sure)
     at = sum(places.values()) / len(places)

@@ -148,12 +148,14 @@ class Run:
     def provenance(self) -> dict:
         """What a reader needs to get the same numbers."""
         packages = ("ispf-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+        with ops.convolutions(self.e.convolutions):
+            convolutions = ops.describe()
         return {
             "command": " ".join(["python", *sys.argv]),
             "config": flatten(self.e),
             "data": {"note": self.data.note, "train": len(self.data.train), "test": len(self.data.test)},
             "devices": [d.device_kind for devices in self.devices for d in devices.devices],
-            "convolutions": self.workers[0].convolutions,
+            "convolutions": convolutions,
             "processes": self.devices[0].processes,
             "platform": platform.platform(),
             "python": platform.python_version(),

@@ -196,10 +196,10 @@ class Worker:
         """Where an original was made again and is not the same: its students cannot be compared."""
         weights = weights_digest(variables)
         for row in read_rows(self.workdir):
-            made_from = row.get("weights" if row["method"] == "original" else "teacher")
-            if row["seed"] == seed and made_from and made_from != weights:
+            made_from = row.weights if row.method == "original" else row.teacher
+            if row.seed == seed and made_from and made_from != weights:
                 checkpoints = self.workdir / Job("original", seed).place / "checkpoints"
-                result = f"result of {row['method']} (forget {row['forget']}, seed {seed})"
+                result = f"result of {row.method} (forget {row.forget}, seed {seed})"
                 raise UserError(
                     f"{self.workdir} has a {result} with the original {made_from}, but {checkpoints} now holds "
                     f"{weights}: put the old checkpoints back, remove the results that were made with the old one, or "

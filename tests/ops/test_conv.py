@@ -2,6 +2,7 @@
 
 import re
 from functools import cache, partial
+from unittest.mock import Mock
 
 import jax
 import jax.numpy as jnp
@@ -173,25 +174,21 @@ def test_a_loop_contains_only_convolutions_of_the_fast_layout():
 # What is left to JAX
 
 
-@pytest.mark.parametrize(
-    "option",
-    [
-        {"rhs_dilation": (2, 2)},
-        {"lhs_dilation": (2, 1)},
-        {"feature_group_count": 3},
-        {"preferred_element_type": jnp.float32},
-        {"dimension_numbers": ("NWHC", "HWIO", "NHWC")},
-        {"dimension_numbers": ("NWC", "WIO", "NWC")},
-    ],
-    ids=str,
-)
+OPTIONS = {
+    "rhs_dilation": (2, 2),
+    "lhs_dilation": (2, 1),
+    "feature_group_count": 3,
+    "preferred_element_type": jnp.float32,
+}
+LAYOUTS = [("NWHC", "HWIO", "NHWC"), ("NWC", "WIO", "NWC")]
+
+
+@pytest.mark.parametrize("option", [*OPTIONS.items(), *(("dimension_numbers", layout) for layout in LAYOUTS)], ids=str)
 def test_everything_else_goes_to_jax(option):
     x, w = (jnp.bfloat16(a) for a in problem(filters=6))
-    options = {"dimension_numbers": NHWC} | option
-    if "feature_group_count" in option:
-        w = w[:, :, :1]
-    if len(options["dimension_numbers"][0]) == 3:
-        x, w = x[:, 0], w[0]
+    options = {"dimension_numbers": NHWC} | dict([option])
+    w = w[:, :, : 1 if "feature_group_count" in options else 3]
+    x, w = (x[:, 0], w[0]) if len(options["dimension_numbers"][0]) == 3 else (x, w)
     sides = [(1, 1)] * (x.ndim - 2)
     program, stock = (
         str(jax.make_jaxpr(lambda x, w, op=op: op(x, w, (1,) * len(sides), sides, **options))(x, w))
@@ -291,11 +288,7 @@ def test_an_interface_that_xla_does_not_know_is_not_used(monkeypatch, caplog):
 @only("onednn")
 def test_what_onednn_has_only_a_reference_for_is_xlas(monkeypatch):
     """So a processor without fast bfloat16, say, does not end in oneDNN's plain loops."""
-
-    def refuse(task):
-        raise NotImplementedError
-
-    monkeypatch.setattr(onednn, "_prepared", refuse)
+    monkeypatch.setattr(onednn, "_prepared", Mock(side_effect=NotImplementedError))
     assert calls(partial(with_gradients, conv_general_dilated), *problem(batch=3, channels=8)) == 0
 
 
@@ -303,10 +296,6 @@ def test_what_onednn_has_only_a_reference_for_is_xlas(monkeypatch):
 def test_a_failing_convolution_fails_the_program(monkeypatch):
     x, w = problem(batch=2, channels=7)
     program = jax.jit(partial(convolve, conv_general_dilated)).lower(x, w).compile()
-
-    def broken(*addresses):
-        raise RuntimeError("out of memory")
-
-    monkeypatch.setattr(onednn, "_prepared", lambda task: broken)
+    monkeypatch.setattr(onednn, "_prepared", lambda task: Mock(side_effect=RuntimeError("out of memory")))
     with pytest.raises(Exception, match="ispf_jax_onednn_convolution: out of memory"):
         jax.block_until_ready(program(x, w))

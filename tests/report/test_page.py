@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from ispf_jax.report import workdir, write_audit_page, write_report
-from ispf_jax.report.names import metric
 from ispf_jax.report.page import gallery, render
+from ispf_jax.runtime.metrics import metric
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 CONFIG = {"stages": ["original", "retrain", "unlearn", "audit", "report"], "methods": ["gkt", "ispf"], "base": ["dfq"]}

@@ -62,5 +62,5 @@ def test_ensure_writable_creates_parents_and_leaves_no_probe(tmp_path):
 
 def test_ensure_writable_names_the_directory(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"file/below.*--workdir"):
+    with pytest.raises(UserError, match=r"file/below.*another work directory"):
         files.ensure_writable(tmp_path / "file" / "below")
