@@ -95,10 +95,10 @@ def unlearning(method: Method, forget, num_classes: int, threshold: float, thres
 
 def synthesise(setup, generator, noise, train=False, axis=None):
     """Images [N, H, W, C] from noise, normalised as the teacher expects; with `train` also the new batch statistics."""
-    out = setup.generator.apply(generator, noise, train=train, axis=axis, mutable=["batch_stats"] if train else False)
-    images, new = out if train else (out, None)
-    normalised = setup.network.normalise(images)
-    return (normalised, new["batch_stats"]) if train else normalised
+    if not train:
+        return setup.network.normalise(setup.generator.apply(generator, noise, axis=axis))
+    images, new = setup.generator.apply(generator, noise, train=True, axis=axis, mutable=["batch_stats"])
+    return setup.network.normalise(images), new["batch_stats"]
 
 
 def generator_step(setup: DistillSetup, state: DistillState, teacher, request: Unlearning, noise, axis=None):

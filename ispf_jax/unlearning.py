@@ -134,6 +134,7 @@ class Unlearned:
       best: the student of the epoch with the highest score of the callback; None without one.
       meta: {"epoch", "seconds", "best_epoch", "best_score"}.
       steps: from a number of epochs to (student steps, generator steps).
+      threshold: PreFilter's.
     """
 
     classifier: Classifier
@@ -146,6 +147,7 @@ class Unlearned:
     best: Classifier | None
     meta: dict
     steps: Callable[[int], tuple[int, int]]
+    threshold: float
 
     def sample(self, count: int = 64, seed: int = 0) -> np.ndarray:
         """Synthetic images, uint8 [count, H, W, C]."""
@@ -198,6 +200,8 @@ def unlearn(
 def restore(teacher: Classifier, forget, method="ispf", *, base="dfq", seed=0, config=None, **options) -> Unlearned:
     """What an earlier `unlearn` with the same arguments left in `checkpoints`; raises UserError if there is nothing."""
     run_ = Unlearning(teacher, forget, method, base, seed, config or Distill(), RunOptions(**options))
+    if run_.options.directory is None:
+        raise ArgumentError("checkpoints", " is missing; name the directory of the run.")
     state, directory = run_.fresh_state(), run_.options.directory / "checkpoints"
     with Store(directory) as store:
         saved = store.restore(Saved(state, state.student.variables, state.student.variables, {}))
@@ -253,6 +257,11 @@ class Unlearning:
         self.setup = distill_setup(teacher.network, config, base, self.method)
 
     @property
+    def threshold(self) -> float:
+        """PreFilter's."""
+        return self.config.threshold or 0.1 / self.teacher.num_classes
+
+    @property
     def epochs(self) -> int:
         """Epochs in all, warm-up included."""
         return self.config.warmup_epochs + self.config.epochs
@@ -269,8 +278,7 @@ class Unlearning:
 
     def task(self) -> Task:
         s, c, classes = self.setup, self.config, self.teacher.num_classes
-        threshold = c.threshold or 0.1 / classes
-        request = unlearning(self.method, self.forget, classes, threshold, c.thresholded_post_filter)
+        request = unlearning(self.method, self.forget, classes, self.threshold, c.thresholded_post_filter)
         teacher = self.devices.replicate(self.teacher.variables)
         program = self.devices.compile(distill_epoch, s, donate=1)
 
@@ -317,6 +325,7 @@ class Unlearning:
             student.replace(variables=saved.best) if chosen else None,
             saved.meta,
             self.steps,
+            self.threshold,
         )
 
     def steps(self, epoch: int) -> tuple[int, int]:

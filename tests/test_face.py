@@ -160,6 +160,15 @@ def test_what_goes_on_is_logged_and_not_printed(teacher, capfd, caplog):
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_generator_that_collapsed_is_reported_with_the_number(teacher, caplog):
+    """A teacher that gives every image one class, with a generator that is hardly trained: all its images are alike."""
+    head = jax.tree.map(np.asarray, teacher.variables)
+    bias = np.where(np.arange(5) == 2, 50.0, 0.0).astype(np.float32)
+    head["params"]["classifier"]["bias"] = bias
+    unlearn(teacher.replace(variables=head))
+    assert any("assigns 100.0 % of the synthetic images to one class, class2" in text for text in caplog.messages)
+
+
 def test_classifiers_say_what_they_are_and_check_what_they_get(teacher, data):
     assert repr(teacher).startswith("Classifier(AllCNN, 5 classes, 8x8x1 images, ")
     assert "class4" in teacher._repr_html_() and "<table>" in unlearn(teacher)._repr_html_()

@@ -43,7 +43,7 @@ class Decoder:
             self._check(image, file)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
-            see_through = image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255
+            see_through = image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255  # pyright: ignore
         if see_through:  # the colours below are arbitrary: a shape may be in the transparency alone
             raise UserError(
                 f"The image {file} is partly transparent, so what it shows depends on the background; "

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ispf_jax.errors import ArgumentError
+from ispf_jax.errors import ArgumentError, UserError
 from ispf_jax.files import safetensors_file, torch_zip
-from ispf_jax.files.guard import MAX_FILE, MAX_TENSORS, Unreadable, read_bounded, shown
+from ispf_jax.files.guard import MAX_FILE, MAX_TENSORS, Unreadable, shown
 from ispf_jax.files.pickles import Symbol
+from ispf_jax.runtime.guard import read_bounded
 
 FORMATS = {"pt": torch_zip, "safetensors": safetensors_file}
 """Modules with SUFFIXES, recognises(content), read(content) -> (tensors, header), write(tensors, header) -> content."""
@@ -46,7 +47,7 @@ def read_weights(path: str | Path, is_known: Callable[[Mapping], bool] = lambda 
     """
     path = Path(path).expanduser()
     try:
-        content = read_bounded(path)
+        content = read_bounded(path, MAX_FILE)
         start = next((text for start, text in _OTHERS.items() if content.startswith(start)), "is of no known format")
         name = next((name for name, format_ in FORMATS.items() if format_.recognises(content)), None)
         if name is None:
@@ -60,6 +61,8 @@ def read_weights(path: str | Path, is_known: Callable[[Mapping], bool] = lambda 
             raise
         except Exception as error:  # of the many that damaged bytes can raise
             raise Unreadable(f"is damaged ({type(error).__name__}: {shown([error])})") from error
+    except UserError as error:
+        raise ArgumentError("path", f": {error}") from error
     except Unreadable as error:
         advice = "" if str(error).endswith(".") else _RESAVE
         raise ArgumentError("path", f"={str(path)!r} {error}{advice}") from error

@@ -91,7 +91,7 @@ class MaskedBatchNorm(nn.Module):
 
         train = train and not self.is_initializing()
         if train:
-            y, (mean, var, count) = batch_normalised(x, scale, bias, mask, self.eps, axis)
+            y, (mean, var, count) = batch_normalised(x, scale, bias, mask, self.eps, axis)  # pyright: ignore
             rate = jnp.where(count > 0, 1 - self.momentum, 0.0)
             unbiased = var * (count / jnp.maximum(count - 1, 1))
             running_mean.value += rate * (mean - running_mean.value)
@@ -122,7 +122,7 @@ def batch_normalised(x, scale, bias, mask, eps, axis):
 
 
 def _batch_normalised_forward(x, scale, bias, mask, eps, axis):
-    y, moments = batch_normalised(x, scale, bias, mask, eps, axis)
+    y, moments = batch_normalised(x, scale, bias, mask, eps, axis)  # pyright: ignore
     return (y, moments), (x, scale, mask, *moments)
 
 

@@ -100,7 +100,7 @@ def _table(title: str, summaries: list[Summary]) -> Table:
     rows = [row for s in summaries for row in s.runs.values()]
     best = {s[:2]: s for s in summaries if s.selection == BEST_TEST}
     others = Counter(s[:2] for s in summaries if s.selection != BEST_TEST)
-    agrees, access = any(row.agreement is not None for row in rows), any(row.access for row in rows)
+    agrees, access = any(row.called_forgotten is not None for row in rows), any(row.access for row in rows)
     empty = {*(() if best else ("forget*", "retain*")), *(() if agrees else ("agrees", "called forgotten"))}
     columns = [head for head in _COLUMNS if head not in empty]
     lines = []

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import lzma
+import os
 import posixpath
 import stat
 import tarfile
@@ -25,30 +26,46 @@ def regular_file(path, limit: int) -> Path:
     """
     path = Path(path)
     try:
-        found = path.stat()
+        _check(path, path.stat(), limit)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({getattr(error, 'strerror', error)}).") from error
+        raise _unreadable(path, error) from error
+    return path
+
+
+def read_bounded(path, limit: int) -> bytes:
+    """The content of a regular file of at most `limit` bytes; a pipe is refused and never waited for.
+
+    Raises:
+      UserError: see `regular_file`.
+    """
+    path, patient = Path(path), getattr(os, "O_NONBLOCK", 0)
+    try:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | patient)) as file:
+            size = _check(path, os.fstat(file.fileno()), limit)
+            content = file.read(size + 1)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    if len(content) > size:
+        raise UserError(f"{path} holds more than the {size:,} bytes that it should; it changes, or is no real file.")
+    return content
+
+
+def _check(path, found, limit) -> int:
+    """The size of a file with this status; UserError if it is not to be read."""
     if not stat.S_ISREG(found.st_mode):
         what = "a directory" if stat.S_ISDIR(found.st_mode) else "a pipe, socket or device"
         raise UserError(f"{path} is {what}, but must be a regular file; remove or replace it.")
     if found.st_size > limit:
         raise UserError(f"{path} has {found.st_size:,} bytes; at most {limit:,} are read.")
-    return path
+    return found.st_size
 
 
-def read_bounded(path, limit: int) -> bytes:
-    """The content of a regular file of at most `limit` bytes.
-
-    Raises:
-      UserError: see `regular_file`.
-    """
-    path = regular_file(path, limit)
-    size = path.stat().st_size
-    with reading(path), path.open("rb") as file:
-        content = file.read(size + 1)
-    if len(content) > size:
-        raise UserError(f"{path} holds more than the {size:,} bytes that it should; it changes, or is no real file.")
-    return content
+def _unreadable(path, error):
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, IsADirectoryError):
+        return UserError(f"{path} is a directory, but must be a regular file; remove or replace it.")
+    return UserError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}).")
 
 
 @contextmanager

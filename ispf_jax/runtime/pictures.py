@@ -21,14 +21,14 @@ def image_grid(
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3) or not len(images):
         raise ValueError(f"image_grid wants uint8 [N, H, W, 1 or 3] with N > 0, not {images.dtype} {images.shape}")
     n, height, width, channels = images.shape
-    columns = min(n, columns or int(np.ceil(np.sqrt(n))))
-    lines = -(-n // columns)
+    across = min(n, columns or int(np.ceil(np.sqrt(n))))
+    lines = -(-n // across)
     scale = scale or max(1, 48 // height)
     images = images.repeat(scale, axis=1).repeat(scale, axis=2)
     step_y, step_x = height * scale + 1, width * scale + 1
-    canvas = np.full((lines * step_y - 1, columns * step_x - 1, channels), 255, np.uint8)
+    canvas = np.full((lines * step_y - 1, across * step_x - 1, channels), 255, np.uint8)
     for i, image in enumerate(images):
-        y, x = i // columns * step_y, i % columns * step_x
+        y, x = i // across * step_y, i % across * step_x
         canvas[y : y + step_y - 1, x : x + step_x - 1] = image
     buffer = io.BytesIO()
     Image.fromarray(canvas[..., 0] if channels == 1 else canvas).save(buffer, "PNG")

@@ -242,7 +242,7 @@ def _prepare_jax(e: Experiment):
     """Settings that are wanted before anything is compiled."""
     if e.compilation_cache != "off":
         auto = e.compilation_cache in ("auto", "")
-        directory = cache.directory("") / "compiled" if auto else Path(e.compilation_cache).expanduser()
+        directory = (cache.directory("") or Path()) / "compiled" if auto else Path(e.compilation_cache).expanduser()
         jax.config.update("jax_compilation_cache_dir", str(directory))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     with keyed("config."), ops.convolutions(e.convolutions):

@@ -138,4 +138,4 @@ def forward_flops(module, example_shape: tuple[int, ...]) -> float:
     variables = jax.eval_shape(partial(init_variables, module, example_shape=(1, *example_shape)), jax.random.key(0))
     with ops.convolutions("xla"):  # XLA cannot count the operations of others
         lowered = jax.jit(module.apply).lower(variables, jax.ShapeDtypeStruct((1, *example_shape), jnp.float32))
-    return float(lowered.cost_analysis()["flops"])
+    return float((lowered.cost_analysis() or {})["flops"])

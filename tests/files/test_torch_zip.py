@@ -239,13 +239,16 @@ def test_only_regular_files_of_a_bounded_size_are_opened(tmp_path):
     with open(tmp_path / "sparse.pt", "wb") as file:
         file.truncate(1 << 42)
     kinds = {
-        "fifo.pt": "not a regular file",
-        "sparse.pt": "larger than 2 GiB",
+        "fifo.pt": "a pipe, socket or device",
+        "sparse.pt": "at most 2,147,483,648 are read",
         "none.pt": "No such file",
-        ".": "direct",
+        ".": "a directory",
     }
-    for path, message in {**{tmp_path / name: text for name, text in kinds.items()}, "/dev/zero": "not a reg"}.items():
-        with pytest.raises(ArgumentError, match=f"path=.*{message}"):
+    for path, message in {
+        **{tmp_path / name: text for name, text in kinds.items()},
+        "/dev/zero": "a pipe, socket or device",
+    }.items():
+        with pytest.raises(ArgumentError, match=f"path: .*{message}"):
             read_weights(path)
 
 

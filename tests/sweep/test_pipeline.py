@@ -324,8 +324,8 @@ def test_a_damaged_config_file(started, content):
 
 def test_a_work_directory_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("mine")
-    check_refused(tiny(), tmp_path / "file", [tmp_path / "file", "--workdir"])
-    check_refused(tiny(), tmp_path / "file" / "below", [tmp_path / "file" / "below", "--workdir"])
+    check_refused(tiny(), tmp_path / "file", [tmp_path / "file", "another work directory"])
+    check_refused(tiny(), tmp_path / "file" / "below", [tmp_path / "file" / "below", "another work directory"])
     assert (tmp_path / "file").read_text() == "mine"
 
 

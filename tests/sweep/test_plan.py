@@ -57,10 +57,6 @@ def test_steps_and_passes_of_every_kind_of_job():
     assert found[AUDIT] == (0, (4 + 2) * 4 * 7 * 5 * 3, 0)
 
 
-def test_the_rate_of_matrix_products_is_measured():
-    assert 1e8 < plan.matmul_rate(size=256, repeats=4) < 1e15
-
-
 def test_the_time_left_follows_the_pace_of_jobs_of_the_same_kind(tmp_path):
     e = make_experiment(tiny(seeds="0,1,2", stages="original", train__epochs=10))
     planned = jobs(e, ((1,),))
