@@ -200,19 +200,17 @@ def assert_close(got, method, tolerance_of):
     return np.mean(witnessed)
 
 
-def slow_unless(fast, value):
-    return pytest.param(value, marks=() if fast else pytest.mark.slow)
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("onednn", "xla")]
 
 
 @pytest.mark.parametrize("method", PROGRAM_NAMES)
-@pytest.mark.parametrize(
-    "implementation", [slow_unless(name == "auto", name) for name in ("auto", "onednn", "xla")], indirect=True
-)
+@pytest.mark.parametrize("implementation", ["auto", *SLOW], indirect=True)
 def test_steps_in_float32(implementation, method):
     assert assert_close(run(method, "float32"), method, tolerance_in_float32) > 0.95
 
 
-@pytest.mark.parametrize("method", [slow_unless(name == "ispf", name) for name in PROGRAM_NAMES])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", PROGRAM_NAMES)
 def test_steps_in_float64(method):
     with jax.enable_x64(True):
         found = run(method, "float64")

@@ -132,10 +132,11 @@ def test_codes_choose_the_same_as_the_plain_functions(forget):
         "project": project(LOGITS, mask),
     }
     assert all(5 < np.sum(keep[name]) < 62 for name in ("block", "prefilter"))  # neither everything nor nothing
+    keeps, targets = jax.jit(Rules().kept_samples), jax.jit(Rules().target_logits)
     for method in METHODS.values():
-        kept = jax.jit(Rules().kept_samples)(method.codes(), LOGITS, mask, threshold)
+        kept = keeps(method.codes(), LOGITS, mask, threshold)
         assert kept.dtype == jnp.float32
         np.testing.assert_array_equal(kept, keep[method.keep])
-        got = jax.jit(Rules().target_logits)(method.codes(), LOGITS, mask, post_threshold)
+        got = targets(method.codes(), LOGITS, mask, post_threshold)
         np.testing.assert_allclose(got, target[method.target], rtol=1e-6, atol=1e-6)
         assert method.codes()["inhibit"] == method.inhibit
