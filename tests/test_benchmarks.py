@@ -1,4 +1,4 @@
-"""The commands of the benchmarks run, and print what their documents say; the figures themselves are no test's business."""
+"""The commands of the benchmarks run and print what their documents say; the figures themselves are not tested."""
 
 import importlib.util
 import re

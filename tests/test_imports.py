@@ -1,4 +1,4 @@
-"""What a module may load: unlearning knows no data, and nothing loads the heavy or optional packages before they are needed."""
+"""What a module may load: unlearning knows no data, and heavy or optional packages wait until they are needed."""
 
 import json
 import os
@@ -18,7 +18,8 @@ HEAVY = ("tensorflow", "torch", "tensorflow_datasets", "tensorboardX", "array_re
 
 def loaded_by(*modules):
     """Names of all modules that a fresh process has loaded after importing `modules`."""
-    code = f"import importlib, json, sys\nfor m in {modules!r}: importlib.import_module(m)\nprint(json.dumps(sorted(sys.modules)))"
+    code = f"import importlib, json, sys\nfor m in {modules!r}: importlib.import_module(m)\n"
+    code += "print(json.dumps(sorted(sys.modules)))"
     env = {**os.environ, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

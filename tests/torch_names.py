@@ -74,7 +74,7 @@ def from_torch(network, tensors):
 
 
 def initial_tensors(network, shapes, golden, prefix):
-    """Tensors by the rule of `golden/README.md`: weights from their names, running statistics and the teacher's head recorded."""
+    """Tensors by the rule of `golden/README.md`: weights from their names; recorded statistics and teacher's head."""
     tensors = {}
     for key, shape in shapes.items():
         r = np.random.default_rng(zlib.crc32(f"{network}/{key}".encode()))

@@ -1,4 +1,4 @@
-"""The main job end to end: all methods on tiny synthetic images, starts that continue, errors that leave everything as it was."""
+"""The main job end to end: all methods on tiny images, starts that continue, errors that leave everything as it was."""
 
 import hashlib
 import itertools
@@ -55,7 +55,7 @@ def results(workdir):
 
 
 def snapshot(workdir):
-    """{file: digest of its content} of everything below but the lock and the journal, which only say that there was a start."""
+    """{file: digest of its content} of everything below but the lock and the journal, which every start changes."""
     return {
         str(path.relative_to(workdir)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(workdir.rglob("*"))
