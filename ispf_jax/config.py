@@ -58,7 +58,7 @@ class Evaluate(Settings):
 
     Attributes:
       every: epochs of distillation between two looks at the test images; 0: only at the end. The epoch that is best on
-        test images, which the program reports, becomes a row of its own.
+        test images, which the program reports, becomes a separate row.
       batch_size: images per forward pass.
     """
 

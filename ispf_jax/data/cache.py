@@ -50,7 +50,7 @@ def cached(cache_dir: str, name: str, key, make: Callable[[], ImageData]) -> Ima
 
 
 def fingerprint(path: Path) -> list:
-    """[absolute path, bytes, time of change in ns]: what tells one file from a later one in its place."""
+    """[absolute path, bytes, time of change in ns]: which differ for a later file in its place."""
     stat = path.stat()
     return [str(path.absolute()), stat.st_size, stat.st_mtime_ns]
 

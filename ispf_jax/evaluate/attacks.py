@@ -43,7 +43,7 @@ def confidence_attacks(context: Context, subject: Subject, test_logits):
         subject.add(f"mia1/class{c}", percent, int(of_class.sum()))
     for name, signal in (("entropy", signals.entropy), ("mentropy", signals.modified_entropy)):
         percent = threshold_attacks.threshold_attack(*(signal(*side) for side in sides))
-        note = "no threshold tells members from non-members" if percent is None else ""
+        note = "no threshold separates members from non-members" if percent is None else ""
         subject.add(f"mia1_{name}", percent, n, note=note)
     subject.add("mia1_correctness", threshold_attacks.correctness_attack(*targets), n)
 

@@ -44,7 +44,7 @@ class Block:
     Attributes:
       values: {(method, head of the column): {run: value}}.
       bounds: {forget set: why its AIN is not an exact number}.
-      beside, reasons: see `counterpart`.
+      paper_dataset, reasons: see `counterpart`.
     """
 
     dataset: str
@@ -52,7 +52,7 @@ class Block:
     base: str
     values: dict[tuple[str, str], dict[RunKey, float]]
     bounds: dict[str, list[str]]
-    beside: str | None
+    paper_dataset: str | None
     reasons: list[str]
 
     @property
@@ -99,7 +99,7 @@ def _blocks(contents: Contents) -> list[Block]:
     """All blocks of a work directory, by data set, network and base."""
     found = []
     for (dataset, arch), rows in by_setting(contents.rows).items():
-        beside = counterpart(dataset, arch, contents.config, contents.data_note)
+        paper_dataset = counterpart(dataset, arch, contents.config, contents.data_note)
         for base in sorted({row.of_base for row in rows} - {""}) or [""]:
             values, bounds = _accuracies([row for row in rows if row.of_base in ("", base)]), defaultdict(list)
             for m in contents.verdicts[dataset, arch].measurements:
@@ -112,7 +112,7 @@ def _blocks(contents: Contents) -> list[Block]:
                 kept = run.series("kept")
                 if len(kept) and run.base == base and (run.method, "A_r") in values:
                     values[run.method, "#Sample"][run.forget, run.seed] = kept.mean()
-            found.append(Block(dataset, arch, base, values, bounds, *beside))
+            found.append(Block(dataset, arch, base, values, bounds, *paper_dataset))
     return found
 
 
@@ -132,11 +132,11 @@ def _tables(block: Block) -> list[Table]:
     if block.base == "zskt":
         return [_table(block, 7, "ZSKT base", _ACCURACIES, singles)] if singles else []
     tables, ours = [], [method for method in block.methods if method not in ("pd", "pd_is")]
-    if singles and block.beside != "cifar100":
+    if singles and block.paper_dataset != "cifar100":
         several = f"mean over {len(singles)} classes, one forgotten at a time"
         title = several if len(singles) > 1 else f"forgetting class {singles[0]}"
         tables.append(_table(block, 1, title, (*_ACCURACIES, *_AUDITED.values()), singles, methods=ours))
-    if multis or block.beside == "cifar100":
+    if multis or block.paper_dataset == "cifar100":
         kinds = {"single": ("single classes", singles), "multi": ("ten classes at once, distributed", [])}
         kinds[""] = "several classes at once", []
         for s in multis:
@@ -198,7 +198,7 @@ def _noted(block: Block, title: str, columns: list[Column], lines: list[list[Cel
         reasons = ["Not comparable: " + "; ".join(block.reasons) + "."] if block.reasons else []
         notes = [_TEXTS["print"], *reasons, *compared]
     else:
-        notes = [f"The paper has no numbers for {name}{', forgetting these classes' if block.beside else ''}."]
+        notes = [f"The paper has no numbers for {name}{', forgetting these classes' if block.paper_dataset else ''}."]
     starred = any("A_r*" in words for words in ([c.label for c in columns], [line[1].text for line in lines]))
     return make_table(title.format(name), columns, lines, [*notes, *always, *[_TEXTS["star"]] * starred])
 
@@ -230,7 +230,7 @@ def _theirs(block: Block, table: int, method: str, head: str, kind: str, runs: s
     """
 
     def number(table: int, sets: str) -> Average | None:
-        return printed().get((str(table), block.beside, block.arch, sets, method, head))
+        return printed().get((str(table), block.paper_dataset, block.arch, sets, method, head))
 
     if table in (2, 6, 9) or _whole(runs) or (method in ("original", "dfkd") and head in ("A_f", "A_r")):
         return number(table, kind)

@@ -34,7 +34,7 @@ def ensure_writable(directory: str | os.PathLike) -> Path:
 
 
 def atomic_write_bytes(path: str | os.PathLike, data: bytes) -> Path:
-    """Write `data` to `path` by way of a temporary file beside it, so that the old content stays until the new is
+    """Write `data` to `path` by way of a temporary file next to it, so that the old content stays until the new is
     complete.
 
     Raises:

@@ -83,7 +83,7 @@ class Audit:
 
     @property
     def slug(self) -> str:
-        """What tells audits apart in the name of a file."""
+        """The part of a file name that identifies the audit."""
         return f"{self.forget.replace(',', '-')}_seed{self.seed}"
 
     @property

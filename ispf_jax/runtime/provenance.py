@@ -34,10 +34,10 @@ def weights_digest(variables) -> str:
 def journalled(workdir: Path, stage: str, job: str, devices: list[str]):
     """Write the wall time of the block, one job of a stage, into the journal of the work directory.
 
-    The time is the whole job's: compilation, training, evaluation and pictures; beside it stands that of this process's
-    processor cores, which other work on the machine does not lengthen (jobs side by side in one process lengthen each
-    other's). A job that is interrupted or fails is written down with "finished" false, so times of several starts add
-    up; only what ran when a process was killed outright is lost.
+    The time is the whole job's: compilation, training, evaluation and pictures. The entry also has the time of this
+    process's processor cores, which other work on the machine does not lengthen (jobs side by side in one process
+    lengthen each other's). A job that is interrupted or fails is written down with "finished" false, so times of
+    several starts add up; only what ran when a process was killed outright is lost.
     """
     began, busy, finished = time.perf_counter(), time.process_time(), False
     try:

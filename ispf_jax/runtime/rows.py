@@ -102,7 +102,7 @@ class RunLog:
 
     @property
     def slug(self) -> str:
-        """What tells the runs that can be compared apart, fit for a file name: base, forgotten classes, seed."""
+        """A file name's part for runs that can be compared: base, forgotten classes, seed."""
         return f"{self.base}_{self.forget.replace(',', '-')}_seed{self.seed}"
 
     def series(self, *names: str) -> np.ndarray:

@@ -252,8 +252,8 @@ def _prepare_jax(e: Experiment):
 def _planned(name, e, workdir):
     """What a start would do, after all that it would check."""
     one = Run(e, workdir)
-    told = plan.table(plan.plan(one.e, one.data, one.jobs, workdir, one.forget_sets), len(one.devices))
-    return "\n".join(filter(None, (name, _names(one.forget_sets, one.data), told)))
+    text = plan.table(plan.plan(one.e, one.data, one.jobs, workdir, one.forget_sets), len(one.devices))
+    return "\n".join(filter(None, (name, _names(one.forget_sets, one.data), text)))
 
 
 def _names(sets, data):

@@ -44,7 +44,7 @@ class Picture:
       section: of the page; pictures of "losses" are only in files.
       kind: what it shows; chooses the caption.
       title: what it shows, in words, and of which run: "Relearning", "forgetting 3, seed 0".
-      slug: tells it from others of its kind in the names of files.
+      slug: identifies it among others of its kind in file names.
       keys: the entries of the legend.
     """
 
