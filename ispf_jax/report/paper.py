@@ -99,7 +99,7 @@ def _blocks(contents: Contents) -> list[Block]:
     """All blocks of a work directory, by data set, network and base."""
     found = []
     for (dataset, arch), rows in by_setting(contents.rows).items():
-        paper_dataset = counterpart(dataset, arch, contents.config, contents.data_note)
+        compared = counterpart(dataset, arch, contents.config, contents.data_note)
         for base in sorted({row.of_base for row in rows} - {""}) or [""]:
             values, bounds = _accuracies([row for row in rows if row.of_base in ("", base)]), defaultdict(list)
             for m in contents.verdicts[dataset, arch].measurements:
@@ -112,7 +112,7 @@ def _blocks(contents: Contents) -> list[Block]:
                 kept = run.series("kept")
                 if len(kept) and run.base == base and (run.method, "A_r") in values:
                     values[run.method, "#Sample"][run.forget, run.seed] = kept.mean()
-            found.append(Block(dataset, arch, base, values, bounds, *paper_dataset))
+            found.append(Block(dataset, arch, base, values, bounds, *compared))
     return found
 
 
