@@ -106,7 +106,7 @@ def train(
         module = build_classifier(network, data.num_classes, width) if isinstance(network, str) else network
         network = Classifier(module, {}, image_shape=data.image_shape, mean=mean, std=std).network
     return fit(
-        data, network, ~np.isin(data.train.labels, left_out), left_out, seed, config or Train(), RunOptions(**options)
+        data, network, ~np.isin(data.train.labels, left_out), left_out, seed, config or Train(), RunOptions.of(options)
     )
 
 

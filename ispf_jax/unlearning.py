@@ -192,22 +192,21 @@ def unlearn(
       ArgumentError: an argument is wrong.
       Interrupted: a signal asked to stop; with `checkpoints` the same call continues.
     """
-    run_ = Unlearning(teacher, forget, method, base, seed, config or Distill(), RunOptions(**options))
-    saved, history = run(run_.task(), run_.fresh_state(), run_.options, run_.devices)
-    return run_.result(saved, history)
+    unlearning_run = UnlearningRun(teacher, forget, method, base, seed, config or Distill(), RunOptions.of(options))
+    return unlearning_run.result(*unlearning_run.start())
 
 
 def restore(teacher: Classifier, forget, method="ispf", *, base="dfq", seed=0, config=None, **options) -> Unlearned:
     """What an earlier `unlearn` with the same arguments left in `checkpoints`; raises UserError if there is nothing."""
-    run_ = Unlearning(teacher, forget, method, base, seed, config or Distill(), RunOptions(**options))
-    if run_.options.directory is None:
+    unlearning_run = UnlearningRun(teacher, forget, method, base, seed, config or Distill(), RunOptions.of(options))
+    if unlearning_run.options.directory is None:
         raise ArgumentError("checkpoints", " is missing; name the directory of the run.")
-    state, directory = run_.fresh_state(), run_.options.directory / "checkpoints"
+    state, directory = unlearning_run.fresh_state(), unlearning_run.options.directory / "checkpoints"
     with Store(directory) as store:
         saved = store.restore(Saved(state, state.student.variables, state.student.variables, {}))
     if saved is None:
         raise UserError(f"there is no checkpoint in {directory}; put it back, or unlearn again.")
-    return run_.result(saved, [])
+    return unlearning_run.result(saved, [])
 
 
 def distill_setup(network: Network, config: Distill, base: str = "dfq", method: Method | None = None) -> DistillSetup:
@@ -243,7 +242,7 @@ def distill_setup(network: Network, config: Distill, base: str = "dfq", method: 
     )
 
 
-class Unlearning:
+class UnlearningRun:
     """One unlearning run, ready to start; every method, forget set, threshold and seed runs the same compiled
     program."""
 
@@ -276,7 +275,12 @@ class Unlearning:
             new_net(student, s.student_optimizer), new_net(generator, s.generator_optimizer), run_key, jnp.int32(0)
         )
 
+    def start(self) -> tuple[Saved, list[dict]]:
+        """Run to the end, from the last checkpoint if there is one."""
+        return run(self.task(), self.fresh_state(), self.options, self.devices)
+
     def task(self) -> Task:
+        """What the loop over epochs needs."""
         s, c, classes = self.setup, self.config, self.teacher.num_classes
         request = unlearning(self.method, self.forget, classes, self.threshold, c.thresholded_post_filter)
         teacher = self.devices.replicate(self.teacher.variables)
@@ -312,6 +316,7 @@ class Unlearning:
         )
 
     def result(self, saved: Saved, history: list[dict]) -> Unlearned:
+        """What the caller of `unlearn` gets."""
         chosen = saved.meta.get("best_score") is not None
         student = self.teacher.replace(variables=saved.last)
         return Unlearned(

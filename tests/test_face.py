@@ -145,6 +145,7 @@ def test_a_target_of_your_own(teacher):
         ({"config": {"epochs": 2.5}}, "epochs=2.5 must be a whole number"),
         ({"seed": -1}, "seed=-1 must be"),
         ({"seed": "a"}, "seed='a' must be"),
+        ({"epochs": 3}, "epochs is no option of a run; options are devices, checkpoints"),
     ],
 )
 def test_errors_are_value_errors_that_name_the_argument(teacher, options, message):

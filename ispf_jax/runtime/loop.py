@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 
 from ispf_jax import devices as device_room
 from ispf_jax.devices import Devices
-from ispf_jax.errors import UserError
+from ispf_jax.errors import ArgumentError, UserError
 from ispf_jax.runtime import interruption
 from ispf_jax.runtime.store import Saved, Store, from_host, to_host
 from ispf_jax.runtime.telemetry import MetricsLog, progress, read_metrics, tensorboard
@@ -51,6 +51,16 @@ class RunOptions:
     tensorboard: bool = False
     evaluation_batch: int = 500
     title: str = ""
+
+    @classmethod
+    def of(cls, options: dict) -> "RunOptions":
+        """From keyword arguments; raises ArgumentError for one that does not exist."""
+        names = [field.name for field in fields(cls)]
+        for name in options:
+            if name not in names:
+                advice = "hyper-parameters are fields of config"
+                raise ArgumentError(name, f" is no option of a run; options are {', '.join(names)}; {advice}.")
+        return cls(**options)
 
     @property
     def directory(self) -> Path | None:
