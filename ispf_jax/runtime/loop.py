@@ -58,7 +58,7 @@ class RunOptions:
         names = [field.name for field in fields(cls)]
         for name in options:
             if name not in names:
-                advice = "hyper-parameters are fields of config"
+                advice = "hyper-parameters belong in `config`"
                 raise ArgumentError(name, f" is no option of a run; options are {', '.join(names)}; {advice}.")
         return cls(**options)
 
