@@ -20,6 +20,7 @@ def printed(name, *arguments):
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("over, values", [("batch", "2,4"), ("classes", "4,5"), ("devices", "1,2"), ("jobs", "1,2")])
 def test_scaling(over, values):
     out = printed("scaling", f"--over={over}", f"--values={values}", "--size=8", "--rounds=1")

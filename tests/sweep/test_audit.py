@@ -57,6 +57,7 @@ def value(audit, model, metric):
     return next(m["value"] for m in audit["measurements"] if (m["model"], m["metric"]) == (model, metric))
 
 
+@pytest.mark.slow
 def test_the_report_of_a_stopped_sweep_says_what_is_missing(stopped):
     workdir, page, tables = stopped
     missing = reading.unfinished(reading.read(workdir)) + reading.unaudited(reading.read(workdir))

@@ -39,6 +39,7 @@ def start(workdir, limit=None):
     )
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_grow_costs_nothing_that_was_saved(tmp_path):
     pipeline.run(tiny(stages="original"), str(tmp_path))
     before = snapshot(tmp_path / "original")
