@@ -16,6 +16,7 @@ from ispf_jax.runtime import interruption
 from ispf_jax.sweep import pipeline
 from tests.sweep.test_pipeline import tiny
 
+pytestmark = pytest.mark.slow
 SETS, SEEDS = ("0,2", "1"), (0, 1)
 
 
@@ -57,7 +58,6 @@ def value(audit, model, metric):
     return next(m["value"] for m in audit["measurements"] if (m["model"], m["metric"]) == (model, metric))
 
 
-@pytest.mark.slow
 def test_the_report_of_a_stopped_sweep_says_what_is_missing(stopped):
     workdir, page, tables = stopped
     missing = reading.unfinished(reading.read(workdir)) + reading.unaudited(reading.read(workdir))
