@@ -18,7 +18,7 @@ result = ispf_jax.audit(
     original=teacher,
     retrained=gold,
     metrics=("accuracy", "relearn"),
-    config=ispf_jax.Audit(relearn_batch=64, shots=(5,)),
+    config=ispf_jax.Audit(relearn_batch=64, shots=(5,), embedding_images=0),
 )
 print(result)
 result.report("page.html")
