@@ -2,8 +2,9 @@
 
     ispf --config=FILE       train, retrain, unlearn, audit, report, as the configuration says; FILE is looked up in the
                              current directory, then among the configurations that come with the package
-    ispf inspect FILE        say what a checkpoint is, and the command that unlearns it ispf --help              all
-    flags and configuration keys ispf --version
+    ispf inspect FILE        say what a checkpoint is, and the command that unlearns it
+    ispf --help              all flags and configuration keys
+    ispf --version           the version
 
 On several machines, the same command on each: with --coordinator=HOST:PORT --processes=N --process=I (or --distributed
 under SLURM) they share every run; with --config.spread=ray a Ray cluster takes whole runs.
@@ -97,9 +98,8 @@ def parse_flags(argv):
     """absl's parser, with wrong flags, keys, values and configuration files as UserErrors."""
     try:
         rest = flags.FLAGS(argv)
-        getattr(
-            _CONFIG.value, "to_dict", None
-        )  # a file that cannot be read is reported only when its content is wanted
+        # A file that cannot be read is reported only when its content is wanted.
+        getattr(_CONFIG.value, "to_dict", None)
         return rest
     except Exception as error:
         raise UserError(explain(argv, error)) from error
@@ -115,9 +115,8 @@ def explain(argv, error) -> str:
     for key, _, text in options:
         if key.startswith("config.") and (problem := override_problem(key.removeprefix("config."), text)):
             return problem
-    said = " ".join(
-        (str(error).strip() or type(error).__name__).splitlines()[-1].split()
-    )  # of a traceback, its last line
+    last = (str(error).strip() or type(error).__name__).splitlines()[-1]  # of a traceback
+    said = " ".join(last.split())
     if isinstance(error, flags.Error) and "Traceback" not in str(error):
         return said
     file = next((text for key, _, text in options if key == "config"), "")
