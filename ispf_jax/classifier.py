@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ispf_jax.errors import ArgumentError
+from ispf_jax.forget import checked_names
 
 
 @dataclass(frozen=True)
@@ -103,10 +104,10 @@ class Classifier:
         self.network = Network(module, shape, _per_channel("mean", mean, shape[2]), _per_channel("std", std, shape[2]))
         self.variables = variables
         self.origin = dict(origin or {})
-        names = tuple(map(str, class_names if class_names is not None else range(self.num_classes)))
-        if len(names) != self.num_classes or len(set(names)) < len(names):
-            raise ArgumentError("class_names", f"={list(names)} must be {self.num_classes} different names.")
-        self.class_names = names
+        names = class_names if class_names is not None else range(self.num_classes)
+        self.class_names = checked_names(map(str, names))
+        if len(self.class_names) != self.num_classes:
+            raise ArgumentError("class_names", f"={names} must be {self.num_classes} different names.")
 
     @classmethod
     def of(cls, network: Network, variables, class_names=None, origin=None) -> "Classifier":

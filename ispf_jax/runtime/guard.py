@@ -1,21 +1,36 @@
-"""The guard for files from outside: regular files of bounded size, and tar archives that hold what they declare."""
+"""The guard for files from outside: regular files of bounded size, and archives that hold what they declare."""
 
 import bz2
 import gzip
 import lzma
 import os
 import posixpath
+import re
 import stat
 import tarfile
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from ispf_jax.errors import UserError
 
 _BLOCK, _CHUNK, _HEADERS = 512, 1 << 20, 1 << 20
-_MEMBERS, _PADDING = 1_000_000, 16 << 20
+_MEMBERS, _ENTRIES, _PADDING = 1_000_000, 100_000, 16 << 20
 _COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+
+
+def memory() -> int:
+    """Bytes of memory that this process may use: the machine's, or fewer where `ulimit -v` says so."""
+    try:
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ImportError, AttributeError, ValueError):  # there are none on Windows
+        return 8 << 30
+    return machine if limit == resource.RLIM_INFINITY else min(limit, machine)
 
 
 def regular_file(path, limit: int) -> Path:
@@ -76,25 +91,52 @@ def reading(what) -> Iterator[None]:
     except Exception as error:
         if type(error) is UserError:  # an ArgumentError names an argument that the user does not know
             raise
+        if isinstance(error, MemoryError):
+            raise UserError(f"{what} takes more memory than there is.") from error
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(f"{what} is damaged or cannot be read ({reason}); check, replace or remove it.") from error
 
 
-def tar_entries(path: Path, wanted: Callable[[str], bool], limit: int) -> Iterator[tuple[str, bytes | None]]:
+def stored_zip(file: BinaryIO) -> zipfile.ZipFile:
+    """The zip archive in an open file, of which no more is unpacked than there is: nothing is compressed or overlaps.
+
+    Raises:
+      Exception: it is another one; zipfile raises many kinds.
+    """
+    size, listed = file.seek(0, os.SEEK_END), 0
+    file.seek(0)
+    while block := file.read(_CHUNK):  # before zipfile makes an object of every entry
+        listed += block.count(b"PK\x01\x02")
+    if listed > _ENTRIES:
+        raise ValueError("it is a zip archive of too many files")
+    archive = zipfile.ZipFile(file)
+    entries = archive.infolist()
+    if len({entry.filename for entry in entries}) < len(entries):
+        raise ValueError("it is a zip archive with two files of the same name")
+    if any(entry.compress_type for entry in entries) or sum(entry.file_size for entry in entries) > size:
+        raise ValueError("it is a zip archive whose files are compressed or overlap")
+    return archive
+
+
+def tar_entries(
+    path: Path, wanted: Callable[[str], bool], limit: int, total: int = 0
+) -> Iterator[tuple[str, bytes | None]]:
     """The members of a tar archive (plain, gz, bz2 or xz) in the order stored; nothing is written to disk.
 
     Args:
       wanted: whether a file is to be read, from its name.
       limit: the largest file that is read, in bytes.
+      total: what all files together may have; 0: 4 GiB, or 100 times the size of the archive if that is more.
 
     Returns:
       (name, content), where the content is None for what is not wanted and the name of a directory ends in "/".
 
     Raises:
       UserError: the archive is damaged or cut; it holds a link or anything else than files and directories; or it
-        declares more than a million members, or more than 4 GiB and 100 times the size of the archive.
+        declares more than a million members, or more than `total`.
     """
-    most = max(4 << 30, 100 * regular_file(path, 1 << 62).stat().st_size)
+    size = regular_file(path, 1 << 62).stat().st_size
+    most = total or max(4 << 30, 100 * size)
     with reading(path):
         with path.open("rb") as file:
             start = file.read(5)
@@ -113,7 +155,10 @@ class _Headers:
         self.left -= size
         if size < 0 or self.left < 0:
             raise tarfile.ReadError("a header declares more than 1 MiB")
-        return self._read(size)
+        found = self._read(size)
+        if re.search(rb"\d{256}", found):  # on which the patterns of Python before 3.11.10 and 3.12.6 take for ever
+            raise tarfile.ReadError("a header has numbers of more than 255 digits")
+        return found
 
 
 def _entries(path, stream, wanted, limit, most):
