@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ispf_jax.data.dataset import ImageData
-from ispf_jax.runtime.guard import regular_file
+from ispf_jax.runtime.guard import regular_file, stored_zip
 
 LAYOUT = 3  # raise it when the same files give other arrays, or are stored in another way
 log = logging.getLogger(__name__)
@@ -59,7 +59,9 @@ def _read(file: Path) -> ImageData | None:
     try:
         if not os.path.lexists(file):
             return None
-        with np.load(regular_file(file, 1 << 62), allow_pickle=False) as stored:
+        with open(regular_file(file, 1 << 62), "rb") as content, stored_zip(content):
+            content.seek(0)
+            stored = np.load(content, allow_pickle=False)
             train, test = ((stored[f"{split}_images"], stored[f"{split}_labels"]) for split in ("train", "test"))
             return ImageData(train, test, stored["class_names"].tolist(), str(stored["name"]), str(stored["note"]))
     except Exception as error:  # zipfile, numpy and zlib raise many kinds, and none of them matters here

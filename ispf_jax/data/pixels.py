@@ -1,19 +1,21 @@
 """Pillow in one place: encoded images to uint8 arrays, and arrays to another size or number of channels."""
 
 import io
+import warnings
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from ispf_jax.errors import UserError
-from ispf_jax.runtime.guard import reading
+from ispf_jax.runtime.guard import memory, reading
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".ppm", ".pgm", ".pbm")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".ppm", ".pgm", ".pbm", ".pnm")
 GREY_MODES = ("1", "L", "LA")
 ENCODED_BYTES = 256 << 20  # the largest file that is read
 _PIXELS = 1 << 26  # the largest image that is decoded
-_DECODED_BYTES = 32 << 30
+_ALL_PIXELS, _RATIO = 4 << 30, 100  # of all images, and per byte of their files where that is more
+_SCANS = 100  # of a JPEG; usual are 1, or 10 in progressive ones
 _ADVICE = "set resize=True and image_size to bring all images to one size"
 
 
@@ -30,7 +32,8 @@ class Decoder:
 
     def __init__(self, size: int, resize: bool, channels: int):
         self.size, self.resize, self.channels = size, resize, channels
-        self._left = _DECODED_BYTES
+        self._encoded = self._decoded = self._kept = 0
+        self._most = memory() // 4  # half of it is taken while images become one array
 
     def __call__(self, encoded: bytes, file: str) -> np.ndarray:
         """uint8 [size, size, 1 or 3]. `file` is for messages.
@@ -38,9 +41,12 @@ class Decoder:
         Raises:
           UserError: the image is damaged, too large, does not fit or is partly transparent.
         """
-        with reading(f"The image {file}"):
+        with reading(f"The image {file}"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, about metadata that nobody reads here
+            if encoded.startswith(b"\xff\xd8") and encoded.count(b"\xff\xda") > _SCANS:
+                raise ValueError(f"it has more than {_SCANS} scans")
             image = Image.open(io.BytesIO(encoded), formats=FORMATS)
-            self._check(image, file)
+            self._check(image, len(encoded), file)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             see_through = image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255  # pyright: ignore
@@ -55,7 +61,7 @@ class Decoder:
             image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
         return _pixels(image, self.size, self.channels or (1 if image.mode in GREY_MODES else 3))
 
-    def _check(self, image, file: str) -> None:
+    def _check(self, image, encoded: int, file: str) -> None:
         """Looks at the head of the file only, which says how much memory decoding takes."""
         shape = f"{image.width}x{image.height} pixels"
         if image.width * image.height > _PIXELS:
@@ -66,9 +72,16 @@ class Decoder:
             if image.width != image.height:
                 raise UserError(f"The image {file} is {shape}, but images must be square; {_ADVICE}.")
             self.size = image.width
-        self._left -= self.size**2 * (self.channels or 3)
-        if self._left < 0:
-            raise UserError(f"The images up to {file} take more than {_DECODED_BYTES:,} bytes; {_ADVICE}.")
+        self._encoded += encoded
+        self._decoded += image.width * image.height
+        self._kept += self.size**2 * (self.channels or 3)
+        if self._kept > self._most:
+            advice = "set a smaller image_size with resize=True, or use fewer images"
+            raise UserError(f"The images up to {file} take {self._kept:,} bytes, too much for this machine; {advice}.")
+        if self._decoded > max(_ALL_PIXELS, _RATIO * self._encoded):
+            raise UserError(
+                f"The images up to {file} have {self._decoded:,} pixels in {self._encoded:,} bytes of files."
+            )
 
 
 def conform(images: np.ndarray, size: int, channels: int) -> np.ndarray:

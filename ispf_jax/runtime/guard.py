@@ -17,7 +17,7 @@ from typing import BinaryIO
 from ispf_jax.errors import UserError
 
 _BLOCK, _CHUNK, _HEADERS = 512, 1 << 20, 1 << 20
-_MEMBERS, _ENTRIES, _PADDING = 1_000_000, 100_000, 16 << 20
+_MEMBERS, _ENTRIES, _PADDING = 100_000, 100_000, 16 << 20
 _COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 
 
@@ -133,16 +133,16 @@ def tar_entries(
 
     Raises:
       UserError: the archive is damaged or cut; it holds a link or anything else than files and directories; or it
-        declares more than a million members, or more than `total`.
+        declares more than `total`, or more than 100,000 members and one for every 64 bytes of the archive.
     """
     size = regular_file(path, 1 << 62).stat().st_size
-    most = total or max(4 << 30, 100 * size)
+    most, members = total or max(4 << 30, 100 * size), max(_MEMBERS, size // 64)
     with reading(path):
         with path.open("rb") as file:
             start = file.read(5)
         opener = next((opener for magic, opener in _COMPRESSIONS.items() if start.startswith(magic)), open)
         with opener(path, "rb") as stream:
-            yield from _entries(path, stream, wanted, limit, most)
+            yield from _entries(path, stream, wanted, limit, most, members)
 
 
 class _Headers:
@@ -161,7 +161,7 @@ class _Headers:
         return found
 
 
-def _entries(path, stream, wanted, limit, most):
+def _entries(path, stream, wanted, limit, most, members):
     headers = _Headers(stream)
     tar = tarfile.TarFile(fileobj=headers)
     tar.offset = declared = count = padding = 0
@@ -180,7 +180,7 @@ def _entries(path, stream, wanted, limit, most):
             what = what if member.issym() or member.islnk() else "neither a plain file nor a directory"
             raise UserError(f"{name!r} in the archive {path} is {what}; make the archive again without it.")
         declared, count = declared + member.size + _BLOCK, count + 1
-        if declared > most or count > _MEMBERS:
+        if declared > most or count > members:
             raise UserError(f"The archive {path} declares {declared:,} bytes in {count:,} members, which is too much.")
         content = None
         if member.isfile() and wanted(name):

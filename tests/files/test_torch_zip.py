@@ -258,7 +258,7 @@ BAD = {
     "text for arguments": (lambda: often(50_000, part("x" * 8_000_000) + SIZE, b"h\1h\0R0"), "too many arguments"),
     "many networks": (lambda: many_networks(10_000), r"holds several \(0, 1, 2 and 9997 more\)"),
     "two tensors of a name": (
-        lambda: safe('{"a":%s,"a":%s}' % (ONE, ONE), bytes(4)),
+        lambda: safe(f'{{"a":{ONE},"a":{ONE}}}', bytes(4)),
         "two tensors or entries of the same",
     ),
     "web page": (lambda: b"<!DOCTYPE html>", "is a web page"),
