@@ -63,7 +63,9 @@ def _read(file: Path) -> ImageData | None:
             content.seek(0)
             stored = np.load(content, allow_pickle=False)
             train, test = ((stored[f"{split}_images"], stored[f"{split}_labels"]) for split in ("train", "test"))
-            return ImageData(train, test, stored["class_names"].tolist(), str(stored["name"]), str(stored["note"]))
+            return ImageData(
+                train, test, stored["class_names"].tolist(), *(str(stored[key].item()) for key in ("name", "note"))
+            )
     except Exception as error:  # zipfile, numpy and zlib raise many kinds, and none of them matters here
         log.warning("The cached data %s cannot be read (%s); decoding again.", file, error)
         return None

@@ -126,7 +126,7 @@ def tar_entries(
     Args:
       wanted: whether a file is to be read, from its name.
       limit: the largest file that is read, in bytes.
-      total: what all files together may have; 0: 4 GiB, or 100 times the size of the archive if that is more.
+      total: what all files together may have; 0: 1 GiB, or 100 times the size of the archive if that is more.
 
     Returns:
       (name, content), where the content is None for what is not wanted and the name of a directory ends in "/".
@@ -136,7 +136,7 @@ def tar_entries(
         declares more than `total`, or more than 100,000 members and one for every 64 bytes of the archive.
     """
     size = regular_file(path, 1 << 62).stat().st_size
-    most, members = total or max(4 << 30, 100 * size), max(_MEMBERS, size // 64)
+    most, members = total or max(1 << 30, 100 * size), max(_MEMBERS, size // 64)
     with reading(path):
         with path.open("rb") as file:
             start = file.read(5)

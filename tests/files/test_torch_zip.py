@@ -257,10 +257,7 @@ BAD = {
     "many arguments": (lambda: often(50_000, b"(" + b"N" * 99_999 + b"tq\0" + SIZE, b"h\1h\0R0"), "too many arguments"),
     "text for arguments": (lambda: often(50_000, part("x" * 8_000_000) + SIZE, b"h\1h\0R0"), "too many arguments"),
     "many networks": (lambda: many_networks(10_000), r"holds several \(0, 1, 2 and 9997 more\)"),
-    "two tensors of a name": (
-        lambda: safe(f'{{"a":{ONE},"a":{ONE}}}', bytes(4)),
-        "two tensors or entries of the same",
-    ),
+    "two tensors of a name": (lambda: safe(f'{{"a":{ONE},"a":{ONE}}}', bytes(4)), "two tensors or entries of the same"),
     "web page": (lambda: b"<!DOCTYPE html>", "is a web page"),
     "pointer": (lambda: b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
     "header": (lambda: (1 << 40).to_bytes(8, "little") + b"{" + bytes(99), "has a header that is too long"),
