@@ -15,7 +15,7 @@ GREY_MODES = ("1", "L", "LA")
 ENCODED_BYTES = 256 << 20  # the largest file that is read
 _SIDE, _PIXELS = 4096, 1 << 26  # of the largest image that is kept as it is, and of the largest that is decoded
 _ALL_PIXELS, _RATIO = 1 << 30, 200  # of all images, and per byte of their files where that is more
-_SCANS = 8  # of a JPEG in one go
+_SCANS = 2  # of a JPEG that count as decoding it once; progressive ones have 10
 _PLAIN_BYTES = 4 << 20  # of an image that is written as numbers in plain text, which takes a second per MB
 _ADVICE = "set resize=True and image_size to bring all images to one size"
 

@@ -39,12 +39,14 @@ def regular_file(path, limit: int) -> Path:
     Raises:
       UserError: it is something else, larger, or cannot be reached.
     """
-    path = Path(path)
-    try:
-        _check(path, path.stat(), limit)
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
-    return path
+    with _reachable(path):
+        found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        what = "a directory" if stat.S_ISDIR(found.st_mode) else "a pipe, socket or device"
+        raise UserError(f"{path} is {what}, but must be a regular file; remove or replace it.")
+    if found.st_size > limit:
+        raise UserError(f"{path} has {found.st_size:,} bytes; at most {limit:,} are read.")
+    return Path(path)
 
 
 def read_bounded(path, limit: int) -> bytes:
@@ -53,34 +55,20 @@ def read_bounded(path, limit: int) -> bytes:
     Raises:
       UserError: see `regular_file`.
     """
-    path, patient = Path(path), getattr(os, "O_NONBLOCK", 0)
-    try:
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | patient)) as file:
-            size = _check(path, os.fstat(file.fileno()), limit)
-            content = file.read(size + 1)
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
+    size, patient = regular_file(path, limit).stat().st_size, getattr(os, "O_NONBLOCK", 0)
+    with _reachable(path), open(path, "rb", opener=lambda name, flags: os.open(name, flags | patient)) as file:
+        content = file.read(size + 1) or b""
     if len(content) > size:
         raise UserError(f"{path} holds more than the {size:,} bytes that it should; it changes, or is no real file.")
     return content
 
 
-def _check(path, found, limit) -> int:
-    """The size of a file with this status; UserError if it is not to be read."""
-    if not stat.S_ISREG(found.st_mode):
-        what = "a directory" if stat.S_ISDIR(found.st_mode) else "a pipe, socket or device"
-        raise UserError(f"{path} is {what}, but must be a regular file; remove or replace it.")
-    if found.st_size > limit:
-        raise UserError(f"{path} has {found.st_size:,} bytes; at most {limit:,} are read.")
-    return found.st_size
-
-
-def _unreadable(path, error):
-    if isinstance(error, UserError):
-        return error
-    if isinstance(error, IsADirectoryError):
-        return UserError(f"{path} is a directory, but must be a regular file; remove or replace it.")
-    return UserError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}).")
+@contextmanager
+def _reachable(path):
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
 
 
 @contextmanager
