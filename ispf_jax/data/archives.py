@@ -74,24 +74,23 @@ def _svhn_split(file: Path, most: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _inflated(content: bytes, limit: int) -> io.BytesIO:
     """A MATLAB 5 file with its compressed elements unpacked, which together have fewer than `limit` bytes."""
-    out, at = io.BytesIO(content[:128]), 128
-    out.seek(128)
+    view, at, out = memoryview(content), 128, io.BytesIO()
+    out.write(view[:at])
     for _ in range(_ELEMENTS):
         if at >= len(content):
-            break
+            return out
         kind, size = struct.unpack_from("<II", content, at)
-        part, at = content[at : at + 8 + size], at + 8 + size
-        if kind == 15:  # miCOMPRESSED
-            stream = zlib.decompressobj()
-            part = stream.decompress(part[8:], limit - out.tell())
-            if not stream.eof:
-                raise ValueError("it is truncated, or holds more than the data set has")
-        out.write(part)
-        if out.tell() >= limit:  # for zlib, 0 bytes would be no limit
-            raise ValueError("it holds more than the data set has")
-    else:
-        raise ValueError(f"it holds more than {_ELEMENTS} arrays")
-    return out
+        end = min(at + 8 + size, len(content))
+        stream, at = (zlib.decompressobj(), at + 8) if kind == 15 else (None, at)  # miCOMPRESSED
+        for start in range(at, end, _SLACK):
+            part = view[start : min(start + _SLACK, end)]
+            out.write(stream.decompress(part, limit - out.tell()) if stream else part)
+            if out.tell() >= limit:  # for zlib, 0 bytes would be no limit
+                raise ValueError("it holds more than the data set has")
+        if stream and not stream.eof:
+            raise ValueError("it is truncated")
+        at = end
+    raise ValueError(f"it holds more than {_ELEMENTS} arrays")
 
 
 def _cifar(official: Official, file: Path) -> ImageData:
