@@ -15,9 +15,16 @@ def kl_terms(teacher_logits, student_logits):
     return jnp.exp(log_t) * (log_t - jax.nn.log_softmax(student_logits))
 
 
-def kl_divergence(teacher_logits, student_logits):
-    """KL(teacher || student) per example, [N] (Eq. 1: the student minimises its mean)."""
-    return jnp.sum(kl_terms(teacher_logits, student_logits), axis=-1)
+def kl_divergence(teacher_logits, student_logits, temperature=1.0):
+    """KL(teacher || student) per example, [N] (Eq. 1: the student minimises its mean).
+
+    Args:
+      temperature: T divides the logits of both, and T^2 multiplies the result, so that gradients keep their size
+        (Hinton et al., 2015); static.
+    """
+    if temperature != 1:
+        teacher_logits, student_logits = teacher_logits / temperature, student_logits / temperature
+    return temperature**2 * jnp.sum(kl_terms(teacher_logits, student_logits), axis=-1)
 
 
 def adversarial(teacher_logits, student_logits, forget_mask, inhibit):
@@ -49,6 +56,12 @@ def class_balance(mean_probability):
     """
     occurring = jnp.where(mean_probability > 0, mean_probability, 1.0)
     return jnp.sum(mean_probability * jnp.log(occurring))
+
+
+def retained(mean_probability, forget_mask):
+    """A distribution [C] without the forgotten classes, renormalised."""
+    kept = mean_probability * (1 - forget_mask)
+    return kept / jnp.maximum(jnp.sum(kept), 1e-12)
 
 
 def activation(features):

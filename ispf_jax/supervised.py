@@ -8,15 +8,15 @@ import optax
 from jax import lax
 
 from ispf_jax import optim
+from ispf_jax.augment import augment
 from ispf_jax.classifier import Network
 from ispf_jax.collectives import local_slice, psum, value_and_global_grad
-from ispf_jax.data.augment import augment
 from ispf_jax.state import TrainState
 
 
 @dataclass(frozen=True)
 class SupervisedSetup:
-    """What stays the same in a run, and is compiled in; `augmentation` is a name that `data.augment` knows."""
+    """What stays the same in a run, and is compiled in; `augmentation` is a name that `augment` knows."""
 
     network: Network
     optimizer: optax.GradientTransformation
