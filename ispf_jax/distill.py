@@ -145,7 +145,7 @@ def generator_step(setup: DistillSetup, state: DistillState, teacher, request: U
             "act": jnp.sum(losses.activation(features)) / total,
         }
         if weights.bn:
-            distance = losses.moment_matching(teacher["batch_stats"], moments[MOMENTS])
+            distance = losses.moment_matching(teacher["batch_stats"], moments.get(MOMENTS, {}))
             terms["bn"] = replicated_share(distance, axis)
         loss = sum(getattr(weights, name) * term for name, term in terms.items() if getattr(weights, name))
         return loss, (terms, batch_stats, t, lax.stop_gradient(images))

@@ -80,7 +80,7 @@ def moment_matching(running, batch):
     distances = jax.tree.map(
         lambda r, b: optax.safe_norm(r - b, 0.0), running, batch
     )  # gradient 0 at distance 0, as in PyTorch
-    return jax.tree.reduce(jnp.add, distances)
+    return jax.tree.reduce(jnp.add, distances, jnp.float32(0))
 
 
 def forget_probability(logits, forget_mask):
