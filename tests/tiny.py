@@ -24,6 +24,7 @@ from ispf_jax.distill import (
     unlearning,
 )
 from ispf_jax.methods import METHODS
+from ispf_jax.models.layers import MaskedBatchNorm, conv, dense
 from ispf_jax.state import DistillState, new_net
 
 CLASSES, BATCH, LATENT, WARMUP = 6, 16, 8, 1
