@@ -12,6 +12,7 @@ from ispf_jax.methods import METHODS
 from ispf_jax.report.figures.runs import accuracy_bars, loss_curves, training_curves
 from ispf_jax.report.figures.style import compose, draw
 from ispf_jax.report.names import MODELS
+from ispf_jax.report.workdir import Contents
 from ispf_jax.runtime.rows import REFERENCES
 
 
@@ -78,7 +79,7 @@ def test_accuracy_bars_show_means_of_the_last_epoch(make_row):
     rows += [make_row("ispf", seed=s, acc_forget=1.0, acc_retain=90.0 + 4 * s) for s in (0, 1)]
     rows += [make_row("ispf", selection="best_test_retain", acc_retain=100.0)]
     rows += [make_row("gkt", arch="net/work", acc_forget=None)]
-    figures = drawn(accuracy_bars(rows))
+    figures = drawn(accuracy_bars(Contents(rows=rows)))
     assert list(figures) == ["accuracy_digits_allcnn", "accuracy_digits_net-work"]
     axes = figures["accuracy_digits_allcnn"].axes[0]
     assert [bar.get_height() for bar in axes.patches] == [95.0, 97.0, 1.0, 92.0]

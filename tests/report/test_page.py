@@ -92,7 +92,7 @@ def page_of(blank):
 
     def make(folder, provenance=None):
         contents = workdir.read(folder, provenance)
-        return check(render({"": contents}, gallery(contents)))
+        return check(render([contents], gallery(contents)))
 
     return make
 
@@ -218,7 +218,7 @@ def test_places_are_drawn_within_their_frames(fill, put_audit):
     put_audit(seed=1, shift=-68.0)
     put_audit(seed=2, shift=230.0)
     contents = workdir.read(fill)
-    html = render({"": contents}, [])
+    html = render([contents], [])
     places = re.findall(r'<svg class="place.*?</svg>', html)
     said = [re.search(r"place ([-\d.]+\??) between", place)[1] for place in places]
     assert (
