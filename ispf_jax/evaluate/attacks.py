@@ -59,11 +59,9 @@ def confidence_attacks(context: Context, subject: Subject):
     train, test, split = context.train, context.test, (subject.member, context.member)
     labels = train.labels, test.labels
     chosen = mia1.choose_samples(context.config.mia1_protocol, *labels, *split, context.forget_mask, context.seed)
-    members, targets = (
-        (context.extract(subject.variables, train.images[rows]).logits, train.labels[rows])
-        for rows in (chosen.members, chosen.targets)
-    )
-    sides = members, (subject.test.logits[chosen.nonmembers], test.labels[chosen.nonmembers]), targets
+    nonmembers = subject.test.logits[chosen.nonmembers], test.labels[chosen.nonmembers]
+    members, targets = (context.train_logits(subject, rows) for rows in (chosen.members, chosen.targets))
+    sides = members, nonmembers, targets
     unseen, n = mia1.called_unseen(*(signals.confidence(*side) for side in sides)), len(chosen.targets)
     note = "saturates: 0 or 100 for any model that gives the class no confidence"
     subject.add("mia1", None if unseen is None else 100 * np.mean(unseen), n, note=note)
@@ -71,7 +69,7 @@ def confidence_attacks(context: Context, subject: Subject):
     for c in classes if classes.size > 1 else ():
         of_class = targets[1] == c
         percent = None if unseen is None else 100 * np.mean(unseen[of_class])
-        subject.add(f"mia1/class{c}", percent, int(of_class.sum()))
+        subject.add(f"mia1/class{c}", percent, of_class.sum())
     for name, signal in (("entropy", signals.entropy), ("mentropy", signals.modified_entropy)):
         percent = threshold_attacks.threshold_attack(*(signal(*side) for side in sides))
         note = "no threshold separates members from non-members" if percent is None else ""
@@ -85,7 +83,7 @@ def shadow_attack(context: Context, subject: Subject):
     train, test = context.train, context.test
     rows = np.flatnonzero(subject.member | (context.member & context.forget_mask[train.labels]))
     inside, outside = sampling.same_class_counts(train.labels[rows], test.labels, context.seed)
-    logits = [context.extract(subject.variables, train.images[rows[inside]]).logits, subject.test.logits[outside]]
+    logits = [context.train_logits(subject, rows[inside])[0], subject.test.logits[outside]]
     probability = mia2.attack(context.attackers.mia2, signals.sorted_softmax(np.concatenate(logits)))
     truth = np.repeat([True, False], [len(inside), len(outside)])
     answer = probability >= 0.5
@@ -109,8 +107,7 @@ def lira_attack(context: Context, subject: Subject):
         few = f"fewer than {lira.FEWEST} shadow models saw, or did not see, in training"
         note += f"; {left_out} of {np.count_nonzero(forgotten)} left out, which {few}"
     if truth.any() and not truth.all():
-        logits = context.extract(subject.variables, train.images[rows]).logits
-        target = signals.scaled_confidence(logits, train.labels[rows])
+        target = signals.scaled_confidence(*context.train_logits(subject, rows))
         scores = lira.online_scores(target, statistic[:, rows], member[:, rows], pooled=shadows < 64)
         values = lira.roc_summary(scores, truth)
     else:

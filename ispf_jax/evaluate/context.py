@@ -117,6 +117,10 @@ class Context:
         """`features.extract` of the audit's layers."""
         return features.extract(self.network, variables, images, self.layers, self.batch_size, name)
 
+    def train_logits(self, subject: "Subject", rows) -> tuple[np.ndarray, np.ndarray]:
+        """A model's logits of some training images, and their labels."""
+        return self.extract(subject.variables, self.train.images[rows]).logits, self.train.labels[rows]
+
     def confusion(self, variables) -> np.ndarray:
         """Counts [C, C] on the test images."""
         images, batch_size = self.device_images[1], self.batch_size
