@@ -28,7 +28,7 @@ def members(config: Audit, images: int, attack: str) -> np.ndarray:
     return lira.halves(images, config.lira_shadows, SEED)
 
 
-def train_attackers(context: Context, fit: Fit | None) -> Attackers:
+def train_attackers(context: Context, fit: Fit) -> Attackers:
     """Train the shadow models that the audit asks for, and what the attacks learn from them."""
     config, images, labels, digests = context.config, context.train.images, context.train.labels, []
 

@@ -77,7 +77,8 @@ def audit(
     member, batch_size = _train_split(original, data), min(batch_size, max(1, len(data.test)))
     context = Context(original.network, data, member, forget_mask, references, config, seed, augmentation, batch_size)
     subjects, pictures = _subjects(context, models, retrained)
-    context.attackers = attacks.train_attackers(context, fit)
+    if fit:
+        context.attackers = attacks.train_attackers(context, fit)
     _measure(context, subjects, directory)
     content = _content(context, pictures)
     if directory:

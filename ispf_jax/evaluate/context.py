@@ -27,7 +27,7 @@ class Attackers(NamedTuple):
     """
 
     mia2: dict | None = None
-    lira: tuple[np.ndarray, np.ndarray] | None = None
+    lira: Any = None
     shadows: tuple[str, ...] = ()
 
 

@@ -33,7 +33,7 @@ def shots(labels, member, k: int, seed: int) -> np.ndarray:
     return chosen
 
 
-def same_class_counts(first, second, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def same_class_counts(first, second, seed: int) -> tuple[np.ndarray, ...]:
     """Indices into two lists of labels with equally many examples of every class: as many as the smaller side has, at
     random.
     """

@@ -51,7 +51,7 @@ def write_combined(workdir: str | os.PathLike, parts: list[str]) -> None:
     workdir, found = Path(workdir), [read(Path(workdir) / part, part=part) for part in parts]
     rows = [replace(row, part=c.part) for c in found for row in c.rows]
     write_results(workdir, rows, {c.part: c.provenance | {"config": c.config} for c in found})
-    _write_page(workdir, page.render(found, page.combined_gallery(found)))
+    _write_page(workdir, page.render(found, [picture for c in found for picture in page.gallery(c)]))
     pages = "\n".join(f"- [{part}]({part}/report/index.html)" for part in parts)
     atomic_write_text(workdir / "tables.md", f"{_markdown(found)}\n## Pages of the parts\n\n{pages}\n")
 

@@ -28,18 +28,18 @@ _MOST = {"accuracy": None, "synthesis": None, "losses": 0, "training": SHOWN, "c
 
 
 def gallery(contents: Contents) -> list[Picture]:
-    """The pictures of everything there is, in the order of the page."""
-    found = of_runs.accuracy_bars(contents)
+    """The pictures of everything there is, in the order of the page.
+
+    Of a part of a sweep these are the ones that sum it up; all others are on its own page.
+    """
+    found, synthesis = of_runs.accuracy_bars(contents), of_runs.synthesis_against_accuracy(contents)
+    if contents.part:
+        return found + synthesis
     for audit in contents.audits:
         about = f"forgetting {contents.forget_name(audit.forget)}, seed {audit.seed}"
         found += of_audits.pictures(audit, about, contents.bases)
     found += of_runs.training_curves(contents.runs) + of_runs.class_histograms(contents.runs)
-    return found + of_runs.synthesis_against_accuracy(contents) + of_runs.loss_curves(contents.runs)
-
-
-def combined_gallery(parts: Iterable[Contents]) -> list[Picture]:
-    """The pictures that sum up a part, for every part of a sweep; all others are on the parts' own pages."""
-    return [p for c in parts for p in (*of_runs.accuracy_bars(c), *of_runs.synthesis_against_accuracy(c))]
+    return found + synthesis + of_runs.loss_curves(contents.runs)
 
 
 def on_page(pictures: Iterable[Picture]) -> dict[str, list[list[Picture]]]:

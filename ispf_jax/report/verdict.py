@@ -58,8 +58,8 @@ class Finding:
             undefined = f", {runs - len(self.defined)} of them undefined" if len(self.defined) < runs else ""
             return spread + (f"{runs} of " if incomplete else "") + f"{grid} runs{undefined}"
         (m,) = self.runs.values()
-        interval = "" if None in (m.low, m.high) else f"{m.low:.{digits}f} to {m.high:.{digits}f}"
-        return ", ".join(filter(None, (interval, f"n {m.n}" if m.n is not None else "")))
+        interval = [] if m.low is None or m.high is None else [f"{m.low:.{digits}f} to {m.high:.{digits}f}"]
+        return ", ".join(interval + ([f"n {m.n}"] if m.n is not None else []))
 
     def cell(self, unit: bool = True) -> Cell:
         """The number, with its place or, where it has none, what it is over."""
@@ -233,10 +233,11 @@ def sentences(verdict: Verdict) -> list[tuple[str, str]]:
 def _notes(verdict: Verdict) -> list[str]:
     """The notes of the numbers; one that all models share names none of them."""
     said, models = defaultdict(dict), defaultdict(set)
-    for (model, name), finding in sorted(verdict.findings.items(), key=lambda item: metric_order(item[0][1])):
-        for m in finding.runs.values():
-            said[metric(name).label, m.note].setdefault(verdict.name(model))
-            models[metric(name).label].add(verdict.name(model))
+    for f in sorted(verdict.findings.values(), key=lambda f: metric_order(f.metric)):
+        label, name = metric(f.metric).label, verdict.name(f.model)
+        models[label].add(name)
+        for m in f.runs.values():
+            said[label, m.note][name] = None
     return [
         label + ("" if len(names) == len(models[label]) else f" ({', '.join(names)})") + f": {note}."
         for (label, note), names in said.items()
@@ -271,8 +272,9 @@ def _place(runs: Runs, retrain: Runs, original: Runs) -> Place | None:
     ends, at = [*places.values()], (_mean(mine) - zero) / distance if exact else sum(places.values()) / len(places)
     if len(places) == 1 and len(both) < 2:
         (m,) = (runs[run] for run in places)
-        ends = [(x - zero) / distance for x in (m.low, m.high)] if exact and None not in (m.low, m.high) else [None]
-    low, high = (min(ends), max(ends)) if None not in ends else (None, None)
+        interval = [x for x in (m.low, m.high) if x is not None]
+        ends = [(x - zero) / distance for x in interval] if exact and len(interval) == 2 else [None]
+    low, high = (None, None) if None in ends else (min(ends), max(ends))
     return Place(at, low, high, sure=not both or not _overlap(zeros, ones))
 
 

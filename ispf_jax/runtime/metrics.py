@@ -47,7 +47,7 @@ class Metric:
     number: str = ""
     order: tuple = ()
 
-    def place(self, value: float | None, original: float | None, retrained: float | None) -> float | None:
+    def place(self, value, original, retrained) -> float | None:
         """(value - retrained) / (original - retrained): 0 like the retrained model, 1 like the original, or beyond.
 
         None if the metric is not placed, one of the three is None, or the ends differ by no more than `eps`.
