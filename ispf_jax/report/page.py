@@ -2,19 +2,19 @@
 
 import base64
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import jinja2
 
+from ispf_jax.report import runs, verdict
 from ispf_jax.report.figures import audits as of_audits
 from ispf_jax.report.figures import runs as of_runs
 from ispf_jax.report.figures.style import Picture, draw
 from ispf_jax.report.names import TEXTS, shown
 from ispf_jax.report.paper import paper_tables
 from ispf_jax.report.results import grouped, result_tables
-from ispf_jax.report.runs import facts, generator_table, hashes_table, limits, runs_table, times_table
 from ispf_jax.report.tables import Place
-from ispf_jax.report.verdict import class_table, full_table, sentences, verdict_table
 from ispf_jax.report.workdir import Contents, missing, of_parts
 from ispf_jax.runtime.atomic import atomic_write_bytes, ensure_writable
 from ispf_jax.runtime.metrics import metric, metric_order
@@ -89,22 +89,16 @@ def render(parts: list[Contents], pictures: list[Picture], drawn: dict[str, byte
         methods=sorted({method for method, *_ in students}, key=method_order),
         bases=sorted({base for _, *of in students for base in of}),
         data_notes=dict.fromkeys(c.data_note for c in parts if c.data_note),
-        verdict_table=verdict_table,
-        full_table=full_table,
-        class_table=class_table,
-        sentences=sentences,
-        limits=limits(every),
+        of_runs=runs,
+        facts=[fact for c in parts for fact in runs.facts(c)],
+        of_verdict=verdict,
+        tables=partial(of_parts, parts),
         missing=missing(parts),
         results=of_parts(parts, lambda c: result_tables(c.rows)),
         paper=of_parts(parts, paper_tables),
         pictures=sections,
         hidden=sum(p.kind != "losses" for p in pictures) - shown_here,
         samples=list(grouped(single.samples, lambda sample: sample[0][1:]).items())[:SHOWN],
-        health=of_parts(parts, lambda c: [generator_table(c)]),
-        runs=of_parts(parts, lambda c: [runs_table(c)]),
-        facts=[fact for c in parts for fact in facts(c)],
-        times=of_parts(parts, lambda c: [times_table(c)]),
-        hashes=of_parts(parts, lambda c: [hashes_table(c)]),
         asks={family.label: family.asks for family in families if family.kind != "classes"},
         runs_too=any(c.rows or c.runs or not c.audits for c in parts),
     )

@@ -146,9 +146,11 @@ def read(workdir: str | os.PathLike, provenance: dict[str, Any] | None = None, p
     )
 
 
-def of_parts(parts: Iterable[Contents], make: Callable[[Contents], Iterable[Table | None]]) -> list[Table]:
+def of_parts(parts: Iterable[Contents], make: Callable[[Contents], list[Table] | Table | None]) -> list[Table]:
     """The tables of every part of a sweep, or of the one work directory, titled with the part."""
-    return [table._replace(title=c.titled(table.title)) for c in parts for table in make(c) if table]
+    made = ((c, make(c)) for c in parts)
+    made = ((c, found if isinstance(found, list) else [found]) for c, found in made if found)
+    return [table._replace(title=c.titled(table.title)) for c, tables in made for table in tables]
 
 
 def missing(parts: Iterable[Contents]) -> list[str]:

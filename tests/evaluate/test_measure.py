@@ -9,7 +9,6 @@ from scipy.stats import binomtest, norm
 from sklearn.metrics import roc_auc_score
 
 from ispf_jax.data.dataset import ArrayDataset, ImageData
-from ispf_jax.errors import UserError
 from ispf_jax.evaluate import lira
 from ispf_jax.evaluate.context import Attackers, Context, Subject
 from ispf_jax.evaluate.measure import measure
@@ -131,13 +130,3 @@ def test_lira_without_images_of_both_kinds_has_no_value(lira_context, change, re
 def test_a_class_without_test_images_is_named(context):
     numbers = found(with_test(context, context.test.labels != 2))
     assert (numbers["accuracy/class2"]["value"], numbers["accuracy/class2"]["note"]) == (None, "no test images")
-
-
-def test_without_forgotten_test_images_nothing_is_measured(context):
-    with pytest.raises(UserError, match="test images is of a forgotten class"):
-        found(with_test(context, context.test.labels != 1))
-
-
-def test_a_diverged_model_is_refused_before_anything_is_counted(context):
-    with pytest.raises(UserError, match="gkt/dfq are NaN or infinite"):
-        found(context, jax.tree.map(lambda x: np.full_like(x, np.nan), fresh(TINY, 2)))

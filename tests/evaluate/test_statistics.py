@@ -15,12 +15,6 @@ def test_wilson_agrees_with_scipy(successes, n):
     assert found[0] <= 100 * successes / n <= found[1]
 
 
-def test_wilson_by_hand():
-    found = wilson(0.5, 10)  # centre 1/2, half width 1.96 sqrt(0.025 + 0.0096) / 1.384
-    np.testing.assert_allclose(found, [23.659, 76.341], atol=1e-3)
-    np.testing.assert_allclose(wilson(0.0, 10)[1], 100 * 3.8415 / 13.8415, atol=1e-2)
-
-
 @pytest.mark.parametrize("share, n", [(0.5, 0), (1.5, 2), (-0.5, 2)])
 def test_wilson_of_impossible_shares(share, n):
     with pytest.raises(UserError):

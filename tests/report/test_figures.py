@@ -11,7 +11,7 @@ from PIL import Image
 from ispf_jax.methods import METHODS
 from ispf_jax.report.figures.runs import accuracy_bars, loss_curves, training_curves
 from ispf_jax.report.figures.style import compose, draw
-from ispf_jax.report.names import MODELS
+from ispf_jax.report.names import MODELS, shown
 from ispf_jax.report.workdir import Contents
 from ispf_jax.runtime.rows import REFERENCES
 
@@ -49,7 +49,9 @@ def test_methods_share_a_picture_and_other_settings_get_their_own(make_run):
 
 
 def test_every_method_has_a_look_of_its_own():
-    assert set(MODELS) == {*REFERENCES, *METHODS}
+    assert set(MODELS) == {*REFERENCES, *METHODS} and shown("mine") == shown("mine/dfq")
+    looks = [(model.color, model.marker) for model in (*MODELS.values(), shown("mine"))]
+    assert len(set(looks)) == len(looks)
     colors = np.array([to_rgba(model.color)[:3] for model in MODELS.values()])
     distance = np.linalg.norm(colors[:, None] - colors[None], axis=-1) + 9 * np.eye(len(colors))
     assert distance.min() > 0.15
