@@ -160,9 +160,8 @@ class Subject:
         found = {"model": self.name, "metric": name, "value": value, "unit": known.measured_in}
         self.measurements.append(found | {"low": low, "high": high, "n": n, "tier": known.tier, "note": note})
 
-    def add_share(self, name: str, hits, note=""):
-        """Record the share of hits (bool [N], or (hits, N)) of test images in percent, with its interval."""
-        hits, n = hits if isinstance(hits, tuple) else (int(np.sum(hits)), len(hits))
+    def add_share(self, name: str, hits: int, n: int, note=""):
+        """Record the share of hits among n test images in percent, with its interval."""
         if n:
             self.add(name, 100 * hits / n, n, wilson(hits / n, n), note)
         else:

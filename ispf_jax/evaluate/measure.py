@@ -53,7 +53,7 @@ def _accuracy(context, subject):
     hits, totals = np.diag(counts), counts.sum(axis=1)
     groups = {"forget": context.forget_mask, "retain": ~context.forget_mask, "overall": slice(None)}
     for name, classes in (groups | {f"class{c}": c for c in range(len(counts))}).items():
-        subject.add_share(f"accuracy/{name}", (int(hits[classes].sum()), int(totals[classes].sum())))
+        subject.add_share(f"accuracy/{name}", int(hits[classes].sum()), int(totals[classes].sum()))
     return counts
 
 
@@ -88,8 +88,9 @@ def _features(context, subject):
         arguments = train.layers[layer], labels, test.layers[layer]
         predicted, converged = probes.linear_probe(*arguments)
         note = "the fit had not converged" * (not converged)
-        subject.add_share(f"probe/{layer}", predicted[forgotten] == wanted, note)
-        subject.add_share(f"knn/{layer}", probes.nearest_neighbours(*arguments)[forgotten] == wanted)
+        subject.add_share(f"probe/{layer}", int(np.sum(predicted[forgotten] == wanted)), len(wanted), note)
+        voted = probes.nearest_neighbours(*arguments)[forgotten]
+        subject.add_share(f"knn/{layer}", int(np.sum(voted == wanted)), len(wanted))
         for name, reference in context.reference_features.items():
             alike = features.linear_cka(test.layers[layer], reference.layers[layer])
             subject.add(f"cka_{name}/{layer}", alike, len(context.test))
@@ -108,7 +109,7 @@ def _features(context, subject):
     head = probes.prototype_head(subject.variables, train[chosen], labels[chosen], context.forget_mask)
     counts = context.confusion(head)[context.forget_mask]
     hits = int(counts[:, context.forget_mask].diagonal().sum())
-    subject.add_share(f"prototype/{k}", (hits, int(counts.sum())), f"{k} images per class, no training")
+    subject.add_share(f"prototype/{k}", hits, int(counts.sum()), f"{k} images per class, no training")
 
 
 def _divergence(context, subject):
