@@ -1,7 +1,7 @@
 """Accuracies on forgotten, retained and all images, from one confusion matrix."""
 
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +52,8 @@ def _confusion(network, augmentation, variables, images, labels, rows, hidden, k
     return total
 
 
-class Accuracies(NamedTuple):
+@dataclass(frozen=True)
+class Accuracies:
     """Top-1 accuracies in percent, predicted over all classes: on images of forgotten classes, of retained ones, of
     all."""
 
