@@ -14,7 +14,6 @@ import difflib
 import importlib.metadata
 import logging
 import sys
-import traceback
 from pathlib import Path
 
 from absl import app, flags
@@ -96,11 +95,20 @@ def _inspect(argv) -> int:
 
 def parse_flags(argv):
     """absl's parser, with wrong flags, keys, values and configuration files as UserErrors."""
+    from ispf_jax.config import ConfigFile
+    from ispf_jax.settings import check_path, converted
+
+    flags.FLAGS["config"].parser = ConfigFile()
+    for word in argv:
+        if word.lstrip("-").partition("=")[0] == "flagfile":
+            raise UserError("--flagfile is not supported; write the options on the command line.")
+        converted(str, "the command line", word)
     try:
         rest = flags.FLAGS(argv)
-        # A file that cannot be read is reported only when its content is wanted.
-        getattr(_CONFIG.value, "to_dict", None)
+        check_path("--workdir", _WORKDIR.value or "")
         return rest
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(explain(argv, error)) from error
 
@@ -110,22 +118,17 @@ def explain(argv, error) -> str:
     said."""
     from ispf_jax.config import override_problem
 
+    if isinstance(error.__context__, UserError):
+        return str(error.__context__)
     words = [word if "=" in word else "=".join(argv[i : i + 2]) for i, word in enumerate(argv)]
     options = [word.lstrip("-").removeprefix("no").partition("=") for word in words if word.startswith("-")]
     for key, _, text in options:
         if key.startswith("config.") and (problem := override_problem(key.removeprefix("config."), text)):
             return problem
-    last = (str(error).strip() or type(error).__name__).splitlines()[-1]  # of a traceback
-    said = " ".join(last.split())
-    if isinstance(error, flags.Error) and "Traceback" not in str(error):
-        return said
-    file = next((text for key, _, text in options if key == "config"), "")
-    if isinstance(error, OSError):
-        return f"--config={file} cannot be read ({said}); name a file such as configs/digits_ispf.py."
-    if not isinstance(error, flags.Error):  # the file itself is wrong
-        line = traceback.extract_tb(error.__traceback__)[-1].lineno
-        said = f"{type(error).__name__}: {said} (line {line})"
-    return f"--config={file}: {said.removeprefix('ValueError: ')}"
+    said = " ".join(str(error).split())[:500] or type(error).__name__
+    return (
+        said if isinstance(error, flags.Error) else f"the command line cannot be read ({type(error).__name__}: {said})."
+    )
 
 
 def _found(argv):

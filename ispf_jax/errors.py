@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class UserError(ValueError):
@@ -39,3 +40,12 @@ def keyed(prefix: str) -> Iterator[None]:
         yield
     except ArgumentError as error:
         raise ArgumentError(prefix + error.argument, error.text) from error
+
+
+def shown(value: Any, most: int = 80) -> str:
+    """`repr` of a value for a message: one line, short, and never an error, whatever the object does."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # a whole number of more than 4,300 digits, for one
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -22,10 +22,11 @@ import numpy as np
 from ispf_jax import data as data_room
 from ispf_jax import devices as device_room
 from ispf_jax import ops
-from ispf_jax.config import Experiment, changed_keys, flatten, make_experiments
+from ispf_jax.config import make_experiments
 from ispf_jax.data import cache
 from ispf_jax.devices import Devices
 from ispf_jax.errors import UserError, keyed
+from ispf_jax.experiment import Experiment, changed_keys, flatten
 from ispf_jax.forget import forget_sets, named
 from ispf_jax.report import write_combined, write_report
 from ispf_jax.runtime.atomic import atomic_write_json, ensure_writable
