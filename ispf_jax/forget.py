@@ -67,7 +67,8 @@ def _class_id(word, spec, class_names):
             raise ArgumentError(
                 "forget",
                 f"={shown(spec)}: {word!r} is class {numbered} by its number, which is called "
-                f"{class_names[numbered]!r}, and class {other} by its name; write id:{numbered} or name:{class_names[other]}.",
+                f"{class_names[numbered]!r}, and class {other} by its name; write id:{numbered} or "
+                f"name:{class_names[other]}.",
             )
     return numbered if called is None else called
 

@@ -89,9 +89,8 @@ def _check(devices, batch_size: int, fixed: Mapping[str, float], layers: float, 
     copies, images = (devices.count, batch_size) if shared else (1, batch_size / devices.count)
     parts = {name: size * copies for name, size in fixed.items()} | {"batch_size": images * layers}
     argument, total = max(parts, key=lambda name: parts[name]), sum(parts.values())
-    what = f": {batch_size:,} images of {'x'.join(map(str, shape))}" if argument == "batch_size" else ""
-    advice = "; smaller ones are needed" if argument == "batch_size" and layers > host_bytes() else ""
-    require(argument, f"{what or ': this size'}{advice}", total, devices)
+    what = f"a run on {batch_size:,} images of {'x'.join(map(str, shape))} at a time"
+    require(argument, f": {what}", total, devices)
 
 
 @cache

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ispf_jax.errors import UserError
+from ispf_jax.memory import require
 from ispf_jax.runtime.guard import reading
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM")
@@ -76,6 +77,7 @@ def conform(images: np.ndarray, size: int, channels: int) -> np.ndarray:
     side, depth = size or images.shape[1], channels or images.shape[3]
     if images.shape[1:] == (side, side, depth):
         return images
+    require("image_size", f"={side}: {len(images):,} images of this size", len(images) * side**2 * depth)
     out = np.empty((len(images), side, side, depth), np.uint8)
     for i, pixels in enumerate(images):
         out[i] = _pixels(Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels), side, depth)

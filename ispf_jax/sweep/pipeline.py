@@ -100,6 +100,8 @@ class Run:
             self.data = data_room.load(experiment.data)
         with keyed("config."):
             self.forget_sets = forget_sets(experiment.forget, self.data.class_names)
+        self.workers = [self._worker(d) for d in self.devices]
+        plan.check(experiment, self.data, self.devices[0], self.forget_sets, self.workers[0].network)
         self.jobs = jobs(experiment, self.forget_sets)
         self._fingerprint = _fingerprint(self.data)
         if saved and saved.get("data_fingerprint", self._fingerprint) != self._fingerprint:
@@ -107,7 +109,6 @@ class Run:
                 f"the images of data.name={experiment.data.name!r} differ from those that {workdir} was started with; "
                 "use the same data or another --workdir."
             )
-        self.workers = [self._worker(d) for d in self.devices]
         self.devices[0].share(self._check_given)
         for job in self.jobs:
             self._check_training_images(job)
