@@ -13,6 +13,7 @@ under SLURM) they share every run; with --config.spread=ray a Ray cluster takes 
 import difflib
 import importlib.metadata
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -20,9 +21,13 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from ispf_jax.errors import UserError
+from ispf_jax.errors import UserError, shown
 from ispf_jax.runtime import interruption
 from ispf_jax.runtime.quiet import Quiet
+
+if any(word.lstrip("-").partition("=")[0] == "flagfile" for word in sys.argv):  # absl would read it already here
+    print("error: --flagfile is not supported; write the options on the command line.", file=sys.stderr)
+    sys.exit(2)
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, see configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of all results; default runs/<name of the configuration>.")
@@ -100,9 +105,8 @@ def parse_flags(argv):
 
     flags.FLAGS["config"].parser = ConfigFile()
     for word in argv:
-        if word.lstrip("-").partition("=")[0] == "flagfile":
-            raise UserError("--flagfile is not supported; write the options on the command line.")
-        converted(str, "the command line", word)
+        flag, _, text = word.partition("=")
+        converted(str, flag if flag.isprintable() else shown(flag), text or flag)
     try:
         rest = flags.FLAGS(argv)
         check_path("--workdir", _WORKDIR.value or "")
@@ -125,6 +129,8 @@ def explain(argv, error) -> str:
     for key, _, text in options:
         if key.startswith("config.") and (problem := override_problem(key.removeprefix("config."), text)):
             return problem
+        if key.startswith("config.parts.") and isinstance(error, (KeyError, AttributeError)):
+            return f"--{key} does not exist: in a part only what the part changes can be set."
     said = " ".join(str(error).split())[:500] or type(error).__name__
     return (
         said if isinstance(error, flags.Error) else f"the command line cannot be read ({type(error).__name__}: {said})."
@@ -144,7 +150,7 @@ def _found(argv):
             continue
         file, colon, variant = name.partition(":")
         packaged = presets() / Path(file).name
-        if not Path(file).exists() and Path(file).parent.name in ("", "configs") and packaged.exists():
+        if not os.path.exists(file) and Path(file).parent.name in ("", "configs") and os.path.exists(packaged):
             found[at] = ("" if at > i else f"{flag}=") + f"{packaged}{colon}{variant}"
     return found
 

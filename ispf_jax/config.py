@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference, FrozenConfigDict
 
 from ispf_jax import models
 from ispf_jax.errors import ArgumentError, UserError, shown
@@ -126,15 +126,16 @@ class ConfigFile(flags.ArgumentParser):
             sys.modules[loader.name] = module
             loader.exec_module(module)
             if not hasattr(module, "get_config"):
-                raise UserError("has no function get_config")
+                raise UserError("it has no function get_config.")
             config = module.get_config(*[variant] * bool(colon))
             if not isinstance(config, ConfigDict):
-                raise UserError(f"get_config() returned {shown(config)}, but must return a ConfigDict")
-            return config.lock()
+                raise UserError(f"get_config() returned {shown(config)}, but must return a ConfigDict.")
+            _given(config)
+            return (ConfigDict(config) if isinstance(config, FrozenConfigDict) else config).lock()
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # also SystemExit
-            raise UserError(f"{flag}: {_said(error, file)}.") from error
+            raise UserError(f"{flag}: {_said(error, file)}") from error
 
 
 def _said(error, file) -> str:
@@ -144,8 +145,9 @@ def _said(error, file) -> str:
     except Exception:
         text = "an error that cannot be printed"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-    return f"{kind}{text.removesuffix('.')}" + "".join(f" (line {line})" for line in lines[-1:])
+    text = text if text.isprintable() else ascii(text)
+    words = [text] if isinstance(error, UserError) else [type(error).__name__, text]
+    return ": ".join(filter(None, words)) + "".join(f" (line {line})" for line in lines[-1:])
 
 
 def make_experiment(config: Any) -> Experiment:
@@ -154,17 +156,9 @@ def make_experiment(config: Any) -> Experiment:
     Raises:
       ArgumentError: a key is unknown, missing or has a wrong value; the message names it as "config.<key>".
     """
-    known = {path: (group, field) for path, group, field, _ in keys()}
-    given = _flat(_plain(config), known)
-    given.pop("parts", None)
-    for path in given:
-        if path not in known:
-            raise ArgumentError(f"config.{_name(path)}", _unknown(path, known))
-    values: dict[str, dict] = {}
-    for path, (group, field) in known.items():
-        if path not in given:
-            raise ArgumentError(f"config.{path}", " is missing; start from ispf_jax.config.default_config().")
-        values.setdefault(group, {})[field.name] = given[path]
+    given, values = _given(config), {}
+    for path, group, field, _ in keys():
+        values.setdefault(group, {})[field.name] = _resolved(path, given[path])
     for group, cls in {field.name: field.type for field in fields(Experiment) if is_dataclass(field.type)}.items():
         with keys_of(group):
             values[""][group] = cls(**values[group])
@@ -225,23 +219,38 @@ def override_problem(path: str, text: str) -> str:
 def _plain(config) -> dict:
     """A configuration as a new nested dict."""
     try:
-        return dict(config.to_dict() if isinstance(config, ConfigDict) else config)
+        return dict(config.to_dict(preserve_field_references=True) if isinstance(config, ConfigDict) else config)
     except Exception as error:
         text = f"the configuration {shown(config)} cannot be read as keys with values ({type(error).__name__}: {error})"
         raise UserError(f"{' '.join(text.split())}.") from error
 
 
-def _flat(raw: dict, known) -> dict[str, Any]:
-    """{path: value} of a nested dict; the value of a key that exists stays as it is."""
+def _resolved(path, value):
+    """A value, where the configuration holds a reference to one."""
+    try:
+        return value.get() if isinstance(value, FieldReference) else value
+    except Exception as error:  # such as that of a placeholder which nobody has filled
+        raise ArgumentError(f"config.{path}", f" has no value ({type(error).__name__}); set it.") from error
+
+
+def _given(config) -> dict[str, Any]:
+    """{path: value} of a configuration that has all keys and no others; what the values are is not asked."""
+    known = [path for path, *_ in keys()]
     groups = {path.partition(".")[0] for path in known if "." in path}
     flat = {}
-    for name, value in raw.items():
+    for name, value in _plain(config).items():
         if isinstance(value, dict) and name not in (*known, "parts"):
             flat |= {f"{name}.{inner}": v for inner, v in value.items()}
         elif name in groups:
             raise ArgumentError(f"config.{name}", f"={shown(value)} must be a group of keys, config.{name}.<key>.")
         else:
             flat[str(name)] = value
+    flat.pop("parts", None)
+    for path in (*flat, *known):
+        if path not in known:
+            raise ArgumentError(f"config.{_name(path)}", _unknown(path, known))
+        if path not in flat:
+            raise ArgumentError(f"config.{path}", " is missing; start from ispf_jax.config.default_config().")
     return flat
 
 

@@ -18,7 +18,10 @@ def forget_set(forget: int | str | Iterable[int | str], class_names: Sequence[st
     Raises:
       ArgumentError: there is no such class, one is named twice, or none would be retained.
     """
-    words = forget.split(",") if isinstance(forget, str) else forget if isinstance(forget, Iterable) else [forget]
+    try:
+        words = forget.split(",") if isinstance(forget, str) else list(forget)  # pyright: ignore
+    except TypeError:
+        words = [forget]
     ids = tuple(sorted(_class_id(word, forget, class_names) for word in words))
     if len(set(ids)) < len(ids):
         raise ArgumentError("forget", f"={shown(forget)} names a class twice in one set; name every class once.")

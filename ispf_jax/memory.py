@@ -53,7 +53,7 @@ def require(argument: str, text: str, needed: float, devices=None):
         there, where = (limit, f"a device ({device.device_kind})") if limit < there else (there, where)
     if needed > there:
         size, limit = (f"{number / 2**30:,.1f} GiB" for number in (needed, there))
-        raise ArgumentError(argument, f"{text} needs at least {size} of memory, but {where} has {limit}.")
+        raise ArgumentError(argument, f"{text}: that takes at least {size} of memory, but {where} has {limit}.")
 
 
 def check_training(network, batch_size: int, devices, images: int = 0):

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from ispf_jax import optim
-from ispf_jax.classifier import Network
+from ispf_jax.classifier import Network, init_variables
 from ispf_jax.devices import Devices
 from ispf_jax.distill import (
     DistillSetup,
@@ -24,7 +24,6 @@ from ispf_jax.distill import (
     unlearning,
 )
 from ispf_jax.methods import METHODS
-from ispf_jax.models import init_variables
 from ispf_jax.models.layers import MaskedBatchNorm, conv, dense
 from ispf_jax.state import DistillState, new_net
 

@@ -1,6 +1,7 @@
 """What a file is, by its first bytes, and which of the things in it are the tensors of a network, by their names."""
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ def read_weights(path: str | Path, is_known: Callable[[Mapping], bool] = lambda 
     Raises:
       ArgumentError: (path) it cannot be read, or holds none or several.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     try:
         content = read_bounded(path, MAX_FILE)
         start = next((text for start, text in _OTHERS.items() if content.startswith(start)), "is of no known format")

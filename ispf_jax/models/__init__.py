@@ -1,14 +1,13 @@
 """Networks: the classifiers by name, and the generator."""
 
-from functools import partial
-
-import jax
 import jax.numpy as jnp
 
+from ispf_jax.errors import ArgumentError, shown
 from ispf_jax.models import allcnn, resnet
 from ispf_jax.models.allcnn import AllCNN
 from ispf_jax.models.generator import Generator
 from ispf_jax.models.resnet import ResNet18
+from ispf_jax.settings import converted
 
 CLASSIFIERS = {"allcnn": AllCNN, "resnet18": ResNet18}
 CONVENTIONS = {"allcnn": allcnn.CONVENTIONS, "resnet18": resnet.CONVENTIONS}
@@ -17,16 +16,10 @@ CONVENTIONS = {"allcnn": allcnn.CONVENTIONS, "resnet18": resnet.CONVENTIONS}
 
 def build_classifier(name: str, num_classes: int, width: float = 1.0, dtype: str = "float32"):
     """The classifier module of that name; called with images it returns (logits, features)."""
+    if not isinstance(name, str) or name not in CLASSIFIERS:
+        raise ArgumentError("network", f"={shown(name)} is unknown; allowed are {', '.join(CLASSIFIERS)}.")
+    width = converted(float, "width", width)
     return CLASSIFIERS[name](num_classes=num_classes, width=width, dtype=jnp.dtype(dtype))
 
 
-@partial(jax.jit, static_argnames=("module", "example_shape"))
-def init_variables(module, key, example_shape):
-    """Freshly initialised variables {"params", "batch_stats"} of a module for inputs of `example_shape` (a tuple).
-
-    One compiled program per network: a layer's initialiser by itself would be dispatched again for every trial.
-    """
-    return module.init(key, jnp.zeros(example_shape, jnp.float32))
-
-
-__all__ = ["CLASSIFIERS", "CONVENTIONS", "AllCNN", "Generator", "ResNet18", "build_classifier", "init_variables"]
+__all__ = ["CLASSIFIERS", "CONVENTIONS", "AllCNN", "Generator", "ResNet18", "build_classifier"]

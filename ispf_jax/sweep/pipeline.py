@@ -9,6 +9,7 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import os
 import platform
 import sys
 import time
@@ -25,7 +26,7 @@ from ispf_jax import ops
 from ispf_jax.config import make_experiments
 from ispf_jax.data import cache
 from ispf_jax.devices import Devices
-from ispf_jax.errors import UserError, keyed
+from ispf_jax.errors import StorageError, UserError, keyed
 from ispf_jax.experiment import Experiment, changed_keys, flatten
 from ispf_jax.forget import forget_sets, named
 from ispf_jax.report import write_combined, write_report
@@ -65,6 +66,9 @@ def run(config, workdir: str) -> str:
     began, tables, failed, total = time.perf_counter(), [], {}, 0
     first = device_room.first_process()
     with locked(workdir) if first else nullcontext(), _executors(common):
+        for name, e in experiments.items() if len(experiments) > 1 else ():
+            with _of_part(name):  # what is wrong with any of them is said before hours of the first
+                Run(e, Path(workdir) / name)
         for name, e in experiments.items():
             one = Run(e, ensure_writable(Path(workdir) / name))
             failures, count = one.work()
@@ -243,17 +247,30 @@ def _devices(e: Experiment) -> tuple[Devices, ...]:
 def _prepare_jax(e: Experiment):
     """Settings that are wanted before anything is compiled."""
     if e.compilation_cache != "off":
-        auto = e.compilation_cache in ("auto", "")
-        directory = (cache.directory("") or Path()) / "compiled" if auto else Path(e.compilation_cache).expanduser()
-        jax.config.update("jax_compilation_cache_dir", str(directory))
+        home = cache.directory("")
+        auto = str(home / "compiled") if home else None
+        directory = auto if e.compilation_cache in ("auto", "") else os.path.expanduser(e.compilation_cache)
+        jax.config.update("jax_compilation_cache_dir", directory)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     with keyed("config."), ops.convolutions(e.convolutions):
         pass  # refused here where it is not installed
 
 
+@contextmanager
+def _of_part(name: str):
+    """Errors in the block name the part."""
+    try:
+        yield
+    except UserError as error:
+        if not name or isinstance(error, StorageError):
+            raise
+        raise UserError(f"part {name!r}: {error}") from error
+
+
 def _planned(name, e, workdir):
     """What a start would do, after all that it would check."""
-    one = Run(e, workdir)
+    with _of_part(name):
+        one = Run(e, workdir)
     text = plan.table(plan.plan(one.e, one.data, one.jobs, workdir, one.forget_sets), len(one.devices))
     return "\n".join(filter(None, (name, _names(one.forget_sets, one.data), text)))
 

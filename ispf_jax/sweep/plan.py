@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ispf_jax import memory, ops
-from ispf_jax.classifier import Network
+from ispf_jax.classifier import Network, init_variables
 from ispf_jax.data import ImageData
 from ispf_jax.devices import Devices
 from ispf_jax.errors import ArgumentError
 from ispf_jax.experiment import Experiment, keys_of
 from ispf_jax.forget import ForgetSet
-from ispf_jax.models import Generator, build_classifier, init_variables
+from ispf_jax.models import Generator, build_classifier
 from ispf_jax.runtime.telemetry import format_duration, read_metrics
 from ispf_jax.sweep.jobs import Job, finished
 from ispf_jax.training import largest_batch
