@@ -67,18 +67,19 @@ def check_training(network, batch_size: int, devices, images: int = 0):
     _check(devices, batch_size, {"network": _SGD * weights, "data": images}, layers, network.image_shape)
 
 
-def check_unlearning(setup, devices):
+def check_unlearning(setup, devices, kept: int = 0):
     """Refuse an unlearning run that cannot be held; arguments in errors are `teacher` and fields of `Distill`.
 
     Args:
       setup: `DistillSetup`.
+      kept: images that are kept for replay.
     """
     network, generator = setup.network, setup.generator
     weights, layers = footprint(network.module, network.image_shape)
     generator_weights, generator_layers = footprint(generator, (setup.latent_dim,))
     wide = generator.width >= setup.latent_dim / 256  # which of the two is farther above its default
     of_steps = 4 * setup.loops * (setup.generator_steps * (network.num_classes + 7) + setup.student_steps * 7)
-    parts = {"teacher": (1 + _SGD) * weights, "loops": of_steps}
+    parts = {"teacher": (1 + _SGD) * weights, "loops": of_steps, "memory": kept * math.prod(network.image_shape)}
     parts["generator_width" if wide else "latent_dim"] = _ADAM * generator_weights
     _check(devices, setup.batch_size, parts, max(layers, generator_layers), network.image_shape)
 

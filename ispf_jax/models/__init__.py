@@ -4,6 +4,7 @@ import jax.numpy as jnp
 
 from ispf_jax.errors import ArgumentError, shown
 from ispf_jax.models import allcnn, resnet
+from ispf_jax.models.adapted import adapt
 from ispf_jax.models.allcnn import AllCNN
 from ispf_jax.models.generator import Generator
 from ispf_jax.models.resnet import ResNet18
@@ -22,4 +23,4 @@ def build_classifier(name: str, num_classes: int, width: float = 1.0, dtype: str
     return CLASSIFIERS[name](num_classes=num_classes, width=width, dtype=jnp.dtype(dtype))
 
 
-__all__ = ["CLASSIFIERS", "CONVENTIONS", "AllCNN", "Generator", "ResNet18", "build_classifier"]
+__all__ = ["CLASSIFIERS", "CONVENTIONS", "AllCNN", "Generator", "ResNet18", "adapt", "build_classifier"]
