@@ -1,7 +1,7 @@
 """How much memory a run takes at least, from the shapes of its arrays: what cannot be held is refused before it starts.
 
 Counted are weights with their gradients and optimiser states, the outputs of all layers, which a backward pass needs,
-images and metrics. Programs hold more at a time, not less.
+and images. Programs hold more at a time, not less.
 """
 
 import contextlib
@@ -78,8 +78,7 @@ def check_unlearning(setup, devices, kept: int = 0):
     weights, layers = footprint(network.module, network.image_shape)
     generator_weights, generator_layers = footprint(generator, (setup.latent_dim,))
     wide = generator.width >= setup.latent_dim / 256  # which of the two is farther above its default
-    of_steps = 4 * setup.loops * (setup.generator_steps * (network.num_classes + 7) + setup.student_steps * 7)
-    parts = {"teacher": (1 + _SGD) * weights, "loops": of_steps, "memory": kept * math.prod(network.image_shape)}
+    parts = {"teacher": (1 + _SGD) * weights, "memory": kept * math.prod(network.image_shape)}
     parts["generator_width" if wide else "latent_dim"] = _ADAM * generator_weights
     _check(devices, setup.batch_size, parts, max(layers, generator_layers), network.image_shape)
 

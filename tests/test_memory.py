@@ -41,9 +41,9 @@ def compiled_bytes(function, *shapes) -> int:
     return analysis.temp_size_in_bytes + analysis.argument_size_in_bytes
 
 
-@pytest.mark.parametrize("batch", [64, 256])
-def test_no_estimate_is_more_than_a_program_holds_nor_much_less(monkeypatch, batch):
-    alone = Devices((jax.devices()[0],))
+@pytest.mark.slow
+def test_no_estimate_is_more_than_a_program_holds_nor_much_less(monkeypatch):
+    alone, batch = Devices((jax.devices()[0],)), 256
     setup = distill_setup(NETWORK, Distill(batch_size=batch, loops=1, generator_width=0.25))
 
     def nets(key):
@@ -64,22 +64,21 @@ def test_no_estimate_is_more_than_a_program_holds_nor_much_less(monkeypatch, bat
 
 ORIGINAL, UNLEARN, AUDIT = "original", "unlearn", "original,audit"
 REFUSED = [
-    ({"train.batch_size": 2**20 - 1, "data.max_train": 0}, ORIGINAL, "data.max_train"),
+    ({"train.batch_size": 8}, ORIGINAL, "data.max_train"),
     ({"model.width": 63.0}, ORIGINAL, "model.width"),
     ({"model.width": 63.0}, UNLEARN, "model.width"),
     ({"distill.batch_size": 2**20 - 8}, UNLEARN, "distill.batch_size"),
     ({"generator.width": 63.0}, UNLEARN, "generator.width"),
     ({"generator.latent_dim": 65535, "generator.width": 5.0}, UNLEARN, "generator.latent_dim"),
-    ({"distill.loops": 90_000, "distill.student_steps": 10}, UNLEARN, "distill.loops"),
     ({"distill.replay": 0.5, "distill.memory": 2**24 - 1}, UNLEARN, "distill.memory"),
     ({"audit.synthetic_images": 10**5}, AUDIT, "audit.synthetic_images"),
     ({"seeds": ",".join(map(str, range(10_000))), "forget": "each"}, ORIGINAL, "seeds"),
 ]
 
 
-@pytest.mark.parametrize("changes, stages, key", REFUSED, ids=str)
+@pytest.mark.parametrize("changes, stages, key", REFUSED, ids=[f"{stages} {key}" for _, stages, key in REFUSED])
 def test_the_program_names_the_key_the_estimate_and_what_there_is(monkeypatch, changes, stages, key):
-    """On a machine of 2 GiB; for the images themselves on one of their size."""
+    """On a machine of 2 GiB; for the images themselves on one of half their size."""
     config = default_config()
     config.update_from_flattened_dict(
         {"data.max_train": 200, "data.image_size": 16, "train.batch_size": 128, "stages": stages} | changes
@@ -87,7 +86,7 @@ def test_the_program_names_the_key_the_estimate_and_what_there_is(monkeypatch, c
     e = make_experiment(config)
     count = 10**6 if key == "data.max_train" else 200
     split = np.broadcast_to(np.uint8(0), (count, 16, 16, 1)), np.arange(count, dtype=np.int32) % 10
-    there = 2**28 if count > 200 else 2**31
+    there = 2**27 if count > 200 else 2**31
     monkeypatch.setattr(memory, "host_bytes", lambda: there)
     images = ImageData(split, split, tuple(map(str, range(10))))
     network = Classifier(build_classifier("allcnn", 10, e.model.width), {}, image_shape=(16, 16, 1)).network
@@ -134,9 +133,9 @@ def test_of_devices_with_memory_the_smallest_counts():
     ):
         memory.require("x", "=1", 2**27, devices)
     one, two = (Devices((Device(2**33),) * count) for count in (1, 2))
-    memory.check_training(NETWORK, 2**14, two)  # each takes half of the batch
+    memory.check_training(NETWORK, 2**17, two)  # each takes half of the batch
     with pytest.raises(ArgumentError, match="batch_size"):
-        memory.check_training(NETWORK, 2**15, one)
+        memory.check_training(NETWORK, 2**17, one)
 
 
 def test_a_batch_larger_than_the_data_is_cut_and_said(caplog):
