@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 
 from ispf_jax import ops
 from ispf_jax.errors import ArgumentError, UserError
+from ispf_jax.runtime import rollcall
 
 AXIS = "devices"
 _PATIENCE = 7 * 24 * 3600  # seconds that processes wait at the end for the first one, which audits and reports
@@ -216,22 +217,31 @@ def first_process() -> bool:
     return jax.process_index() == 0
 
 
-def join(coordinator: str = "", processes: int = 0, process: int = -1):
+def join(coordinator: str = "", processes: int = 0, process: int = -1, wait: float = 300.0):
     """Make this process one of several (`jax.distributed`); before anything asks for a device.
 
-    Without a coordinator JAX asks the cluster's environment (SLURM, Open MPI, Kubernetes, TPU pods) for all three.
+    Without a coordinator the cluster's environment (SLURM, Open MPI, Kubernetes, TPU pods) says all three.
 
     Args:
       coordinator: "host:port" of process 0.
       processes, process: their number, and which this one is.
+      wait: seconds to wait for the others.
     Raises:
       UserError: when the processes do not find each other or the environment says nothing.
     """
+    local = None
     try:
-        if coordinator:
-            jax.distributed.initialize(coordinator, processes, process, shutdown_timeout_seconds=_PATIENCE)
-        else:
-            jax.distributed.initialize(shutdown_timeout_seconds=_PATIENCE)
+        if not coordinator:
+            from jax._src import clusters
+
+            detect = clusters.ClusterEnv.auto_detect_unset_distributed_params
+            coordinator, processes, process, local = detect(None, None, None, None, None, int(wait))
+        if None not in (coordinator, processes, process):
+            rollcall.gather(coordinator, processes, process, wait)
+        options = {"initialization_timeout": int(wait), "shutdown_timeout_seconds": _PATIENCE}
+        jax.distributed.initialize(coordinator, processes, process, local, **options)
+    except UserError:
+        raise
     except (ValueError, RuntimeError) as error:
         said = str(error).splitlines()[0]
         text = "give --coordinator=HOST:PORT --processes=N --process=I to each"

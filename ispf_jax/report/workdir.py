@@ -11,10 +11,22 @@ from ispf_jax.errors import UserError
 from ispf_jax.forget import forget_sets, named
 from ispf_jax.report.names import TEXTS, model_name, model_order
 from ispf_jax.report.verdict import Verdict
+from ispf_jax.runtime import layout
 from ispf_jax.runtime.measurements import Audit, Measurement, read_audits
-from ispf_jax.runtime.provenance import JOURNAL
-from ispf_jax.runtime.rows import BEST_TEST, Row, RunKey, RunLog, forget_order, load_runs, read_rows, run_files
-from ispf_jax.runtime.telemetry import read_metrics
+from ispf_jax.runtime.pictures import read_picture
+from ispf_jax.runtime.provenance import read_journal, read_started
+from ispf_jax.runtime.rows import (
+    BEST_TEST,
+    Row,
+    RunKey,
+    RunLog,
+    forget_order,
+    load_runs,
+    read_provenance,
+    read_rows,
+    run_files,
+)
+from ispf_jax.runtime.schema import found_aside
 
 SETTINGS_OF_EXTENT = ("metrics", "embedding_images")
 """Settings of an audit that decide what is measured or drawn, but change no number."""
@@ -98,30 +110,29 @@ def read(workdir: str | os.PathLike, provenance: dict[str, Any] | None = None) -
     workdir, provenance = Path(workdir), dict(provenance or {})
     rows, runs, audits = read_rows(workdir), load_runs(workdir), read_audits(workdir)
     usual = max(map(_settings, audits), key=list(map(_settings, audits)).count, default="")
-    saved, journal = _json(workdir / "config.json"), workdir / JOURNAL
-    journal = read_metrics(journal) if journal.exists() else []
-    if saved.get("data_fingerprint"):
-        provenance["data_fingerprint"] = saved["data_fingerprint"]
+    started, journal = read_started(workdir), read_journal(workdir)
+    if started:
+        provenance["data_fingerprint"] = started.data_fingerprint
+    pictures = [(run, read_picture(path)) for run, path in run_files(workdir, layout.SAMPLES)]
     return Contents(
         rows,
         runs,
         audits=[a for a in audits if _settings(a) == usual],
         other_audits=[a for a in audits if _settings(a) != usual],
-        samples=[(run, path.read_bytes()) for run, path in run_files(workdir, "samples.png")],
-        damaged=_damaged(workdir),
-        class_names=[str(name) for name in saved.get("class_names") or []],
-        config=provenance.get("config") or saved.get("config") or {},
+        samples=[(run, picture) for run, picture in pictures if picture],
+        damaged=found_aside(workdir),
+        class_names=started.class_names if started else [],
+        config=provenance.get("config") or (started.config if started else {}),
         provenance=provenance,
-        jobs=[job for job in journal if {"stage", "seconds", "devices"} <= job.keys()],
+        jobs=journal,
         begun_audits=_begun_audits(workdir),
     )
 
 
 def read_part(workdir: str | os.PathLike) -> Contents:
     """Read the work directory of a part of a sweep, with its configuration and the provenance of its last report."""
-    contents = read(workdir, _json(Path(workdir) / "results.json").get("provenance"))
-    saved = _json(Path(workdir) / "config.json").get("config")
-    return replace(contents, config=saved or {})
+    contents, started = read(workdir, read_provenance(workdir)), read_started(workdir)
+    return replace(contents, config=started.config if started else {})
 
 
 def missing(parts: dict[str, Contents]) -> list[str]:
@@ -209,25 +220,7 @@ def _runs(runs: list[RunKey], contents: Contents, most: int = 4) -> str:
     return "; ".join(words + ([f"and {len(runs) - most} more"] if len(runs) > most else []))
 
 
-def _json(path: Path) -> dict[str, Any]:
-    """An object from a JSON file; empty if there is none or it is damaged, which other stages report."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def _begun_audits(workdir: Path) -> list[RunKey]:
-    folders = {path.parent for path in workdir.glob("audit/*/seed*/*.json")}
-    begun = (f for f in folders if f.name[4:].isdecimal() and not (f / "audit.json").exists())
-    return sort_runs({(folder.parent.name.replace("-", ","), int(folder.name[4:])) for folder in begun})
-
-
-def _damaged(workdir: Path) -> list[str]:
-    """Files that a reader set aside, now or at an earlier start; the thousands of files of checkpoints are skipped."""
-    found = []
-    for folder, inner, files in os.walk(workdir):
-        inner[:] = [name for name in inner if name not in ("checkpoints", "tensorboard")]
-        found += [os.path.relpath(os.path.join(folder, name), workdir) for name in files if name.endswith(".damaged")]
-    return sorted(found)
+    begun = {job for job, path in layout.files(workdir, "audit", "*.json")}
+    done = {job for job, path in layout.files(workdir, "audit", layout.AUDIT)}
+    return sort_runs({(job.forgets, job.seed) for job in begun - done})

@@ -10,7 +10,7 @@ from typing import Any
 
 from ispf_jax.errors import StorageError
 
-_NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 def ensure_writable(directory: str | os.PathLike) -> Path:
@@ -90,7 +90,7 @@ def to_plain(value: Any) -> Any:
 def from_plain(value: Any) -> Any:
     """The inverse of `to_plain` for non-finite numbers; arrays stay lists."""
     if isinstance(value, str):
-        return _NON_FINITE.get(value, value)
+        return NON_FINITE.get(value, value)
     if isinstance(value, dict):
         return {key: from_plain(item) for key, item in value.items()}
     return [from_plain(item) for item in value] if isinstance(value, list) else value

@@ -7,7 +7,6 @@ A configuration becomes one experiment, or one per part; an experiment becomes j
 import dataclasses
 import hashlib
 import importlib.metadata
-import json
 import logging
 import platform
 import sys
@@ -28,8 +27,11 @@ from ispf_jax.devices import Devices
 from ispf_jax.errors import UserError, keyed
 from ispf_jax.forget import forget_sets, named
 from ispf_jax.report import write_combined, write_report
+from ispf_jax.runtime import console, interruption
 from ispf_jax.runtime.atomic import atomic_write_json, ensure_writable
+from ispf_jax.runtime.layout import CONFIG
 from ispf_jax.runtime.lock import locked
+from ispf_jax.runtime.provenance import Started, read_started
 from ispf_jax.runtime.telemetry import format_duration
 from ispf_jax.sweep import board, cluster, plan
 from ispf_jax.sweep.export import export, wanted
@@ -42,6 +44,7 @@ log = logging.getLogger(__name__)
 
 _LONG = 900  # seconds: a CPU run expected to take longer is announced
 _NAMED = 10  # so many forget sets are announced by their names
+_NEW_KEYS = {"model.checkpoint": ""}  # directories of versions without the key were made without it
 
 
 def default_workdir(config_file: str) -> str:
@@ -64,6 +67,8 @@ def run(config, workdir: str) -> str:
     began, tables, failed, total = time.perf_counter(), [], {}, 0
     first = device_room.first_process()
     with locked(workdir) if first else nullcontext(), _executors(common):
+        if first:
+            console.attach(Path(workdir))
         for name, e in experiments.items():
             one = Run(e, ensure_writable(Path(workdir) / name))
             failures, count = one.work()
@@ -92,8 +97,8 @@ class Run:
 
     def __init__(self, experiment: Experiment, workdir: Path):
         self.e, self.workdir = experiment, workdir
-        saved = _read_config(workdir)
-        _refuse(workdir, changed_keys(saved, flatten(experiment)) if saved else [])
+        saved = read_started(workdir)
+        _refuse(workdir, changed_keys(_NEW_KEYS | saved.config, flatten(experiment)) if saved else [])
         self.devices = _devices(experiment)
         with keyed("config.data."):
             self.data = data_room.load(experiment.data)
@@ -101,7 +106,7 @@ class Run:
             self.forget_sets = forget_sets(experiment.forget, self.data.class_names)
         self.jobs = jobs(experiment, self.forget_sets)
         self._fingerprint = _fingerprint(self.data)
-        if saved and saved.get("data_fingerprint", self._fingerprint) != self._fingerprint:
+        if saved and saved.data_fingerprint != self._fingerprint:
             raise UserError(
                 f"the images of data.name={experiment.data.name!r} differ from those that {workdir} was started with; "
                 "use the same data or another --workdir."
@@ -126,7 +131,10 @@ class Run:
         together, audits = todo, []
         if crew.crew:  # audits are many small pieces with files of their own: the first process does them alone
             together, audits = ([job for job in todo if (job.kind == "audit") == alone] for alone in (False, True))
-        failed = self._over_ray(todo) if self.e.spread == "ray" else board.work(together, board.Local(self.workers))
+        if self.e.spread == "ray":
+            with interruption.finishing():  # the jobs save what they have
+                return self._over_ray(todo), len(todo)
+        failed = board.work(together, board.Local(self.workers))
         if audits and crew.leads:
             failed |= board.work(audits, board.Local([self._worker(Devices(crew.local))]))
         return failed, len(todo)
@@ -202,8 +210,8 @@ class Run:
             )
 
     def _keep_config(self):
-        content = {"config": flatten(self.e), "data_fingerprint": self._fingerprint}
-        atomic_write_json(self.workdir / "config.json", content | {"class_names": list(self.data.class_names)})
+        started = Started(flatten(self.e), self._fingerprint, list(self.data.class_names))
+        atomic_write_json(self.workdir / CONFIG, vars(started))
 
 
 def make_worker(e: Experiment, workdir: Path) -> Worker:
@@ -263,20 +271,7 @@ def _names(sets, data):
     return f"to forget: {'; '.join(names)}{rest}" if names != numbers else ""
 
 
-def _read_config(workdir: Path) -> dict | None:
-    path = workdir / "config.json"
-    if not path.exists():
-        return None
-    try:
-        content = json.loads(path.read_text())
-        # Directories of versions without the key were made without it.
-        return {"model.checkpoint": ""} | content["config"] | {"data_fingerprint": content["data_fingerprint"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); restore it, or use another --workdir.") from error
-
-
 def _refuse(workdir, keys):
-    keys = [key for key in keys if key != "data_fingerprint"]
     if keys:
         raise UserError(
             f"{workdir} was started with another configuration: {', '.join(keys)} differ(s); "
