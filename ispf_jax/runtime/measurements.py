@@ -124,6 +124,13 @@ class Points:
         return self.title, _array(self.points, "points", len(labels), 2), labels, self.method
 
 
+class NotRun(NamedTuple):
+    """A metric that was not measured, and why."""
+
+    metric: str
+    why: str
+
+
 @dataclass(frozen=True)
 class _Model:
     """What was measured of one model, and of what it was made: the part of an audit that has a file of its own."""
@@ -159,7 +166,7 @@ class _File:
     weights: dict[str, str] = field(default_factory=dict)
     embedding: list[Points] = field(default_factory=list)
     representation: list[Points] = field(default_factory=list)
-    not_run: list[dict[str, str]] = field(default_factory=list)
+    not_run: list[NotRun] = field(default_factory=list)
 
 
 def parse_model(content: Any) -> dict[str, Any]:
@@ -189,7 +196,6 @@ def parse_audit(content: Any) -> Audit:
         "mean_prediction": _arrays(file, "mean_prediction", classes),
         "embedding": [points.arrays() for points in file.embedding],
         "representation": [points.arrays() for points in file.representation],
-        "not_run": [(entry["metric"], entry["why"]) for entry in file.not_run],
     }
     read.pop("format")
     audit = Audit(**read)

@@ -26,10 +26,10 @@ class Entry:
     """A line of the journal: a job that was worked on."""
 
     stage: Literal["original", "retrain", "unlearn", "shadow", "audit"]
-    job: str
     seconds: Amount
-    finished: bool
     devices: list[str]
+    job: str = ""
+    finished: bool = False
     cpu_seconds: Amount | None = None
     ended: str = ""
 
@@ -96,7 +96,7 @@ def journalled(workdir: Path, stage: str, job: str, devices: list[str]):
 
 def _append(path: Path, stage, job, seconds, busy, finished, devices):
     ended = datetime.now(UTC).isoformat(timespec="seconds")
-    entry = Entry(stage, job, round(seconds, 3), finished, devices, round(busy, 3), ended)
+    entry = Entry(stage, round(seconds, 3), devices, job, finished, round(busy, 3), ended)
     line = (json.dumps(asdict(entry)) + "\n").encode()
     try:
         # One write: lines of processes that share the directory do not mix. A pipe in its place is not waited for.

@@ -219,7 +219,9 @@ def test_results_of_two_originals_are_not_mixed(tmp_path):
     checkpoints = [tmp_path / name / "original" / "seed0" / "checkpoints" for name in ("a", "b")]
     shutil.rmtree(checkpoints[0])
     shutil.copytree(checkpoints[1], checkpoints[0])
-    new = weights_digest(lone_worker(make_experiment(elsewhere), tmp_path / "b").read(Job("original", 0), "best").variables)
+    new = weights_digest(
+        lone_worker(make_experiment(elsewhere), tmp_path / "b").read(Job("original", 0), "best").variables
+    )
     before = finished(tmp_path / "a")
     for values in (
         {"stages": "original,unlearn"},
