@@ -93,6 +93,7 @@ def _run(argv):
         raise UserError(f"--config.spread={_CONFIG.value.spread} needs neither --coordinator nor --distributed.")
     if together:
         devices.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _WAIT.value)
+        interruption.listen()
     workdir = _WORKDIR.value or pipeline.default_workdir(config_flags.get_config_filename(flags.FLAGS["config"]))
     tables = pipeline.run(_CONFIG.value, str(Path(workdir).expanduser()))
     if tables and devices.first_process():

@@ -11,9 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-
-from ispf_jax.runtime.console import Quiet
+from contextlib import contextmanager, suppress
 
 EXIT_CODE = 75
 """Exit code of a run that was stopped this way and can be continued by the same command (EX_TEMPFAIL of sysexits.h)."""
@@ -33,17 +31,17 @@ class Interrupted(Exception):
 def listen():
     """Take SIGTERM, SIGINT and SIGHUP as requests to stop; a second SIGINT stops at once.
 
-    A SIGHUP that is ignored, as under nohup, stays so.
+    A SIGHUP that is ignored, as under nohup, stays so. To be called again after a library has taken signals for itself.
     """
-    if signal.getsignal(signal.SIGTERM) is _request:
-        return
+    new = signal.getsignal(signal.SIGTERM) is not _request
     for number in _SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _request)
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    threading.Thread(target=_watch, args=(reader,), daemon=True).start()
+    if new:
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        threading.Thread(target=_watch, args=(reader,), daemon=True).start()
 
 
 @contextmanager
@@ -106,4 +104,5 @@ def _end(code):
 
 
 def _say(text):
-    print(text, file=Quiet(sys.stderr), flush=True)
+    with suppress(OSError, ValueError, AttributeError):  # the console may have gone away
+        print(text, file=sys.stderr, flush=True)

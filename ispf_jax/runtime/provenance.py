@@ -16,7 +16,7 @@ import numpy as np
 from ispf_jax.errors import UserError
 from ispf_jax.runtime.guard import read_bounded
 from ispf_jax.runtime.layout import CONFIG, JOURNAL
-from ispf_jax.runtime.schema import SMALL, Amount, Seed, Setting, fit, read_lines
+from ispf_jax.runtime.schema import SMALL, Amount, Seed, Setting, fit, read_lines, reason
 
 _log = logging.getLogger(__name__)
 
@@ -127,8 +127,7 @@ def read_started(workdir: str | os.PathLike) -> Started | None:
         fit(_Asked, started.config)
         return started
     except (ValueError, RecursionError) as error:
-        reason = str(error).removeprefix(str(path)).strip()
         advice = (
             "remove it if the configuration is the one that the directory was started with, else use another --workdir"
         )
-        raise UserError(f"{path} is damaged ({reason}); {advice}.") from error
+        raise UserError(f"{path} is damaged ({reason(path, error)}); {advice}.") from error

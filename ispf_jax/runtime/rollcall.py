@@ -30,6 +30,7 @@ class _Crew:
     """The other processes: the connection to each (of process 0 to all, of others to process 0)."""
 
     process: int
+    leaving: bool = False
     others: dict[int, socket.socket] = field(default_factory=dict)
 
 
@@ -160,8 +161,10 @@ def _watch():
 
 def _lost(number, said):
     """End this process, which cannot go on without another; if that had its reasons, so may this one have."""
-    if said:
+    if said == _FAILED or interruption.requested():
         time.sleep(interruption.GRACE)
+    if _crew.leaving:
+        return
     how = {_STOPPED: "was stopped", _FAILED: "ended with an error, which it has reported"}.get(said, "is gone")
     text = f"process {number} {how}; the same command in every process continues"
     print(text if said == _STOPPED else f"error: {text}.", file=Quiet(sys.stderr), flush=True)
@@ -172,6 +175,7 @@ def leave(code: int | None):
     """Say to the other processes how this one ends; if not well, end it here: JAX would wait for the others."""
     if not _crew.others:
         return
+    _crew.leaving = bool(code)
     words = {0: _DONE, None: _DONE, interruption.EXIT_CODE: _STOPPED}
     _tell(_crew.others.values(), words.get(code, _FAILED))
     if not code:

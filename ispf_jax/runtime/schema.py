@@ -28,6 +28,8 @@ _log = logging.getLogger(__name__)
 SMALL, LARGE = 64 << 20, 512 << 20
 """Bytes at most of one record, and of a file of many lines: 1,000 classes and 10**5 epochs need less."""
 
+_LONGEST = 4000  # characters of a text
+
 _KINDS = {
     int: "a whole number",
     float: "a number",
@@ -110,6 +112,8 @@ def fit(kind: Any, value: Any, name: str = "content") -> Any:
     if type(value) is not kind:
         raise Misfit(name, value, _KINDS.get(origin or kind, "null" if kind is type(None) else "an object"))
     if kind is str:
+        if len(value) > _LONGEST:
+            raise Misfit(name, value, f"text of at most {_LONGEST} characters")
         value.encode()  # a ValueError for half of a surrogate pair, which nothing could write
     return value
 
@@ -195,8 +199,17 @@ def set_aside(path: Path, error: Exception | str):
         return
     except OSError as failed:
         raise StorageError(f"{path} is damaged, and cannot be renamed ({failed.strerror}); remove it.") from failed
-    reason = (str(error) or type(error).__name__).removeprefix(str(path)).strip()
-    _log.warning("%s is damaged (%s); it is set aside as %s, and made again where it can be", path, reason, aside.name)
+    text = "%s is damaged (%s); it is set aside as %s, and made again where it can be"
+    _log.warning(text, path, reason(path, error), aside.name)
+
+
+def reason(path: Path, error: Exception | str) -> str:
+    """What is wrong with a file, in words for a sentence that names it."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+        return "not valid JSON"
+    return " ".join((str(error) or type(error).__name__).removeprefix(str(path)).split())[:300]
 
 
 def _names_aside(path):

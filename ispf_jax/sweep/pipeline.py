@@ -123,6 +123,8 @@ class Run:
         """Do what is not finished; returns the failed jobs with their errors, and how many there were to do."""
         crew = self.devices[0]
         crew.share(self._keep_config)
+        if self.workdir.is_dir():  # of a process that sees it, if not the first
+            console.attach(self.workdir)
         todo = crew.share(lambda: [job for job in self.jobs if not self._finished(job)])
         if not todo:
             return {}, 0
