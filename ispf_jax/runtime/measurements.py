@@ -120,7 +120,7 @@ class Points:
 
     def arrays(self) -> tuple[str, np.ndarray, np.ndarray, str]:
         """(title, points [N, 2], labels [N], how they were made)."""
-        labels = np.array(self.classes if self.kind is None else self.kind)
+        labels = np.array((self.classes if self.kind is None else self.kind) or [])
         return self.title, _array(self.points, "points", len(labels), 2), labels, self.method
 
 

@@ -153,7 +153,8 @@ def outcome(read, worker, workdir, right, caplog):
 def damaged_set(whole, workdir, names, read, config, caplog):
     """Counts of outcomes by file."""
     counts, rng = {}, random.Random(0)
-    shutil.copytree(whole, workdir)
+    needless = shutil.ignore_patterns("figures", "tensorboard", *(["checkpoints"] if read is report else []))
+    shutil.copytree(whole, workdir, ignore=needless)
     worker = pipeline.Run(make_experiment(config), workdir).workers[0]
     right = read(worker, workdir)
     for name, times in names.items():
@@ -166,7 +167,7 @@ def damaged_set(whole, workdir, names, read, config, caplog):
             (workdir / path.relative_to(whole)).write_bytes(content)
             counts[name][outcome(read, worker, workdir, right, caplog)] += 1
             shutil.rmtree(workdir)
-            shutil.copytree(whole, workdir)
+            shutil.copytree(whole, workdir, ignore=needless)
     print(*(f"{name}: {dict(found)}" for name, found in counts.items()), sep="\n")
     return counts
 

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import os
 import shutil
 
 import jax
@@ -345,11 +346,43 @@ def damage(checkpoints):
 
 
 @pytest.mark.parametrize("stage", ["original", "unlearn/dfq/ispf/1"])
-def test_damaged_checkpoints(started, stage):
-    """The student's rows are missing, so that it and its teacher are wanted."""
+def test_damaged_checkpoints_are_set_aside_and_made_again(started, stage):
+    """The student's rows are missing, so that it and its teacher are wanted; the same weights come out again."""
+    (row, *_) = [r for r in read_rows(started) if (r.method, r.selection) == ("ispf", "last")]
     (started / "unlearn/dfq/ispf/1/seed0/result.json").unlink()
-    damage(started / stage / "seed0" / "checkpoints")
-    check_refused(tiny(), started, [started / stage / "seed0/checkpoints", "can be read", "move that directory away"])
+    checkpoints = started / stage / "seed0" / "checkpoints"
+    damage(checkpoints)
+    pipeline.run(tiny(), str(started))
+    assert row.weights in [r.weights for r in read_rows(started) if r.method == "ispf"]
+    assert [p.name for p in checkpoints.iterdir() if p.name.endswith(".damaged")]
+
+
+def test_a_checkpoint_of_another_method_is_not_taken(started, whole, caplog):
+    """GKT's in the place of ISPF's."""
+    place = started / "unlearn/dfq/ispf/1/seed0"
+    (row, *_) = [r for r in read_rows(started) if (r.method, r.selection) == ("ispf", "last")]
+    (place / "result.json").unlink()
+    shutil.rmtree(place / "checkpoints")
+    shutil.copytree(whole[1] / "unlearn/dfq/gkt/1/seed0/checkpoints", place / "checkpoints")
+    pipeline.run(tiny(), str(started))
+    assert "its run is 'unlearn gkt (dfq) forget 1', not 'unlearn ispf (dfq) forget 1'" in caplog.text
+    assert row.weights in [r.weights for r in read_rows(started) if r.method == "ispf"]
+
+
+def test_times_of_files_decide_nothing(started):
+    """A clock that was ahead: what is missing is made, what is there is not made again, exports are those of results."""
+    config = tiny(export="safetensors", stages="original,unlearn")
+    pipeline.run(config, str(started))
+    place = started / "unlearn/dfq/ispf/1/seed0"
+    exported = (place / "weights.safetensors").read_bytes()
+    for path in started.rglob("*"):
+        os.utime(path, (4e9, 4e9))
+    (place / "result.json").unlink()
+    (place / "weights.safetensors").write_bytes((started / "original/seed0/weights.safetensors").read_bytes())
+    os.utime(place / "weights.safetensors", (5e9, 5e9))
+    pipeline.run(config, str(started))
+    assert (place / "result.json").exists() and (place / "weights.safetensors").read_bytes() == exported
+    assert (place / "weights.safetensors.damaged").exists()
 
 
 def test_the_split_that_is_checked_is_the_one_that_is_trained_on(whole):
