@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ispf_jax.errors import ArgumentError
+from ispf_jax.models.adapted import adapt
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def init_variables(module, key, example_shape):
 
     One compiled program per network: a layer's initialiser by itself would be dispatched again for every trial.
     """
-    return module.init(key, jnp.zeros(example_shape, jnp.float32))
+    return {"batch_stats": {}} | module.init(key, jnp.zeros(example_shape, jnp.float32))
 
 
 @partial(jax.jit, static_argnames="network")
@@ -70,8 +71,8 @@ class Classifier:
     """A network with its weights; called with images it returns logits.
 
     Attributes:
-      module: Flax module; called with normalised images it returns (logits, features).
-      variables: {"params", "batch_stats"}.
+      module: Flax module: normalised images -> logits [N, C]. Any will do, see `models.adapted`.
+      variables: {"params", "batch_stats"}; the latter may be missing.
       image_shape: (H, W, C).
       mean, std: normalisation for pixels in [0, 1]; one number, or one per channel.
       class_names: one per class; "0", "1", ... if they have no names.
@@ -100,8 +101,11 @@ class Classifier:
         shape = tuple(int(n) for n in image_shape)
         if len(shape) != 3 or min(shape) < 1:
             raise ArgumentError("image_shape", f"={image_shape!r} must be (height, width, channels).")
+        module = adapt(module, shape)
         self.network = Network(module, shape, _per_channel("mean", mean, shape[2]), _per_channel("std", std, shape[2]))
-        self.variables = variables
+        self.variables = {"batch_stats": {}, **variables}
+        if variables:
+            _check_variables(self.variables, self.network.shapes())
         self.origin = dict(origin or {})
         names = tuple(map(str, class_names if class_names is not None else range(self.num_classes)))
         if len(names) != self.num_classes or len(set(names)) < len(names):
@@ -181,6 +185,18 @@ class Classifier:
         facts = {"classes": names, "mean, std": f"{self.mean}, {self.std}"}
         rows = "".join(f"<tr><th>{k}</th><td>{html.escape(str(v))}</td></tr>" for k, v in facts.items())
         return f"<div><b>{html.escape(repr(self))}</b><table>{rows}</table></div>"
+
+
+def _check_variables(variables, expected):
+    """ArgumentError unless these are the variables of the network, whose shapes are `expected`."""
+    found, wanted = (
+        {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+        for leaves in map(jax.tree_util.tree_leaves_with_path, (dict(variables), expected))
+    )
+    for name in sorted(found.keys() | wanted.keys()):
+        shapes = [list(np.shape(leaves[name])) if name in leaves else "nothing" for leaves in (found, wanted)]
+        if shapes[0] != shapes[1]:
+            raise ArgumentError("variables", f" have {shapes[0]} at {name}, where the module has {shapes[1]}.")
 
 
 def _per_channel(argument, value, channels) -> tuple[float, ...]:

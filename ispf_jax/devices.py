@@ -229,17 +229,19 @@ def join(coordinator: str = "", processes: int = 0, process: int = -1, wait: flo
     Raises:
       UserError: when the processes do not find each other or the environment says nothing.
     """
-    local = None
+    who = coordinator or None, processes, process, None
     try:
         if not coordinator:
             from jax._src import clusters
 
             detect = clusters.ClusterEnv.auto_detect_unset_distributed_params
-            coordinator, processes, process, local = detect(None, None, None, None, None, int(wait))
-        if None not in (coordinator, processes, process):
-            rollcall.gather(coordinator, processes, process, wait)
+            who = detect(None, None, None, None, None, int(wait))
+        address, count, number, local = who
+        if address is None or count is None or number is None:
+            raise ValueError("the environment does not say where the others are")
+        rollcall.gather(address, count, number, wait)
         options = {"initialization_timeout": int(wait), "shutdown_timeout_seconds": _PATIENCE}
-        jax.distributed.initialize(coordinator, processes, process, local, **options)
+        jax.distributed.initialize(address, count, number, local, **options)
     except UserError:
         raise
     except (ValueError, RuntimeError) as error:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from ispf_jax import losses, optim
+from ispf_jax import losses, optim, replay
 from ispf_jax.classifier import Network
 from ispf_jax.collectives import local_slice, psum, replicated_share, value_and_global_grad
 from ispf_jax.methods import Method, Rules
@@ -45,6 +45,9 @@ class DistillSetup:
       loops: loops per epoch; each is `generator_steps` generator steps, then `student_steps` student steps.
       warmup_epochs: epochs in which only the generator is trained, before the schedule of the student starts.
       cosine_epochs: length of the cosine schedule; 200 in the authors' program whatever the number of epochs.
+      balance_retained: class balance over the retained classes alone.
+      replayed: how many of a student step's images are earlier ones; 0: none, and the state needs no memory.
+      temperature: of the distillation, on teacher and student alike.
       rules: what methods can choose from.
     """
 
@@ -63,7 +66,15 @@ class DistillSetup:
     cosine_epochs: int
     generator_lr: float
     weights: LossWeights
+    balance_retained: bool = False
+    replayed: int = 0
+    temperature: float = 1.0
     rules: Rules = Rules()
+
+    @property
+    def fresh(self) -> int:
+        """New images per student step."""
+        return self.batch_size - self.replayed
 
 
 @flax.struct.dataclass
@@ -124,6 +135,8 @@ def generator_step(setup: DistillSetup, state: DistillState, teacher, request: U
         )
         s, _ = setup.network.module.apply(state.student.variables, images)
         mean_probability = psum(jnp.sum(jax.nn.softmax(t), axis=0), axis) / total
+        if setup.balance_retained:
+            mean_probability = losses.retained(mean_probability, request.forget_mask)
         adversarial = losses.adversarial(t, s, request.forget_mask, request.codes["inhibit"])
         terms = {
             "adv": jnp.sum(adversarial) / total,
@@ -132,7 +145,7 @@ def generator_step(setup: DistillSetup, state: DistillState, teacher, request: U
             "act": jnp.sum(losses.activation(features)) / total,
         }
         if weights.bn:
-            distance = losses.moment_matching(teacher["batch_stats"], moments[MOMENTS])
+            distance = losses.moment_matching(teacher["batch_stats"], moments.get(MOMENTS, {}))
             terms["bn"] = replicated_share(distance, axis)
         loss = sum(getattr(weights, name) * term for name, term in terms.items() if getattr(weights, name))
         return loss, (terms, batch_stats, t, lax.stop_gradient(images))
@@ -151,18 +164,22 @@ def generator_step(setup: DistillSetup, state: DistillState, teacher, request: U
     return state.replace(generator=generator), metrics
 
 
-def student_step(setup: DistillSetup, state: DistillState, teacher, request: Unlearning, noise, axis=None):
-    """One update of the student on fresh images: it learns the method's target on the samples the method keeps.
+def student_step(setup: DistillSetup, state: DistillState, teacher, request: Unlearning, noise, axis=None, key=None):
+    """One update of the student: it learns the method's target on the samples the method keeps, of new images and, with
+    `replayed`, of earlier ones.
 
     The generator runs in eval mode and gets no gradient. Filtered samples enter neither the batch statistics nor the
     loss; when nothing is kept, nothing changes: neither weights nor momentum nor statistics.
 
+    Args:
+      noise: [N, latent_dim], this device's share of that for the new images.
+      key: of the replay; the same on all devices.
     Returns:
       (state, metrics): `student/loss`; `kept`, `forget_samples`, `retain_samples`: sample counts, the latter two by the
       teacher's label before filtering; `entropy`: Eq. 11's sum over kept samples (nats); `teacher_forget_probability`:
       mean over the batch before filtering; `skipped_steps`: 1 if nothing was kept.
     """
-    images = synthesise(setup, state.generator.variables, noise)
+    images, memory = _student_images(setup, state, noise, axis, key)
     t, _ = setup.network.module.apply(teacher, images)
     keep = setup.rules.kept_samples(request.codes, t, request.forget_mask, request.threshold)
     target = setup.rules.target_logits(request.codes, t, request.forget_mask, request.post_threshold)
@@ -173,7 +190,9 @@ def student_step(setup: DistillSetup, state: DistillState, teacher, request: Unl
         (s, _), new = setup.network.module.apply(
             student, images, train=True, mask=keep, axis=axis, mutable=["batch_stats"]
         )
-        return jnp.sum(losses.kl_divergence(target, s) * keep) / jnp.maximum(kept, 1), new["batch_stats"]
+        return jnp.sum(losses.kl_divergence(target, s, setup.temperature) * keep) / jnp.maximum(kept, 1), new[
+            "batch_stats"
+        ]
 
     (loss, batch_stats), gradient = value_and_global_grad(loss_share, state.student.params, axis)
     params, opt_state = optim.apply(
@@ -196,7 +215,17 @@ def student_step(setup: DistillSetup, state: DistillState, teacher, request: Unl
         / setup.batch_size,
         "skipped_steps": (kept == 0).astype(jnp.float32),
     }
-    return state.replace(student=select(kept > 0, updated, state.student)), metrics
+    return state.replace(student=select(kept > 0, updated, state.student), memory=memory), metrics
+
+
+def _student_images(setup, state, noise, axis, key):
+    """This device's images of a student step, normalised, and the memory after it."""
+    if not setup.replayed:
+        return synthesise(setup, state.generator.variables, noise), state.memory
+    images = setup.generator.apply(state.generator.variables, noise)
+    memory = replay.put(state.memory, images, axis)
+    earlier = replay.draw(memory, key, setup.replayed, axis)
+    return jnp.concatenate([setup.network.normalise(images), setup.network.normalise(earlier)]), memory
 
 
 def student_learning_rate(setup: DistillSetup, epoch):
@@ -214,17 +243,18 @@ def distill_epoch(setup: DistillSetup, state: DistillState, teacher, request: Un
     epoch_key = jax.random.fold_in(state.key, state.epoch)
     warming_up = state.epoch < setup.warmup_epochs
 
-    def run(step, state, key, steps):
+    def run(step, state, key, steps, images=setup.batch_size):
         def body(state, key):
-            noise = jax.random.normal(key, (setup.batch_size, setup.latent_dim))
-            return step(setup, state, teacher, request, local_slice(noise, axis), axis)
+            noise = local_slice(jax.random.normal(key, (images, setup.latent_dim)), axis)
+            extra = {"key": jax.random.fold_in(key, 1)} if step is student_step and setup.replayed else {}
+            return step(setup, state, teacher, request, noise, axis, **extra)
 
         return lax.scan(body, state, jax.random.split(key, steps))
 
     def loop(state, key):
         generator_key, student_key = jax.random.split(key)
         state, generator_metrics = run(generator_step, state, generator_key, setup.generator_steps)
-        train = partial(run, student_step, key=student_key, steps=setup.student_steps)
+        train = partial(run, student_step, key=student_key, steps=setup.student_steps, images=setup.fresh)
         skipped = jax.eval_shape(train, state)[1]
         idle = lambda state: (state, jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), skipped))
         state, student_metrics = lax.cond(warming_up, idle, train, state)

@@ -15,9 +15,16 @@ def kl_terms(teacher_logits, student_logits):
     return jnp.exp(log_t) * (log_t - jax.nn.log_softmax(student_logits))
 
 
-def kl_divergence(teacher_logits, student_logits):
-    """KL(teacher || student) per example, [N] (Eq. 1: the student minimises its mean)."""
-    return jnp.sum(kl_terms(teacher_logits, student_logits), axis=-1)
+def kl_divergence(teacher_logits, student_logits, temperature=1.0):
+    """KL(teacher || student) per example, [N] (Eq. 1: the student minimises its mean).
+
+    Args:
+      temperature: T divides the logits of both, and T^2 multiplies the result, so that gradients keep their size
+        (Hinton et al., 2015); static.
+    """
+    if temperature != 1:
+        teacher_logits, student_logits = teacher_logits / temperature, student_logits / temperature
+    return temperature**2 * jnp.sum(kl_terms(teacher_logits, student_logits), axis=-1)
 
 
 def adversarial(teacher_logits, student_logits, forget_mask, inhibit):
@@ -51,6 +58,12 @@ def class_balance(mean_probability):
     return jnp.sum(mean_probability * jnp.log(occurring))
 
 
+def retained(mean_probability, forget_mask):
+    """A distribution [C] without the forgotten classes, renormalised."""
+    kept = mean_probability * (1 - forget_mask)
+    return kept / jnp.maximum(jnp.sum(kept), 1e-12)
+
+
 def activation(features):
     """Negative mean absolute feature per example, [N] (weight 0 by default, as in the authors' scripts)."""
     return -jnp.mean(jnp.abs(features), axis=-1)
@@ -67,7 +80,7 @@ def moment_matching(running, batch):
     distances = jax.tree.map(
         lambda r, b: optax.safe_norm(r - b, 0.0), running, batch
     )  # gradient 0 at distance 0, as in PyTorch
-    return jax.tree.reduce(jnp.add, distances)
+    return jax.tree.reduce(jnp.add, distances, jnp.float32(0))
 
 
 def forget_probability(logits, forget_mask):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ispf_jax.errors import ArgumentError
+from ispf_jax.replay import Memory
 
 
 @flax.struct.dataclass
@@ -26,13 +27,14 @@ class NetState:
 
 @flax.struct.dataclass
 class DistillState:
-    """Everything an unlearning run needs to go on bit for bit: both networks, the key of the run and the epochs
-    completed."""
+    """Everything an unlearning run needs to go on bit for bit: both networks, the key of the run, the epochs completed
+    and, with replay, the earlier images."""
 
     student: NetState
     generator: NetState
     key: jax.Array
     epoch: jax.Array
+    memory: Memory | None = None
 
 
 @flax.struct.dataclass

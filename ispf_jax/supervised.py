@@ -8,15 +8,15 @@ import optax
 from jax import lax
 
 from ispf_jax import optim
+from ispf_jax.augment import augment
 from ispf_jax.classifier import Network
 from ispf_jax.collectives import local_slice, psum, value_and_global_grad
-from ispf_jax.data.augment import augment
 from ispf_jax.state import TrainState
 
 
 @dataclass(frozen=True)
 class SupervisedSetup:
-    """What stays the same in a run, and is compiled in; `augmentation` is a name that `data.augment` knows."""
+    """What stays the same in a run, and is compiled in; `augmentation` is a name that `augment` knows."""
 
     network: Network
     optimizer: optax.GradientTransformation
@@ -40,7 +40,7 @@ def supervised_step(setup: SupervisedSetup, state: TrainState, images, labels, m
         )
         losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
         hits = jnp.sum((jnp.argmax(logits, axis=-1) == labels) * mask)
-        return jnp.sum(losses * mask) / rows, (new["batch_stats"], hits)
+        return jnp.sum(losses * mask) / rows, (new.get("batch_stats", {}), hits)
 
     (loss, (batch_stats, hits)), gradient = value_and_global_grad(loss_share, state.net.params, axis)
     params, opt_state = optim.apply(setup.optimizer, learning_rate, gradient, state.net.opt_state, state.net.params)

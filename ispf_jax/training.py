@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ispf_jax import optim
+from ispf_jax.augment import KINDS
 from ispf_jax.classifier import Classifier, Network
 from ispf_jax.data import ImageData, check_classes, train_val_split
-from ispf_jax.data.augment import KINDS
 from ispf_jax.errors import UserError
 from ispf_jax.evaluate.accuracy import accuracies, confusion
 from ispf_jax.forget import ForgetSet, forget_set, joined

@@ -21,6 +21,7 @@ from ispf_jax.errors import ArgumentError, UserError
 from ispf_jax.forget import ForgetSet, forget_set, joined, named
 from ispf_jax.methods import Method, method_named
 from ispf_jax.models import Generator
+from ispf_jax.replay import empty
 from ispf_jax.runtime.loop import RunOptions, Task, run
 from ispf_jax.runtime.provenance import weights_digest
 from ispf_jax.runtime.store import Saved, Store, identity
@@ -71,6 +72,10 @@ class Distill(Settings):
       weight_oh: weight of the one-hot loss.
       weight_balance: weight of class balance.
       weight_act: weight of the activation loss.
+      balance_retained: class balance over the retained classes alone.
+      replay: share of the student's images that are earlier ones, moved and mirrored.
+      memory: how many earlier images are kept, 8 bits a number.
+      temperature: of the student's distillation.
     """
 
     epochs: int = key(200, above=0, below=10**6)
@@ -96,6 +101,10 @@ class Distill(Settings):
     weight_oh: float = key(1.0, least=0)
     weight_balance: float = key(1.0, least=0)
     weight_act: float = key(0.0, least=0)
+    balance_retained: bool = key(False)
+    replay: float = key(0.0, least=0, below=1)
+    memory: int = key(32768, above=0, below=2**24)
+    temperature: float = key(1.0, above=0)
 
     def check(self):
         if self.lr_final > self.lr:
@@ -229,6 +238,7 @@ def distill_setup(network: Network, config: Distill, base: str = "dfq", method: 
         student_lr_final=config.lr_final,
         cosine_epochs=config.cosine_epochs or config.epochs,
         weights=LossWeights(**weights),
+        replayed=round(config.replay * config.batch_size),
         **{"rules": method.rules()} if method else {},
         **{
             name: getattr(config, name)
@@ -240,6 +250,8 @@ def distill_setup(network: Network, config: Distill, base: str = "dfq", method: 
                 "student_steps",
                 "warmup_epochs",
                 "generator_lr",
+                "balance_retained",
+                "temperature",
             )
         },
     )
@@ -285,9 +297,9 @@ class UnlearningRun:
         s = self.setup
         student = s.network.init(student_key)
         generator = init_variables(s.generator, generator_key, (1, s.latent_dim))
-        return DistillState(
-            new_net(student, s.student_optimizer), new_net(generator, s.generator_optimizer), run_key, jnp.int32(0)
-        )
+        nets = new_net(student, s.student_optimizer), new_net(generator, s.generator_optimizer)
+        memory = empty(self.config.memory, s.fresh, s.network.image_shape) if s.replayed else None
+        return DistillState(*nets, run_key, jnp.int32(0), memory)
 
     def start(self) -> tuple[Saved, list[dict]]:
         """Run to the end, from the last checkpoint if there is one."""

@@ -57,7 +57,7 @@ def test_an_epoch_is_the_loop_over_its_steps(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("base", ["dfq", "zskt"])
+@pytest.mark.parametrize("base", tiny.SETUPS)
 def test_eight_devices_are_one(base, method):
     state, ask = networks()[1], request(method)
     assert_close(run_epoch(state, ask, base, 8), run_epoch(state, ask, base, 1))

@@ -23,6 +23,11 @@ FORMULAS = {
     "kl_terms": (lambda: losses.kl_terms(T, S), K, LOGS),
     "kl_divergence": (lambda: losses.kl_divergence(T, S), scipy.stats.entropy(P, Q, axis=1), LOGS),
     "kl_divergence of equals": (lambda: losses.kl_divergence(T, T), np.zeros(16), {"atol": 1e-6}),
+    "at temperature 4": (
+        lambda: losses.kl_divergence(T, S, 4.0),
+        16 * scipy.stats.entropy(*(scipy.special.softmax(np.float64(x) / 4, axis=1) for x in (T, S)), axis=1),
+        {"rtol": 1e-5, "atol": 2e-5},
+    ),
     # Teacher (1/2, 1/2), student (3/4, 1/4): 1/2 log(2/3) + 1/2 log 2.
     "by hand": (lambda: losses.kl_divergence(np.zeros((1, 2)), np.log([[3.0, 1]])), [np.log(4 / 3) / 2], CLOSE),
     "adversarial": (lambda: losses.adversarial(T, S, FORGET, 0.0), -K.sum(1), LOGS),
@@ -33,6 +38,7 @@ FORMULAS = {
     "class_balance of equals": (lambda: losses.class_balance(np.full(10, 0.1)), -np.log(10), CLOSE),
     "class_balance of one class": (lambda: losses.class_balance(np.eye(3)[0]), 0, {"atol": 0}),
     "its gradient": (lambda: jax.grad(losses.class_balance)(np.float32(MEAN)), 1 + np.log(MEAN), CLOSE),
+    "retained": (lambda: losses.retained(np.float32(MEAN), FORGET), np.where(GONE, 0, MEAN) / MEAN[~GONE].sum(), CLOSE),
     "activation": (lambda: losses.activation(T), -np.abs(np.float64(T)).mean(1), CLOSE),
     "forget_probability": (lambda: losses.forget_probability(T, FORGET), P[:, GONE].mean(1), {"rtol": 1e-5}),
     "retained_entropy": (lambda: losses.retained_entropy(T, FORGET), scipy.stats.entropy(P[:, ~GONE], axis=1), LOGS),

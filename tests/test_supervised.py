@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ispf_jax import optim
-from ispf_jax.data.augment import augment
+from ispf_jax.augment import augment
 from ispf_jax.state import TrainState, new_net
 from ispf_jax.supervised import SupervisedSetup, supervised_epoch
 from tests import tiny

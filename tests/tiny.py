@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ispf_jax import optim
-from ispf_jax.classifier import Network
+from ispf_jax import optim, replay
+from ispf_jax.classifier import Network, init_variables
 from ispf_jax.devices import Devices
 from ispf_jax.distill import (
     DistillSetup,
@@ -24,7 +24,6 @@ from ispf_jax.distill import (
     unlearning,
 )
 from ispf_jax.methods import METHODS
-from ispf_jax.models import init_variables
 from ispf_jax.models.layers import MaskedBatchNorm, conv, dense
 from ispf_jax.state import DistillState, new_net
 
@@ -86,6 +85,7 @@ def distill_setup(network=NETWORK, generator=GENERATOR, **changes):
 
 SETUP = distill_setup()
 SETUPS = {"dfq": SETUP, "zskt": distill_setup(weights=LossWeights(bn=0, oh=0, balance=0))}
+SETUPS["replay"] = distill_setup(replayed=8, balance_retained=True, temperature=2.0)
 
 
 def shapes(module, *example_shape):
@@ -156,6 +156,8 @@ def traced(function, setup, count):
 
 
 def run_epoch(state, request, base="dfq", count=1):
+    if SETUPS[base].replayed and state.memory is None:
+        state = state.replace(memory=replay.empty(3 * SETUPS[base].fresh, SETUPS[base].fresh, (8, 8, 3)))
     return traced(distill_epoch, SETUPS[base], count)[0](state, networks()[0], request)
 
 

@@ -7,8 +7,8 @@ reader of its files before they are needed, and TensorFlow is never needed.
 import dataclasses
 import os
 
+from ispf_jax.augment import augment, normalise
 from ispf_jax.data import builtin, image_folder, official
-from ispf_jax.data.augment import augment, normalise
 from ispf_jax.data.dataset import ArrayDataset, DataRequest, ImageData
 from ispf_jax.data.splits import check_classes, limit, train_val_split
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ispf_jax.augment import augment
 from ispf_jax.classifier import Network
-from ispf_jax.data.augment import augment
 
 
 def confusion(

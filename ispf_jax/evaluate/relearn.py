@@ -14,8 +14,8 @@ import numpy as np
 from jax import lax
 
 from ispf_jax import optim
+from ispf_jax.augment import augment
 from ispf_jax.classifier import Network
-from ispf_jax.data.augment import augment
 from ispf_jax.errors import UserError
 from ispf_jax.state import TrainState, new_net
 from ispf_jax.supervised import SupervisedSetup, supervised_step

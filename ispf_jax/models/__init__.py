@@ -1,11 +1,9 @@
 """Networks: the classifiers by name, and the generator."""
 
-from functools import partial
-
-import jax
 import jax.numpy as jnp
 
 from ispf_jax.models import allcnn, resnet
+from ispf_jax.models.adapted import adapt
 from ispf_jax.models.allcnn import AllCNN
 from ispf_jax.models.generator import Generator
 from ispf_jax.models.resnet import ResNet18
@@ -20,13 +18,4 @@ def build_classifier(name: str, num_classes: int, width: float = 1.0, dtype: str
     return CLASSIFIERS[name](num_classes=num_classes, width=width, dtype=jnp.dtype(dtype))
 
 
-@partial(jax.jit, static_argnames=("module", "example_shape"))
-def init_variables(module, key, example_shape):
-    """Freshly initialised variables {"params", "batch_stats"} of a module for inputs of `example_shape` (a tuple).
-
-    One compiled program per network: a layer's initialiser by itself would be dispatched again for every trial.
-    """
-    return module.init(key, jnp.zeros(example_shape, jnp.float32))
-
-
-__all__ = ["CLASSIFIERS", "CONVENTIONS", "AllCNN", "Generator", "ResNet18", "build_classifier", "init_variables"]
+__all__ = ["CLASSIFIERS", "CONVENTIONS", "AllCNN", "Generator", "ResNet18", "adapt", "build_classifier"]

@@ -82,27 +82,32 @@ class MaskedBatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x, train: bool, mask=None, axis=None):
         """Normalise x [N, ..., features]; mask [N] of 0/1 or None; axis: device axis name or None."""
-        features = x.shape[-1]
-        scale = self.param("scale", nn.initializers.ones, (features,))
-        bias = self.param("bias", nn.initializers.zeros, (features,))
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (features,))
-        running_var = self.variable("batch_stats", "var", jnp.ones, (features,))
-        wanted = self.is_mutable_collection(MOMENTS) and not self.is_initializing()
+        return batch_norm(self, x, train, mask, axis, self.momentum, self.eps).astype(self.dtype)
 
-        train = train and not self.is_initializing()
-        if train:
-            y, (mean, var, count) = batch_normalised(x, scale, bias, mask, self.eps, axis)  # pyright: ignore
-            rate = jnp.where(count > 0, 1 - self.momentum, 0.0)
-            unbiased = var * (count / jnp.maximum(count - 1, 1))
-            running_mean.value += rate * (mean - running_mean.value)
-            running_var.value += rate * (unbiased - running_var.value)
-        else:
-            y = _normalised(x, scale, bias, running_mean.value, running_var.value, self.eps)
-        if wanted:
-            mean, var, _ = (mean, var, count) if train else masked_moments(x, mask, axis)
-            self.sow(MOMENTS, "mean", mean, reduce_fn=lambda _, new: new)
-            self.sow(MOMENTS, "var", var, reduce_fn=lambda _, new: new)
-        return y.astype(self.dtype)
+
+def batch_norm(module: nn.Module, x, train: bool, mask, axis, momentum: float, eps: float):
+    """What `MaskedBatchNorm` computes, in at least float32, with the variables of a module that is being called."""
+    features = x.shape[-1]
+    scale = module.param("scale", nn.initializers.ones, (features,))
+    bias = module.param("bias", nn.initializers.zeros, (features,))
+    running_mean = module.variable("batch_stats", "mean", jnp.zeros, (features,))
+    running_var = module.variable("batch_stats", "var", jnp.ones, (features,))
+    wanted = module.is_mutable_collection(MOMENTS) and not module.is_initializing()
+
+    train = train and not module.is_initializing()
+    if train:
+        y, (mean, var, count) = batch_normalised(x, scale, bias, mask, eps, axis)  # pyright: ignore
+        rate = jnp.where(count > 0, 1 - momentum, 0.0)
+        unbiased = var * (count / jnp.maximum(count - 1, 1))
+        running_mean.value += rate * (mean - running_mean.value)
+        running_var.value += rate * (unbiased - running_var.value)
+    else:
+        y = _normalised(x, scale, bias, running_mean.value, running_var.value, eps)
+    if wanted:
+        mean, var, _ = (mean, var, count) if train else masked_moments(x, mask, axis)
+        module.sow(MOMENTS, "mean", mean, reduce_fn=lambda _, new: new)
+        module.sow(MOMENTS, "var", var, reduce_fn=lambda _, new: new)
+    return y
 
 
 def _normalised(x, scale, bias, mean, var, eps):

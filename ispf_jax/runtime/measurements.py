@@ -217,9 +217,9 @@ def check_measurements(measurements: list[Measurement], models: list[str]):
         low, high = (m.value if end is None else end for end in (m.low, m.high))
         if not low - 1e-6 <= m.value <= high + 1e-6:
             raise Misfit(name, m.value, f"in its interval from {low} to {high}")
-        ends = [values.get((model, m.metric)) for model in ("original", "retrain")]
-        if m.place is not None and None not in ends and ends[0] != ends[1]:
-            place = (m.value - ends[1]) / (ends[0] - ends[1])
+        original, retrain = (values.get((model, m.metric)) for model in ("original", "retrain"))
+        if m.place is not None and original is not None and retrain is not None and original != retrain:
+            place = (m.value - retrain) / (original - retrain)
             if not abs(place - m.place) <= 1e-6 * (1 + abs(place)):
                 raise Misfit(f"place of {name}", m.place, f"{place}, where its value lies")
 

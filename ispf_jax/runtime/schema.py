@@ -189,8 +189,8 @@ def set_aside(path: Path, error: Exception | str):
       UserError: it cannot be reached at the moment, which is no damage.
       StorageError: it cannot be renamed.
     """
-    cause = getattr(error, "__cause__", None)
-    if isinstance(cause, OSError) and cause.errno not in (None, errno.EISDIR):
+    cause = error.__cause__ if isinstance(error, UserError) else None
+    if isinstance(error, UserError) and isinstance(cause, OSError) and cause.errno not in (None, errno.EISDIR):
         raise error
     aside = next(name for name in _names_aside(path) if not os.path.lexists(name))
     try:

@@ -126,7 +126,9 @@ class Store:
     def restore(self, template: Saved) -> Saved | None:
         """The newest step that is whole, shaped like `template`; None if there is none."""
         found = self._newest({name: to_host(getattr(template, name)) for name in _ITEMS})
-        return found and Saved(from_host(found["state"], template.state), found["last"], found["best"], found["meta"])
+        if found is None:
+            return None
+        return Saved(from_host(found["state"], template.state), found["last"], found["best"], found["meta"])
 
     def variables(self, which: str, template: dict) -> tuple[dict, dict]:
         """(network variables `last` or `best`, meta) of the newest step that is whole; UserError if there is none."""
@@ -201,7 +203,7 @@ def _digest(tree) -> str:
     for leaf in jax.tree.leaves(tree):
         array = np.asarray(leaf)
         digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
+        digest.update(array.tobytes())
     return digest.hexdigest()
 
 

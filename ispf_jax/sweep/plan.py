@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ispf_jax import ops
+from ispf_jax.classifier import init_variables
 from ispf_jax.config import Experiment
 from ispf_jax.data import ImageData
 from ispf_jax.forget import ForgetSet
-from ispf_jax.models import Generator, build_classifier, init_variables
+from ispf_jax.models import Generator, build_classifier
 from ispf_jax.runtime.layout import METRICS
 from ispf_jax.runtime.telemetry import format_duration, read_metrics
 from ispf_jax.sweep.jobs import Job, finished

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix
 
+from ispf_jax.augment import augment
 from ispf_jax.classifier import Network
-from ispf_jax.data.augment import augment
 from ispf_jax.evaluate import accuracy
 from ispf_jax.evaluate.accuracy import Accuracies, accuracies, confusion
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from ispf_jax.models import CLASSIFIERS, AllCNN, ResNet18, build_classifier, init_variables
+from ispf_jax.classifier import init_variables
+from ispf_jax.models import CLASSIFIERS, AllCNN, ResNet18, build_classifier
 from ispf_jax.models.layers import MOMENTS
 from tests.tiny import general_position, shapes
 

@@ -370,7 +370,7 @@ def test_a_checkpoint_of_another_method_is_not_taken(started, whole, caplog):
 
 
 def test_times_of_files_decide_nothing(started):
-    """A clock that was ahead: what is missing is made, what is there is not made again, exports are those of results."""
+    """A clock that was ahead: what is missing is made, and exports are those of the results."""
     config = tiny(export="safetensors", stages="original,unlearn")
     pipeline.run(config, str(started))
     place = started / "unlearn/dfq/ispf/1/seed0"

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ispf_jax.augment import crop_flip
 from ispf_jax.data import augment, normalise
-from ispf_jax.data.augment import crop_flip
 from ispf_jax.errors import UserError
 from tests.data.makers import pixels
 
