@@ -12,18 +12,16 @@ under SLURM) they share every run; with --config.spread=ray a Ray cluster takes 
 
 import difflib
 import importlib.metadata
-import logging
 import os
 import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from ispf_jax.errors import UserError, shown, visible
-from ispf_jax.runtime import interruption
-from ispf_jax.runtime.quiet import Quiet
+from ispf_jax.errors import UserError, shown
+from ispf_jax.runtime import console, interruption, rollcall
 
 if any(word.lstrip("-").partition("=")[0] == "flagfile" for word in sys.argv):  # absl would read it already here
     print("error: --flagfile is not supported; write the options on the command line.", file=sys.stderr)
@@ -35,31 +33,50 @@ _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0,
 _PROCESSES = flags.DEFINE_integer("processes", 0, "How many processes run together.", lower_bound=0)
 _PROCESS = flags.DEFINE_integer("process", -1, "Which of them this one is, from 0.")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Several processes that the cluster's environment knows.")
-_FLAGS = (_WORKDIR, _COORDINATOR, _PROCESSES, _PROCESS, _DISTRIBUTED)
+_WAIT = flags.DEFINE_float("wait", 300.0, "Seconds to wait for the other processes.", lower_bound=1.0, upper_bound=1e6)
+_FLAGS = (_WORKDIR, _COORDINATOR, _PROCESSES, _PROCESS, _DISTRIBUTED, _WAIT)
 _COMMANDS = ("inspect",)
 
 
 def main():
     """Entry point of the console script and of launch.py."""
-    sys.stdout, sys.stderr = Quiet(sys.stdout), Quiet(sys.stderr)
-    _log_to_stderr()
+    interruption.listen()
+    console.take_over()
+    absl_logging.set_verbosity(absl_logging.WARNING)
     try:
-        if sys.argv[1:2] and sys.argv[1] in _COMMANDS:
-            sys.exit(_inspect(sys.argv[2:]))
-        if {"--help", "-h", "--helpfull", "--helpshort"} & set(sys.argv[1:]):
-            sys.exit(print(_help()))
-        if "--version" in sys.argv[1:]:
-            sys.exit(print(f"ispf {importlib.metadata.version('ispf-jax')}"))
-        app.run(_run, argv=_found(sys.argv), flags_parser=parse_flags)
+        code = _main(sys.argv)
+    except SystemExit as ended:  # a signal
+        code = ended.code
+    console.show_held()
+    rollcall.leave(code)
+    sys.exit(code)
+
+
+def _main(argv) -> int:
+    """Do what the command line says; returns the exit code, and says on the console what prevented it."""
+    try:
+        if argv[1:2] and argv[1] in _COMMANDS:
+            return _inspect(argv[2:])
+        if {"--help", "-h", "--helpfull", "--helpshort"} & set(argv[1:]):
+            print(_help())
+        elif "--version" in argv[1:]:
+            print(f"ispf {importlib.metadata.version('ispf-jax')}")
+        else:
+            _run(parse_flags(_found(argv)))
+        return 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        return _said(f"error: {error}", 2)
     except interruption.Interrupted as stopped:
-        print(f"{stopped}; the same command continues", file=sys.stderr)
-        sys.exit(interruption.EXIT_CODE)
+        return _said(f"{stopped}; the same command continues", interruption.EXIT_CODE)
     except KeyboardInterrupt:
-        print("stopped; the same command continues", file=sys.stderr)
-        sys.exit(130)
+        return _said("stopped; the same command continues", 130)
+    except Exception as error:
+        return _said(f"error: {console.unforeseen(error)}", 1)
+
+
+def _said(text, code) -> int:
+    print(text, file=sys.stderr)
+    return code
 
 
 def _run(argv):
@@ -79,8 +96,8 @@ def _run(argv):
     if together and _CONFIG.value.spread != "batch":
         raise UserError(f"--config.spread={_CONFIG.value.spread} needs neither --coordinator nor --distributed.")
     if together:
-        devices.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-    interruption.listen()
+        devices.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _WAIT.value)
+        interruption.listen()
     workdir = _WORKDIR.value or pipeline.default_workdir(config_flags.get_config_filename(flags.FLAGS["config"]))
     tables = pipeline.run(_CONFIG.value, str(Path(workdir).expanduser()))
     if tables and devices.first_process():
@@ -163,20 +180,3 @@ def _help() -> str:
     lines += ["", "Configuration keys, with their defaults:"]
     lines += [f"  --config.{path}={field.default!s}\n      {text}" for path, _, field, text in keys()]
     return "\n".join(lines)
-
-
-def _log_to_stderr():
-    """Messages of the library on the console; absl's and others' only from warnings on."""
-    absl_logging.set_verbosity(absl_logging.WARNING)
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Plain())
-    logger = logging.getLogger("ispf_jax")
-    logger.setLevel(logging.INFO)
-    logger.handlers, logger.propagate = [handler], False
-
-
-class _Plain(logging.Formatter):
-    def format(self, record):
-        warning = record.levelno >= logging.WARNING
-        text = visible(record.getMessage(), kept="" if warning else "\n")  # tables have several lines
-        return f"{record.levelname.lower()}: {text}" if warning else text

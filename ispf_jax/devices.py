@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 
 from ispf_jax import ops
 from ispf_jax.errors import ArgumentError, UserError
+from ispf_jax.runtime import rollcall
 
 AXIS = "devices"
 _PATIENCE = 7 * 24 * 3600  # seconds that processes wait at the end for the first one, which audits and reports
@@ -216,22 +217,33 @@ def first_process() -> bool:
     return jax.process_index() == 0
 
 
-def join(coordinator: str = "", processes: int = 0, process: int = -1):
+def join(coordinator: str = "", processes: int = 0, process: int = -1, wait: float = 300.0):
     """Make this process one of several (`jax.distributed`); before anything asks for a device.
 
-    Without a coordinator JAX asks the cluster's environment (SLURM, Open MPI, Kubernetes, TPU pods) for all three.
+    Without a coordinator the cluster's environment (SLURM, Open MPI, Kubernetes, TPU pods) says all three.
 
     Args:
       coordinator: "host:port" of process 0.
       processes, process: their number, and which this one is.
+      wait: seconds to wait for the others.
     Raises:
       UserError: when the processes do not find each other or the environment says nothing.
     """
+    who = coordinator or None, processes, process, None
     try:
-        if coordinator:
-            jax.distributed.initialize(coordinator, processes, process, shutdown_timeout_seconds=_PATIENCE)
-        else:
-            jax.distributed.initialize(shutdown_timeout_seconds=_PATIENCE)
+        if not coordinator:
+            from jax._src import clusters
+
+            detect = clusters.ClusterEnv.auto_detect_unset_distributed_params
+            who = detect(None, None, None, None, None, int(wait))
+        address, count, number, local = who
+        if address is None or count is None or number is None:
+            raise ValueError("the environment does not say where the others are")
+        rollcall.gather(address, count, number, wait)
+        options = {"initialization_timeout": int(wait), "shutdown_timeout_seconds": _PATIENCE}
+        jax.distributed.initialize(address, count, number, local, **options)
+    except UserError:
+        raise
     except (ValueError, RuntimeError) as error:
         said = str(error).splitlines()[0]
         text = "give --coordinator=HOST:PORT --processes=N --process=I to each"

@@ -16,12 +16,15 @@ from ispf_jax import memory, optim
 from ispf_jax.augment import KINDS
 from ispf_jax.classifier import Classifier, Network
 from ispf_jax.data import ImageData, check_classes, train_val_split
+from ispf_jax.errors import UserError
 from ispf_jax.evaluate.accuracy import accuracies, confusion
 from ispf_jax.forget import ForgetSet, forget_set, joined
 from ispf_jax.models import build_classifier
 from ispf_jax.runtime.atomic import atomic_write_bytes, ensure_writable
+from ispf_jax.runtime.guard import read_bounded, reading
 from ispf_jax.runtime.loop import RunOptions, Task, run
-from ispf_jax.runtime.store import Saved
+from ispf_jax.runtime.schema import set_aside
+from ispf_jax.runtime.store import Saved, identity
 from ispf_jax.settings import Settings, key
 from ispf_jax.state import TrainState, new_net, random_stream, split_seed
 from ispf_jax.supervised import SupervisedSetup, supervised_epoch
@@ -71,9 +74,28 @@ class Split:
         atomic_write_bytes(ensure_writable(directory) / "split.npz", content.getvalue())
 
     @classmethod
-    def load(cls, directory: Path) -> "Split":
-        with np.load(directory / "split.npz") as file:
-            return cls(file["train"], file["validation"])
+    def load(cls, directory: Path, images: int) -> "Split | None":
+        """That of so many images in a directory; None if there is none, or it was damaged and has been set aside."""
+        path = directory / "split.npz"
+        if not path.exists():
+            return None
+        try:
+            with reading(path), np.load(io.BytesIO(read_bounded(path, 4 * images + (1 << 16)))) as file:
+                parts = [_mask(file, name, images) for name in ("train", "validation")]
+            return cls(*parts)
+        except UserError as error:
+            set_aside(path, error)
+            return None
+
+
+def _mask(archive, name: str, length: int) -> np.ndarray:
+    """An array, bool [length], of an npz archive, of which no more is read than such an array needs."""
+    with archive.zip.open(f"{name}.npy") as file:
+        content = file.read(length + 1024)
+    mask = np.load(io.BytesIO(content), allow_pickle=False, max_header_size=1024)
+    if mask.dtype != bool or mask.shape != (length,):
+        raise ValueError(f"{name} is {mask.dtype} {list(mask.shape)}, but must be bool [{length}]")
+    return mask
 
 
 def train(
@@ -194,6 +216,7 @@ def fit(
         lambda state: state.net.variables,
         score,
         ("train/loss", "train/accuracy", "validation/accuracy"),
+        identity=identity(stream, seed, network),
     )
     saved, history = run(task, state, options, devices)
     return trained(network, saved, split, data.class_names, history)

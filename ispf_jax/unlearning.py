@@ -23,7 +23,8 @@ from ispf_jax.methods import Method, method_named
 from ispf_jax.models import Generator
 from ispf_jax.replay import empty
 from ispf_jax.runtime.loop import RunOptions, Task, run
-from ispf_jax.runtime.store import Saved, Store
+from ispf_jax.runtime.provenance import weights_digest
+from ispf_jax.runtime.store import Saved, Store, identity
 from ispf_jax.settings import Settings, key
 from ispf_jax.state import DistillState, new_net, random_stream
 
@@ -218,10 +219,12 @@ def restore(teacher: Classifier, forget, method="ispf", *, base="dfq", seed=0, c
     if unlearning_run.options.directory is None:
         raise ArgumentError("checkpoints", " is missing; name the directory of the run.")
     state, directory = unlearning_run.fresh_state(), unlearning_run.options.directory / "checkpoints"
-    with Store(directory) as store:
+    with Store(directory, unlearning_run.identity) as store:
         saved = store.restore(Saved(state, state.student.variables, state.student.variables, {}))
     if saved is None:
-        raise UserError(f"there is no checkpoint in {directory}; put it back, or unlearn again.")
+        raise UserError(
+            f"there is no checkpoint in {directory}; put it back, or remove the run's directory to unlearn again."
+        )
     return unlearning_run.result(saved, [])
 
 
@@ -285,6 +288,17 @@ class UnlearningRun:
         """Epochs in all, warm-up included."""
         return self.config.warmup_epochs + self.config.epochs
 
+    @property
+    def identity(self) -> dict:
+        """What its checkpoints say they are."""
+        of_teacher = {"teacher": weights_digest(self.teacher.variables)}
+        return identity(self.title, self.seed, self.teacher.network, **of_teacher)
+
+    @property
+    def title(self) -> str:
+        """What it does, seed aside."""
+        return f"unlearn {self.name} ({self.base}) forget {joined(self.forget, ',')}"
+
     def fresh_state(self) -> DistillState:
         """Freshly initialised student and generator; all methods of a trial start from the same."""
         student_key, generator_key, run_key = jax.random.split(random_stream(self.seed, "unlearn"), 3)
@@ -323,8 +337,7 @@ class UnlearningRun:
             return self.options.callback(self.teacher.replace(variables=variables), record) or {}
 
         return Task(
-            self.options.title
-            or f"unlearn {self.name} ({self.base}) forget {joined(self.forget, ',')} seed {self.seed}",
+            self.options.title or f"{self.title} seed {self.seed}",
             self.epochs,
             s.loops * s.student_steps,
             lambda state: program.prepare(state, teacher, request),
@@ -333,6 +346,7 @@ class UnlearningRun:
             score,
             ("student/loss", "kept", "generator/total", "test/acc_retain", "test/acc_forget"),
             self._collapse,
+            self.identity,
         )
 
     def result(self, saved: Saved, history: list[dict]) -> Unlearned:

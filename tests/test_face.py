@@ -10,6 +10,7 @@ import pytest
 import ispf_jax
 from ispf_jax import filters, methods
 from ispf_jax.config import default_config
+from ispf_jax.runtime.layout import Job
 from ispf_jax.sweep import pipeline
 
 TINY = {"epochs": 2, "loops": 2, "student_steps": 3, "warmup_epochs": 1, "batch_size": 8, "generator_width": 0.04}
@@ -62,8 +63,8 @@ def test_the_program_gives_the_same_bits(data, teacher, tmp_path):
     c.update(forget="1", methods="ispf", stages="original,retrain,unlearn", tensorboard=False, devices=1)
     pipeline.run(c, str(tmp_path))
     worker = pipeline.Run(pipeline.make_experiments(c)[""], tmp_path).workers[0]
-    assert same(worker.read(tmp_path / "original/seed0", "best").variables, teacher.variables)
-    student = worker.read(tmp_path / "unlearn/dfq/ispf/1/seed0", "last")
+    assert same(worker.read(Job("original", 0), "best").variables, teacher.variables)
+    student = worker.read(Job("unlearn", 0, (1,), "dfq", "ispf"), "last")
     assert same(student.variables, unlearn(teacher).classifier.variables)
 
 

@@ -95,7 +95,7 @@ def _pass(network, layers, variables, images):
     def pooled(name):
         if name == PENULTIMATE:
             return penultimate
-        (output,) = outputs[f"{name}/__call__"]
+        (output,) = outputs[f"{name}/__call__"]  # pyright: ignore
         return jnp.mean(jax.nn.relu(output.astype(jnp.float32)), axis=tuple(range(1, output.ndim - 1)))
 
     return (logits, *map(pooled, layers))

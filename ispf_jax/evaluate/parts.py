@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ispf_jax.evaluate.settings import Audit
 from ispf_jax.runtime.atomic import atomic_write_json, to_plain
-from ispf_jax.runtime.rows import parse_json
+from ispf_jax.runtime.measurements import parse_model
+from ispf_jax.runtime.schema import read_json
 
 FORMAT = 3
 """Files of another format are measured again."""
@@ -32,7 +33,9 @@ def prepare(directory: Path, config: Audit) -> Audit:
     reads.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    earlier = (_read(_path(directory, "original")) or {}).get("settings", {})  # the original is always the first
+    earlier = (read_json(_path(directory, "original"), parse_model) or {}).get(
+        "settings", {}
+    )  # the original is always the first
     wider = dataclasses.replace(config, metrics=tuple(dict.fromkeys((*earlier.get("metrics", ()), *config.metrics))))
     if not earlier or earlier == plain(wider) | {"metrics": earlier["metrics"]}:
         return wider
@@ -47,7 +50,7 @@ def prepare(directory: Path, config: Audit) -> Audit:
 def part(directory: Path | None, model: str, made_from: dict, make: Callable[[], dict]) -> dict:
     """The measurements of a model: those of an earlier start if they were made from the same, or new ones."""
     made_from = {"format": FORMAT, **made_from}
-    kept = _read(_path(directory, model)) if directory else None
+    kept = read_json(_path(directory, model), parse_model) if directory else None
     if kept and all(kept.get(name) == value for name, value in made_from.items()):
         return kept
     made = make() | made_from
@@ -58,12 +61,3 @@ def part(directory: Path | None, model: str, made_from: dict, make: Callable[[],
 
 def _path(directory, model):
     return directory / f"{model.replace('/', '_')}.json"
-
-
-def _read(path):
-    """The content of a file; None if there is none, or it is damaged."""
-    try:
-        content = parse_json(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None

@@ -11,7 +11,7 @@ from ispf_jax.report.results import result_tables
 from ispf_jax.report.tables import to_console, to_markdown
 from ispf_jax.report.verdict import class_table, places_table, verdict_table, write_audit_csv, write_averages_csv
 from ispf_jax.report.workdir import Contents, missing, of_parts, read
-from ispf_jax.runtime.atomic import atomic_write_text, ensure_writable, from_plain, to_plain
+from ispf_jax.runtime.atomic import atomic_write_text, ensure_writable
 from ispf_jax.runtime.measurements import parse_audit
 from ispf_jax.runtime.rows import write_results
 
@@ -64,7 +64,7 @@ def write_audit_page(content: dict[str, Any], path: str | os.PathLike) -> Path:
     """
     from ispf_jax.report import page
 
-    contents = Contents(audits=[parse_audit(from_plain(to_plain(content)))])
+    contents = Contents(audits=[parse_audit(content)])
     return atomic_write_text(path, page.render([contents], page.gallery(contents)))
 
 

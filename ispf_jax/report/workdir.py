@@ -1,6 +1,5 @@
 """Everything a work directory holds, read once: what is there, and what the configuration asks for that is not."""
 
-import json
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -14,10 +13,22 @@ from ispf_jax.report.names import TEXTS, model_name, model_order
 from ispf_jax.report.results import grouped
 from ispf_jax.report.tables import Table
 from ispf_jax.report.verdict import Verdict
+from ispf_jax.runtime import layout
 from ispf_jax.runtime.measurements import Audit, Measurement, read_audits
-from ispf_jax.runtime.provenance import JOURNAL
-from ispf_jax.runtime.rows import BEST_TEST, Row, RunKey, RunLog, forget_order, load_runs, read_rows, run_files
-from ispf_jax.runtime.telemetry import read_metrics
+from ispf_jax.runtime.pictures import read_picture
+from ispf_jax.runtime.provenance import read_journal, read_started
+from ispf_jax.runtime.rows import (
+    BEST_TEST,
+    Row,
+    RunKey,
+    RunLog,
+    forget_order,
+    load_runs,
+    read_provenance,
+    read_rows,
+    run_files,
+)
+from ispf_jax.runtime.schema import found_aside
 
 SETTINGS_OF_EXTENT = ("metrics", "embedding_images")
 """Settings of an audit that decide what is measured or drawn, but change no number."""
@@ -123,24 +134,22 @@ def read(workdir: str | os.PathLike, provenance: dict[str, Any] | None = None, p
     rows, runs, audits = read_rows(workdir), load_runs(workdir), read_audits(workdir)
     numbers = [_numbers(audit) for audit in audits]
     usual = max(numbers, key=numbers.count, default={})
-    saved, journal = _json(workdir / "config.json"), workdir / JOURNAL
-    provenance = dict(_json(workdir / "results.json").get("provenance") or {} if part else provenance or {})
-    config = (not part and provenance.get("config")) or saved.get("config") or {}
-    if saved.get("data_fingerprint"):
-        provenance["data_fingerprint"] = saved["data_fingerprint"]
+    started, provenance = read_started(workdir), read_provenance(workdir) if part else dict(provenance or {})
+    config = (not part and provenance.get("config")) or (started.config if started else {})
+    if started:
+        provenance["data_fingerprint"] = started.data_fingerprint
+    pictures = [(run, read_picture(path)) for run, path in run_files(workdir, layout.SAMPLES)]
     return Contents(
         rows,
         runs,
         audits=[audit for audit, mine in zip(audits, numbers) if mine == usual],
         other_audits=[audit for audit, mine in zip(audits, numbers) if mine != usual],
-        samples=[(run, path.read_bytes()) for run, path in run_files(workdir, "samples.png")],
-        damaged=_damaged(workdir),
-        class_names=[str(name) for name in saved.get("class_names") or []],
+        samples=[(run, picture) for run, picture in pictures if picture],
+        damaged=found_aside(workdir),
+        class_names=started.class_names if started else [],
         config=config,
         provenance=provenance,
-        jobs=[
-            j for j in (read_metrics(journal) if journal.exists() else []) if {"stage", "seconds", "devices"} <= {*j}
-        ],
+        jobs=read_journal(workdir),
         begun_audits=_begun_audits(workdir),
         part=part,
     )
@@ -227,25 +236,7 @@ def _expected(contents: Contents) -> list[RunKey]:
     return wanted or sort_runs({row.run for row in contents.rows} | {(run.forget, run.seed) for run in contents.runs})
 
 
-def _json(path: Path) -> dict[str, Any]:
-    """An object from a JSON file; empty if there is none or it is damaged, which other stages report."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def _begun_audits(workdir: Path) -> list[RunKey]:
-    folders = {path.parent for path in workdir.glob("audit/*/seed*/*.json")}
-    begun = (f for f in folders if f.name[4:].isdecimal() and not (f / "audit.json").exists())
-    return sort_runs({(folder.parent.name.replace("-", ","), int(folder.name[4:])) for folder in begun})
-
-
-def _damaged(workdir: Path) -> list[str]:
-    """Files that a reader set aside, now or at an earlier start; the thousands of files of checkpoints are skipped."""
-    found = []
-    for folder, inner, files in os.walk(workdir):
-        inner[:] = [name for name in inner if name not in ("checkpoints", "tensorboard")]
-        found += [os.path.relpath(os.path.join(folder, name), workdir) for name in files if name.endswith(".damaged")]
-    return sorted(found)
+    begun = {job for job, path in layout.files(workdir, "audit", "*.json")}
+    done = {job for job, path in layout.files(workdir, "audit", layout.AUDIT)}
+    return sort_runs({(job.forgets, job.seed) for job in begun - done})

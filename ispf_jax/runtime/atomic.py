@@ -10,7 +10,7 @@ from typing import Any
 
 from ispf_jax.errors import StorageError
 
-_NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 def ensure_writable(directory: str | os.PathLike) -> Path:
@@ -74,7 +74,8 @@ def atomic_write_json(path: str | os.PathLike, value: Any) -> Path:
 def to_plain(value: Any) -> Any:
     """Turn nested dicts, sequences, paths and numpy or JAX scalars and arrays into what strict JSON can hold.
 
-    JSON has no NaN and no infinity, so these become the strings 'nan', 'inf' and '-inf'; `from_plain` reverses that.
+    JSON has no NaN and no infinity: these become the strings 'nan', 'inf' and '-inf', which `schema.fit` reads as
+    numbers.
     """
     if hasattr(value, "tolist"):
         value = value.tolist()
@@ -85,15 +86,6 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [to_plain(item) for item in value]
     return str(value) if isinstance(value, os.PathLike) else value
-
-
-def from_plain(value: Any) -> Any:
-    """The inverse of `to_plain` for non-finite numbers; arrays stay lists."""
-    if isinstance(value, str):
-        return _NON_FINITE.get(value, value)
-    if isinstance(value, dict):
-        return {key: from_plain(item) for key, item in value.items()}
-    return [from_plain(item) for item in value] if isinstance(value, list) else value
 
 
 def _reason(error: OSError) -> str:

@@ -3,9 +3,9 @@ epoch is."""
 
 import logging
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field, fields
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from ispf_jax import devices as device_room
 from ispf_jax.devices import Devices
 from ispf_jax.errors import ArgumentError, UserError
 from ispf_jax.runtime import interruption
+from ispf_jax.runtime.layout import CHECKPOINTS, METRICS
 from ispf_jax.runtime.store import Saved, Store, from_host, to_host
 from ispf_jax.runtime.telemetry import MetricsLog, progress, read_metrics, tensorboard
 
@@ -87,6 +88,7 @@ class Task:
       shown: names of metrics that the progress line shows.
       warn: (record of an epoch) -> {kind: sentence}, what the user should know at once; each kind is logged when it
         first appears.
+      identity: what its checkpoints say they are; see `store.identity`.
     """
 
     title: str
@@ -98,6 +100,7 @@ class Task:
     score: Callable[[dict, int], dict]
     shown: tuple[str, ...]
     warn: Callable[[dict], dict[str, str]] = lambda record: {}
+    identity: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run(task: Task, state: Any, options: RunOptions, devices: Devices) -> tuple[Saved, list[dict]]:
@@ -112,13 +115,13 @@ def run(task: Task, state: Any, options: RunOptions, devices: Devices) -> tuple[
     fresh = task.variables(state)
     begin = Saved(state, fresh, fresh, {"epoch": 0, "seconds": 0.0, "best_epoch": 0, "best_score": None})
     directory = options.directory if devices.leads else None
-    with Store(directory / "checkpoints") if directory else nullcontext() as store:
+    with Store(directory / CHECKPOINTS, dict(task.identity)) if directory else nullcontext() as store:
         found = devices.share(lambda: _on_host(store.restore(begin)) if store else None)
         saved = found._replace(state=from_host(found.state, begin.state)) if found else begin
         done = saved.meta["epoch"]
-        metrics_path = directory and directory / "metrics.jsonl"
+        metrics_path = directory and directory / METRICS
         if done == task.epochs:
-            return saved, read_metrics(metrics_path) if metrics_path and metrics_path.exists() else []
+            return saved, read_metrics(metrics_path) if metrics_path else []
         if devices.crew:  # each of its arrays once, in place: pmap gives donated arrays away while it moves them
             saved = saved._replace(state=devices.replicate(saved.state))
         compiled = task.prepare(saved.state)
@@ -131,10 +134,13 @@ def run(task: Task, state: Any, options: RunOptions, devices: Devices) -> tuple[
             MetricsLog(metrics_path, keep_epochs=done) as metrics,
             tensorboard(events, purge_step=done + 1) as board,
             progress(task.title, task.epochs * steps, done * steps, show=show, every=options.progress_seconds) as bar,
+            ExitStack() as unsaved,
         ):
             warned, last_save = set(), time.monotonic()
             for epoch in range(done, task.epochs):
                 saved, record = _epoch(task, saved, epoch)
+                if epoch == done:  # until now there was nothing to lose
+                    unsaved.enter_context(interruption.finishing())
                 devices.share(lambda: metrics.write(record))
                 board(epoch + 1, record)
                 shown = {name: f"{float(record[name]):.3g}" for name in task.shown if name in record}

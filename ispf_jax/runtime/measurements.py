@@ -3,11 +3,14 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 
-from ispf_jax.runtime.rows import RunKey, forget_order, parse_json, parse_record, set_aside
+from ispf_jax.runtime import layout
+from ispf_jax.runtime.atomic import to_plain
+from ispf_jax.runtime.rows import RunKey, forget_order
+from ispf_jax.runtime.schema import Count, Finite, Forget, Misfit, Percent, Rule, Seed, Setting, fit, read_json
 
 FORMAT = 1
 
@@ -27,17 +30,17 @@ class Measurement(NamedTuple):
 
     dataset: str
     arch: str
-    forget: str
-    seed: int
+    forget: Forget
+    seed: Seed
     model: str
     metric: str
-    value: float | None
+    value: Finite | None
     unit: str = ""
-    low: float | None = None
-    high: float | None = None
-    n: int | None = None
+    low: Finite | None = None
+    high: Finite | None = None
+    n: Count | None = None
     tier: str = ""
-    place: float | None = None
+    place: Finite | None = None
     note: str = ""
 
     @property
@@ -91,47 +94,167 @@ class Audit:
         return forget_order(self.forget)
 
 
+Share = Annotated[float, Rule(lambda share: not (share < -1e-5 or share > 1 + 1e-5), "from 0 to 1, or nan")]
+"""A probability; without test images of a class its mean is NaN."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Relearning: accuracies in percent after so many steps, both [K]."""
+
+    model: str
+    kind: str
+    steps: list[Count]
+    accuracy: list[Percent]
+
+
+@dataclass(frozen=True)
+class Points:
+    """A picture of features: points [N, 2] with what kind, or of what class, each is."""
+
+    points: list[list[Finite]]
+    title: str = ""
+    kind: list[str] | None = None
+    classes: list[Count] | None = None
+    method: str = ""
+
+    def arrays(self) -> tuple[str, np.ndarray, np.ndarray, str]:
+        """(title, points [N, 2], labels [N], how they were made)."""
+        labels = np.array((self.classes if self.kind is None else self.kind) or [])
+        return self.title, _array(self.points, "points", len(labels), 2), labels, self.method
+
+
+class NotRun(NamedTuple):
+    """A metric that was not measured, and why."""
+
+    metric: str
+    why: str
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What was measured of one model, and of what it was made: the part of an audit that has a file of its own."""
+
+    measurements: list[dict[str, Setting]]
+    curves: list[Curve]
+    confusion: list[list[Count]]
+    mean_prediction: list[Share]
+    representation: Points | None
+    settings: dict[str, Setting]
+    weights: str
+    inputs: dict[str, Setting | dict[str, str]]
+    format: Count
+
+
+@dataclass(frozen=True)
+class _File:
+    """What an `audit.json` holds."""
+
+    format: Literal[1]
+    forget: Forget
+    seed: Seed
+    dataset: str
+    arch: str
+    measurements: list[dict[str, Setting]]
+    models: list[str]
+    forget_names: list[str] = field(default_factory=list)
+    class_names: list[str] = field(default_factory=list)
+    settings: dict[str, Setting] = field(default_factory=dict)
+    curves: list[Curve] = field(default_factory=list)
+    confusion: dict[str, list[list[Count]]] = field(default_factory=dict)
+    mean_prediction: dict[str, list[Share]] = field(default_factory=dict)
+    weights: dict[str, str] = field(default_factory=dict)
+    embedding: list[Points] = field(default_factory=list)
+    representation: list[Points] = field(default_factory=list)
+    not_run: list[NotRun] = field(default_factory=list)
+
+
+def parse_model(content: Any) -> dict[str, Any]:
+    """The content of a file with the measurements of one model; ValueError if it is not whole or contradicts itself."""
+    file = fit(_Model, content)
+    run = {"dataset": "", "arch": "", "forget": "0", "seed": 0}
+    measurements = [fit(Measurement, entry | run) for entry in file.measurements]
+    check_measurements(measurements, [m.model for m in measurements[:1]])
+    return content
+
+
 def parse_audit(content: Any) -> Audit:
-    """The audit in the content of an `audit.json`; ValueError, in words for the user, if it is not a complete one."""
+    """The audit in the content of an `audit.json`.
+
+    Raises:
+      ValueError: it is not a complete one, or contradicts itself; in words for the user.
+    """
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"not an audit of format {FORMAT}")
-    try:
-        run = {name: content[name] for name in ("dataset", "arch", "forget", "seed")}
-        curves, not_run = content.get("curves", []), content.get("not_run", [])
-        read = {
-            "measurements": [parse_record(Measurement, entry | run) for entry in content["measurements"]],
-            "curves": [(c["model"], c["kind"], np.array([c["steps"], c["accuracy"]], float)) for c in curves],
-            "confusion": _arrays(content.get("confusion", {})),
-            "mean_prediction": _arrays(content.get("mean_prediction", {})),
-            "embedding": [_points(entry, "kind") for entry in content.get("embedding", [])],
-            "representation": [_points(entry, "classes") for entry in content.get("representation", [])],
-            "not_run": [(entry["metric"], entry["why"]) for entry in not_run],
-        }
-        return parse_record(Audit, content | read)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:  # numpy refuses what has not the right shape
-        raise ValueError(f"incomplete: {error}") from None
+    file = fit(_File, to_plain(content))
+    classes = len(file.class_names) or None
+    run = {name: getattr(file, name) for name in ("dataset", "arch", "forget", "seed")}
+    read = vars(file) | {
+        "measurements": [fit(Measurement, entry | run) for entry in file.measurements],
+        "curves": [(c.model, c.kind, _array([c.steps, c.accuracy], "curves", 2, len(c.steps))) for c in file.curves],
+        "confusion": _arrays(file, "confusion", len(forget_order(file.forget)), classes),
+        "mean_prediction": _arrays(file, "mean_prediction", classes),
+        "embedding": [points.arrays() for points in file.embedding],
+        "representation": [points.arrays() for points in file.representation],
+    }
+    read.pop("format")
+    audit = Audit(**read)
+    check_measurements(audit.measurements, audit.models)
+    return audit
 
 
-def _points(entry: dict[str, Any], labels: str) -> tuple[str, np.ndarray, np.ndarray, str]:
-    """(title, points [N, 2], labels [N], how they were made)."""
-    points = np.array(entry["points"], float).reshape(len(entry[labels]), 2)
-    return entry["title"], points, np.array(entry[labels]), entry.get("method", "")
+def check_measurements(measurements: list[Measurement], models: list[str]):
+    """Raise a ValueError where numbers contradict one another: shares, intervals, places between the two ends."""
+    values = {(m.model, m.metric): m.value for m in measurements}
+    for m in measurements:
+        name = f"{m.metric} of {m.model}"
+        if m.model not in models:
+            raise Misfit(name, m.value, "of one of the models")
+        if m.value is None:
+            continue
+        if m.unit == "%" and not -1e-6 <= m.value <= 100 + 1e-6:
+            raise Misfit(name, m.value, "from 0 to 100")
+        low, high = (m.value if end is None else end for end in (m.low, m.high))
+        if not low - 1e-6 <= m.value <= high + 1e-6:
+            raise Misfit(name, m.value, f"in its interval from {low} to {high}")
+        original, retrain = (values.get((model, m.metric)) for model in ("original", "retrain"))
+        if m.place is not None and original is not None and retrain is not None and original != retrain:
+            place = (m.value - retrain) / (original - retrain)
+            if not abs(place - m.place) <= 1e-6 * (1 + abs(place)):
+                raise Misfit(f"place of {name}", m.place, f"{place}, where its value lies")
 
 
-def _arrays(values: dict[str, Any]) -> dict[str, np.ndarray]:
+def _array(values: Any, name: str, *shape: int | None) -> np.ndarray:
+    """Numbers as an array of a shape, where None is any length; ValueError if they have another."""
+    found = np.array(values, float)  # a ValueError for lists of different lengths
+    found = found.reshape([length or 0 for length in shape]) if not found.size and 0 in shape else found
+    if found.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, found.shape)):
+        raise ValueError(f"{name} has the shape {list(found.shape)}, but must have {list(shape)}")
+    return found
+
+
+def _arrays(file: _File, name: str, *shape: int | None) -> dict[str, np.ndarray]:
     """One array per model, all of the same shape."""
-    return dict(zip(values, np.array(list(values.values()), float)))
+    found = {model: _array(values, f"{name} of {model}", *shape) for model, values in getattr(file, name).items()}
+    if len({array.shape for array in found.values()}) > 1:
+        raise ValueError(f"{name} has another shape for every model")
+    return found
 
 
 def read_audits(workdir: str | os.PathLike) -> list[Audit]:
     """All `audit/<forget>/seed<k>/audit.json`, by forget set and seed.
 
-    A damaged one is renamed to `audit.json.damaged`, so that the next start measures again, and a warning says so.
+    A damaged one, or that of another run, is set aside, so that the next start measures again.
     """
-    audits = []
-    for path in Path(workdir).glob("audit/*/seed*/audit.json"):
-        try:
-            audits.append(parse_audit(parse_json(path.read_text(encoding="utf-8"))))
-        except ValueError as error:
-            set_aside(path, error)
-    return sorted(audits, key=lambda a: (a.dataset, a.arch, a.forgotten, a.seed))
+    found = [_read(job, path) for job, path in layout.files(Path(workdir), "audit", layout.AUDIT)]
+    return sorted(filter(None, found), key=lambda a: (a.dataset, a.arch, a.forgotten, a.seed))
+
+
+def _read(job, path) -> Audit | None:
+    def parse(content):
+        audit = parse_audit(content)
+        if audit.run != (job.forgets, job.seed):
+            raise ValueError(f"it is the audit of {audit.forget} seed {audit.seed}, which does not belong here")
+        return audit
+
+    return read_json(path, parse)

@@ -7,7 +7,22 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ispf_jax.errors import UserError
 from ispf_jax.runtime.atomic import atomic_write_bytes, ensure_writable
+from ispf_jax.runtime.guard import read_bounded, reading
+from ispf_jax.runtime.schema import set_aside
+
+
+def read_picture(path: Path) -> bytes | None:
+    """The content of a PNG that was written here; None if it was damaged and has been set aside."""
+    try:
+        content = read_bounded(path, 64 << 20)
+        with reading(path), Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            image.verify()
+        return content
+    except UserError as error:
+        set_aside(path, error)
+        return None
 
 
 def image_grid(

@@ -1,18 +1,63 @@
-"""Where results come from: hashes of weights, and a journal of what every job of every start took."""
+"""Where results come from: hashes of weights, the configuration, and a journal of what every job took."""
 
 import hashlib
 import json
+import logging
+import os
 import time
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
-from absl import logging
 
-JOURNAL = "jobs.jsonl"
-"""In the work directory, one line per job that was worked on: {"stage", "job", "seconds", "cpu_seconds", "finished",
-"ended", "devices"}."""
+from ispf_jax.errors import UserError
+from ispf_jax.runtime.guard import read_bounded
+from ispf_jax.runtime.layout import CONFIG, JOURNAL
+from ispf_jax.runtime.schema import SMALL, Amount, Seed, Setting, fit, read_lines, reason
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the journal: a job that was worked on."""
+
+    stage: Literal["original", "retrain", "unlearn", "shadow", "audit"]
+    seconds: Amount
+    devices: list[str]
+    job: str = ""
+    finished: bool = False
+    cpu_seconds: Amount | None = None
+    ended: str = ""
+
+
+@dataclass(frozen=True)
+class Started:
+    """What `config.json` keeps: what a work directory was started with.
+
+    Attributes:
+      config: flat ("data.name").
+      data_fingerprint: a hash of the images.
+    """
+
+    config: dict[str, Setting]
+    data_fingerprint: str
+    class_names: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What of a configuration the report reads."""
+
+    stages: list[str] = field(default_factory=list)
+    methods: list[str] = field(default_factory=list)
+    base: list[str] = field(default_factory=list)
+    seeds: list[Seed] = field(default_factory=list)
+    forget: str = ""
+
 
 _NOTHING_TO_DO = 0.1
 """Seconds that no training or audit can do with: a job that took less had been finished before, and is not written
@@ -50,18 +95,39 @@ def journalled(workdir: Path, stage: str, job: str, devices: list[str]):
 
 
 def _append(path: Path, stage, job, seconds, busy, finished, devices):
-    entry = {
-        "stage": stage,
-        "job": job,
-        "seconds": round(seconds, 3),
-        "cpu_seconds": round(busy, 3),
-        "finished": finished,
-        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-        "devices": devices,
-    }
-    line = (json.dumps(entry) + "\n").encode()
+    ended = datetime.now(UTC).isoformat(timespec="seconds")
+    entry = Entry(stage, round(seconds, 3), devices, job, finished, round(busy, 3), ended)
+    line = (json.dumps(asdict(entry)) + "\n").encode()
     try:
-        with open(path, "ab", buffering=0) as file:
-            file.write(line)  # one write: lines of processes that share the directory do not mix
+        # One write: lines of processes that share the directory do not mix. A pipe in its place is not waited for.
+        with open(
+            path, "ab", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK, 0o666)
+        ) as file:
+            file.write(line)
     except OSError as error:  # the job itself is done and saved
-        logging.warning("cannot write %s (%s); the time of this job is not in the report", path, error)
+        _log.warning("cannot write %s (%s); the time of this job is not in the report", path, error)
+
+
+def read_journal(workdir: str | os.PathLike) -> list[dict[str, Any]]:
+    """The entries of the journal, as dicts; lines that do not fit are left out and said."""
+    return [asdict(entry) for entry in read_lines(Path(workdir) / JOURNAL, lambda value: fit(Entry, value))]
+
+
+def read_started(workdir: str | os.PathLike) -> Started | None:
+    """What a work directory was started with; None if it is new.
+
+    Raises:
+      UserError: `config.json` is damaged. It is not set aside: without it results of other settings would be mixed.
+    """
+    path = Path(workdir) / CONFIG
+    if not os.path.lexists(path):
+        return None
+    try:
+        started = fit(Started, json.loads(read_bounded(path, SMALL)))
+        fit(_Asked, started.config)
+        return started
+    except (ValueError, RecursionError) as error:
+        advice = (
+            "remove it if the configuration is the one that the directory was started with, else use another --workdir"
+        )
+        raise UserError(f"{path} is damaged ({reason(path, error)}); {advice}.") from error

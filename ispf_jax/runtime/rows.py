@@ -4,21 +4,21 @@ import csv
 import dataclasses
 import io
 import json
-import logging
 import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any
 
 import numpy as np
 
-from ispf_jax.runtime.atomic import atomic_write_json, atomic_write_text, from_plain, to_plain
+from ispf_jax.runtime import layout
+from ispf_jax.runtime.atomic import atomic_write_json, atomic_write_text, to_plain
+from ispf_jax.runtime.layout import Job
+from ispf_jax.runtime.schema import LARGE, Amount, Count, Forget, Misfit, Percent, Seed, Setting, Word, fit, read_json
 from ispf_jax.runtime.telemetry import read_metrics
-
-_log = logging.getLogger(__name__)
 
 REFERENCES = ("original", "retrain", "masked_head", "retrained_head")
 """What unlearned models are compared with, in the order of all tables; they belong to no base (DFQ, ZSKT)."""
@@ -48,28 +48,28 @@ class Row:
       part: the part of a sweep.
     """
 
-    method: str
-    base: str | None
-    dataset: str
-    arch: str
-    forget: str
-    seed: int
-    selection: str
-    acc_forget: float | None
-    acc_retain: float | None
-    acc_overall: float | None
-    train_seconds: float
-    student_steps: int
-    generator_steps: int
-    images_synthesised: int
-    access: str | None = None
-    agreement: float | None = None
-    called_forgotten: float | None = None
-    computed: str | None = None
-    epoch: int | None = None
-    part: str | None = None
-    teacher: str | None = None
-    weights: str | None = None
+    method: Word
+    base: Word | None
+    dataset: Word
+    arch: Word
+    forget: Forget
+    seed: Seed
+    selection: Word
+    acc_forget: Percent | None
+    acc_retain: Percent | None
+    acc_overall: Percent | None
+    train_seconds: Amount
+    student_steps: Count
+    generator_steps: Count
+    images_synthesised: Count
+    access: Word | None = None
+    agreement: Percent | None = None
+    called_forgotten: Percent | None = None
+    computed: Word | None = None
+    epoch: Count | None = None
+    part: Word | None = None
+    teacher: Word | None = None
+    weights: Word | None = None
 
     @property
     def run(self) -> RunKey:
@@ -119,29 +119,6 @@ class RunLog:
         return np.sum(counts, axis=0) / np.sum(counts)
 
 
-Record = TypeVar("Record")
-
-
-def parse_record(kind: type[Record], entry: dict[str, Any]) -> Record:
-    """An entry of a JSON file as a dataclass; unknown names are left out.
-
-    Raises:
-      ValueError: a field is missing or of the wrong type.
-    """
-    values = {name: entry[name] for name in _types(kind) if name in entry}
-    for name, value in values.items():
-        known = _types(kind)[name]
-        if not isinstance(value, known) and not (isinstance(value, int) and isinstance(0.0, known)):
-            raise ValueError(f"{name}={value!r} is of the wrong type")
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise ValueError(str(error).partition(") ")[2]) from None
-
-
-_types = cache(get_type_hints)
-
-
 def method_order(method: str) -> tuple[int, str]:
     """Sort key of a method: the references, then the table of methods; unknown ones come last, by name."""
     from ispf_jax.methods import METHODS  # here, so that importing this file does not import JAX
@@ -170,46 +147,35 @@ def row_order(row: Row) -> tuple:
 def read_rows(workdir: str | os.PathLike) -> list[Row]:
     """All rows of the `result.json` files in the stage folders, in `row_order`.
 
-    A damaged file (cut short, or rows without the required fields) costs its own rows only: it is renamed to
-    `result.json.damaged`, so that the next start evaluates that run again, and a warning says so.
+    A damaged file, or one that does not belong where it is, costs its own rows only: it is set aside, so that the next
+    start evaluates that run again.
     """
-    paths = [path for stage in STAGES for path in sorted((Path(workdir) / stage).glob("**/result.json"))]
-    return sorted((row for path in paths for row in _rows(path)), key=row_order)
+    places = {"original": f"rows/*/{layout.RESULT}", "retrain": layout.RESULT, "unlearn": layout.RESULT}
+    found = [of for kind, name in places.items() for of in layout.files(Path(workdir), kind, name)]
+    return sorted((row for job, path in found for row in rows_of(job, path)), key=row_order)
 
 
-def complete_rows(path: Path) -> bool:
-    """Whether a `result.json` is there and whole; a damaged one is set aside."""
-    return path.exists() and bool(_rows(path))
+def rows_of(job: Job, path: Path) -> list[Row]:
+    """The rows of a job in a `result.json`; none if it is not there or was set aside."""
+    return read_json(path, partial(_parse, job, path)) or []
 
 
-def _rows(path: Path) -> list[Row]:
-    try:
-        return parse_rows(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        set_aside(path, error)
-        return []
-
-
-def parse_rows(text: str) -> list[Row]:
-    """The rows of one `result.json`; ValueError, in words for the user, if it is not a list of complete rows."""
-    rows = parse_json(text)
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ValueError("not a list of rows")
-    return [parse_record(Row, row) for row in rows]
-
-
-def parse_json(text: str) -> Any:
-    """What a file of ours holds, non-finite numbers restored; ValueError, in words for the user, if it is cut short."""
-    try:
-        return from_plain(json.loads(text))
-    except ValueError:
-        raise ValueError("not valid JSON") from None
-
-
-def set_aside(path: Path, error: Exception) -> None:
-    """Rename a damaged file, so that the next start makes it again, and warn."""
-    _log.warning("%s is damaged (%s); renamed to %s.damaged and left out of the results", path, error, path.name)
-    os.replace(path, path.with_name(path.name + ".damaged"))
+def _parse(job, path, content) -> list[Row]:
+    """The rows of one file; ValueError if they are not those of the job, or contradict themselves."""
+    rows = fit(list[Row], content)
+    methods = {"original": REFERENCES, "retrain": ("retrain",)}.get(job.kind, (job.method,))
+    forget = path.parent.name.replace("-", ",") if job.kind == "original" else job.forgets
+    if not rows:
+        raise ValueError("no rows")
+    for row in rows:
+        if row.method not in methods or (row.forget, row.seed) != (forget, job.seed) or job.base not in ("", row.base):
+            of = f"{row.method} ({row.base}) forget {row.forget} seed {row.seed}"
+            raise ValueError(f"it has a row of {of}, which does not belong here")
+        shares = [share for share in (row.acc_forget, row.acc_retain) if share is not None]
+        low, high = min(shares, default=0) - 1e-6, max(shares, default=100) + 1e-6
+        if row.acc_overall is not None and not low <= row.acc_overall <= high:
+            raise Misfit("acc_overall", row.acc_overall, "between acc_forget and acc_retain")
+    return rows
 
 
 def write_results(workdir: str | os.PathLike, rows: Iterable[Row], provenance: dict[str, Any] | None = None) -> None:
@@ -219,7 +185,7 @@ def write_results(workdir: str | os.PathLike, rows: Iterable[Row], provenance: d
         for row in sorted(rows, key=row_order)
     ]
     names = [field.name for field in fields(Row) if field.name in {*RESULT_FIELDS}.union(*ordered)]
-    atomic_write_json(Path(workdir) / "results.json", {"rows": ordered, "provenance": provenance or {}})
+    atomic_write_json(Path(workdir) / layout.RESULTS, {"rows": ordered, "provenance": provenance or {}})
     write_csv(Path(workdir) / "results.csv", names, ordered)
 
 
@@ -232,20 +198,31 @@ def write_csv(path: Path, names: Sequence[str], lines: Iterable[dict[str, Any]])
     atomic_write_text(path, text.getvalue())
 
 
+def read_provenance(workdir: str | os.PathLike) -> dict[str, Any]:
+    """The provenance of the last report in a work directory; empty if there is none."""
+    path = Path(workdir) / layout.RESULTS
+    found = read_json(path, lambda content: fit(_Results, content).provenance, LARGE)
+    return found or {}
+
+
+@dataclass(frozen=True)
+class _Results:
+    """What of `results.json` is read again."""
+
+    provenance: dict[str, Setting | dict[str, Setting]] = dataclasses.field(default_factory=dict)
+
+
 def load_runs(workdir: str | os.PathLike) -> list[RunLog]:
     """The logs `unlearn/<base>/<method>/<forget>/seed<k>/metrics.jsonl`, sorted by base, forget set, seed and method.
 
     Runs that are still going on are read as far as they are; runs that logged nothing yet are left out.
     """
-    runs = (RunLog(*key, read_metrics(path)) for key, path in run_files(workdir, "metrics.jsonl"))
+    runs = (RunLog(*key, read_metrics(path)) for key, path in run_files(workdir, layout.METRICS))
     return [run for run in runs if run.records]
 
 
 def run_files(workdir: str | os.PathLike, name: str) -> list[tuple[tuple[str, str, str, int], Path]]:
     """((method, base, forget set, seed), path) of a file in the directories of unlearning runs."""
-    found = []
-    for path in Path(workdir).glob(f"unlearn/*/*/*/seed*/{name}"):
-        base, method, forget, seed = path.parts[-5:-1]
-        if seed[4:].isdecimal():
-            found.append(((method, base, forget.replace("-", ","), int(seed[4:])), path))
-    return sorted(found, key=lambda f: (f[0][1], forget_order(f[0][2]), f[0][3], method_order(f[0][0])))
+    found = layout.files(Path(workdir), "unlearn", name)
+    keyed = [((job.method, job.base, job.forgets, job.seed), path) for job, path in found]
+    return sorted(keyed, key=lambda f: (f[0][1], forget_order(f[0][2]), f[0][3], method_order(f[0][0])))

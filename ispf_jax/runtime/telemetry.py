@@ -4,17 +4,20 @@ installed."""
 import json
 import os
 import sys
+from bisect import bisect_left
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import tqdm.auto
 import tqdm.std
 
 from ispf_jax.errors import StorageError
-from ispf_jax.runtime.atomic import atomic_write_text, ensure_writable, from_plain, to_plain
-from ispf_jax.runtime.quiet import Quiet
+from ispf_jax.runtime.atomic import NON_FINITE, atomic_write_text, ensure_writable, to_plain
+from ispf_jax.runtime.console import Quiet
+from ispf_jax.runtime.schema import Amount, Misfit, between, fit, read_lines
 
 
 class _Lines(tqdm.std.tqdm):
@@ -96,8 +99,7 @@ class MetricsLog:
         if path is not None:
             path = Path(path)
             ensure_writable(path.parent)
-            if keep_epochs and path.exists():
-                self.records = [r for r in read_metrics(path) if r.get("epoch", 0) <= keep_epochs]
+            self.records = [r for r in read_metrics(path) if r["epoch"] <= keep_epochs] if keep_epochs else []
             atomic_write_text(path, "".join(map(_json_line, self.records)))
             self._file = open(path, "a", encoding="utf-8")
 
@@ -129,16 +131,41 @@ class MetricsLog:
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """The records of a `MetricsLog`, non-finite numbers restored; lines that are not complete are left out."""
-    records = []
-    for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict):
-            records.append(from_plain(record))
-    return records
+    """The records of a `MetricsLog`, non-finite numbers restored; none if there is no file.
+
+    A last line that was cut short is left out. Where other lines are no records, or out of order, the file is set aside
+    and written again without them.
+    """
+    return read_lines(Path(path), _record, _in_order)
+
+
+def _record(value: Any) -> dict[str, Any]:
+    """One epoch: "epoch" from 1, "seconds" if it has them, and numbers or lists of numbers under other names."""
+    said = fit(_Epoch, value)
+    record = {name: NON_FINITE.get(v, v) if isinstance(v, str) else v for name, v in value.items()}
+    for name, item in record.items():
+        if not all(type(v) in (int, float) for v in (item if isinstance(item, list) else [item])):
+            raise Misfit(name, item, "a number or a list of numbers")
+    return record | {"epoch": said.epoch}
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    epoch: Annotated[int, between(1, 10**9)]
+    seconds: Amount = 0.0
+
+
+def _in_order(records: list[dict]) -> list[dict]:
+    """The most records whose epochs rise: one with a wrong number costs itself only."""
+    lasts, chains = [], []  # of the chains of every length the one that ends lowest, as links (record, link before)
+    for record in records:
+        at = bisect_left(lasts, record["epoch"])
+        lasts[at : at + 1], chains[at : at + 1] = [record["epoch"]], [(record, chains[at - 1] if at else None)]
+    kept, link = [], chains[-1] if chains else None
+    while link:
+        kept.append(link[0])
+        link = link[1]
+    return kept[::-1]
 
 
 @contextmanager

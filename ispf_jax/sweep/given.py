@@ -1,5 +1,6 @@
 """The original that was trained elsewhere: read from its file once, and kept like one that was trained here."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,11 @@ from ispf_jax import files
 from ispf_jax.classifier import Classifier
 from ispf_jax.errors import ArgumentError, UserError
 from ispf_jax.runtime.atomic import atomic_write_text
-from ispf_jax.runtime.store import Saved, Store
-from ispf_jax.training import Split, trained
+from ispf_jax.runtime.guard import read_bounded
+from ispf_jax.runtime.layout import CHECKPOINTS, Job
+from ispf_jax.runtime.schema import set_aside
+from ispf_jax.runtime.store import Saved, Store, identity
+from ispf_jax.training import stream_name, trained
 
 _KEYS = {"path": "model.checkpoint", "network": "model.name", "width": "model.width", "image_shape": "data.channels"}
 
@@ -28,34 +32,50 @@ def check_classifier(model, classes: int, image_shape: tuple[int, int, int]) -> 
     return found
 
 
-def given_original(worker, directory: Path) -> Classifier:
+def given_original(worker, job: Job) -> Classifier:
     """The original of a trial, from its checkpoint or else from its file.
 
     A file does not say which images it was trained on, which membership inference needs: all training images count.
     """
     e, data, template = worker.e, worker.data, worker.network.zeros()
-    with Store(directory / "checkpoints") as store:
+    directory, split = worker.workdir / job.place, worker.split(job)
+    with Store(directory / CHECKPOINTS, identity(stream_name(()), job.seed, worker.network)) as store:
         nothing = {"epoch": np.int32(e.train.epochs)}  # is carried on
         found = store.restore(Saved(nothing, template, template, {}))
         if found is None:
             given = check_classifier(e.model, data.num_classes, data.image_shape)
             digest = given.origin["digest"]
             _same_file(directory.parent / "file.txt", digest)
-            Split(np.ones(len(data.train), bool), np.zeros(len(data.train), bool)).save(directory)
+            split.save(directory)
             noted = {"file": digest, "format": given.origin["format"], "naming": given.origin["naming"]}
             meta = {"epoch": e.train.epochs, "seconds": 0.0, "best_epoch": 0, "best_score": None, **noted}
             variables = dict(given.variables)
             found = Saved(nothing, variables, variables, meta)
             store.save(e.train.epochs, found)
-    return trained(worker.network, found, Split.load(directory), data.class_names)
+    return trained(worker.network, found, split, data.class_names)
 
 
 def _same_file(note: Path, digest: str):
     """All trials of a work directory have one original: a file that changed since the first is refused."""
-    if not note.exists():
+    kept = _noted(note)
+    if not kept:
         atomic_write_text(note, digest + "\n")
-    elif note.read_text().strip() != digest:
+    elif kept != digest:
         raise UserError(
             "config.model.checkpoint names a file that has changed since the first trial of this work directory; "
             f"put the old file back, or use another --workdir (its digest is in {note})."
         )
+
+
+def _noted(note: Path) -> str:
+    """The digest in a note; empty if there is none, or it was damaged and has been set aside."""
+    if not note.exists():
+        return ""
+    try:
+        kept = read_bounded(note, 1000).decode().strip()
+        if not re.fullmatch("[0-9a-f]{16,128}", kept):
+            raise ValueError("no digest")
+        return kept
+    except ValueError as error:
+        set_aside(note, error)
+        return ""

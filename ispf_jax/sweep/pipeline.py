@@ -7,7 +7,6 @@ A configuration becomes one experiment, or one per part; an experiment becomes j
 import dataclasses
 import hashlib
 import importlib.metadata
-import json
 import logging
 import os
 import platform
@@ -30,8 +29,11 @@ from ispf_jax.errors import StorageError, UserError, keyed
 from ispf_jax.experiment import Experiment, changed_keys, flatten
 from ispf_jax.forget import forget_sets, named
 from ispf_jax.report import write_combined, write_report
+from ispf_jax.runtime import console, interruption
 from ispf_jax.runtime.atomic import atomic_write_json, ensure_writable
+from ispf_jax.runtime.layout import CONFIG
 from ispf_jax.runtime.lock import locked
+from ispf_jax.runtime.provenance import Started, read_started
 from ispf_jax.runtime.telemetry import format_duration
 from ispf_jax.sweep import board, cluster, plan
 from ispf_jax.sweep.export import export, wanted
@@ -44,6 +46,11 @@ log = logging.getLogger(__name__)
 
 _LONG = 900  # seconds: a CPU run expected to take longer is announced
 _NAMED = 10  # so many forget sets are announced by their names
+
+
+def _defaults() -> dict:
+    """What a key that a work directory does not know stood for when it was started."""
+    return flatten(Experiment())
 
 
 def default_workdir(config_file: str) -> str:
@@ -66,6 +73,8 @@ def run(config, workdir: str) -> str:
     began, tables, failed, total = time.perf_counter(), [], {}, 0
     first = device_room.first_process()
     with locked(workdir) if first else nullcontext(), _executors(common):
+        if first:
+            console.attach(Path(workdir))
         for name, e in experiments.items() if len(experiments) > 1 else ():
             with _of_part(name):  # what is wrong with any of them is said before hours of the first
                 Run(e, Path(workdir) / name)
@@ -97,8 +106,8 @@ class Run:
 
     def __init__(self, experiment: Experiment, workdir: Path):
         self.e, self.workdir = experiment, workdir
-        saved = _read_config(workdir)
-        _refuse(workdir, changed_keys(saved, flatten(experiment)) if saved else [])
+        saved = read_started(workdir)
+        _refuse(workdir, changed_keys(_defaults() | saved.config, flatten(experiment)) if saved else [])
         self.devices = _devices(experiment)
         with keyed("config.data."):
             self.data = data_room.load(experiment.data)
@@ -108,7 +117,7 @@ class Run:
         plan.check(experiment, self.data, self.devices[0], self.forget_sets, self.workers[0].network)
         self.jobs = jobs(experiment, self.forget_sets)
         self._fingerprint = _fingerprint(self.data)
-        if saved and saved.get("data_fingerprint", self._fingerprint) != self._fingerprint:
+        if saved and saved.data_fingerprint != self._fingerprint:
             raise UserError(
                 f"the images of data.name={experiment.data.name!r} differ from those that {workdir} was started with; "
                 "use the same data or another --workdir."
@@ -124,6 +133,8 @@ class Run:
         """Do what is not finished; returns the failed jobs with their errors, and how many there were to do."""
         crew = self.devices[0]
         crew.share(self._keep_config)
+        if self.workdir.is_dir():  # of a process that sees it, if not the first
+            console.attach(self.workdir)
         todo = crew.share(lambda: [job for job in self.jobs if not self._finished(job)])
         if not todo:
             return {}, 0
@@ -132,7 +143,10 @@ class Run:
         together, audits = todo, []
         if crew.crew:  # audits are many small pieces with files of their own: the first process does them alone
             together, audits = ([job for job in todo if (job.kind == "audit") == alone] for alone in (False, True))
-        failed = self._over_ray(todo) if self.e.spread == "ray" else board.work(together, board.Local(self.workers))
+        if self.e.spread == "ray":
+            with interruption.finishing():  # the jobs save what they have
+                return self._over_ray(todo), len(todo)
+        failed = board.work(together, board.Local(self.workers))
         if audits and crew.leads:
             failed |= board.work(audits, board.Local([self._worker(Devices(crew.local))]))
         return failed, len(todo)
@@ -208,8 +222,8 @@ class Run:
             )
 
     def _keep_config(self):
-        content = {"config": flatten(self.e), "data_fingerprint": self._fingerprint}
-        atomic_write_json(self.workdir / "config.json", content | {"class_names": list(self.data.class_names)})
+        started = Started(flatten(self.e), self._fingerprint, list(self.data.class_names))
+        atomic_write_json(self.workdir / CONFIG, vars(started))
 
 
 def make_worker(e: Experiment, workdir: Path) -> Worker:
@@ -282,20 +296,7 @@ def _names(sets, data):
     return f"to forget: {'; '.join(names)}{rest}" if names != numbers else ""
 
 
-def _read_config(workdir: Path) -> dict | None:
-    path = workdir / "config.json"
-    if not path.exists():
-        return None
-    try:
-        content = json.loads(path.read_text())
-        # Directories of versions without the key were made without it.
-        return {"model.checkpoint": ""} | content["config"] | {"data_fingerprint": content["data_fingerprint"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); restore it, or use another --workdir.") from error
-
-
 def _refuse(workdir, keys):
-    keys = [key for key in keys if key != "data_fingerprint"]
     if keys:
         raise UserError(
             f"{workdir} was started with another configuration: {', '.join(keys)} differ(s); "

@@ -18,6 +18,7 @@ from ispf_jax.errors import ArgumentError
 from ispf_jax.experiment import Experiment, keys_of
 from ispf_jax.forget import ForgetSet
 from ispf_jax.models import Generator, build_classifier
+from ispf_jax.runtime.layout import METRICS
 from ispf_jax.runtime.telemetry import format_duration, read_metrics
 from ispf_jax.sweep.jobs import Job, finished
 from ispf_jax.training import largest_batch
@@ -52,9 +53,8 @@ def plan(
     costs, planned = _costs(e, data, jobs), []
     epochs, done, paces = {}, {}, {}
     for job, (_, seconds) in costs.items():
-        log = workdir / job.place / "metrics.jsonl"
-        records = read_metrics(log) if log.exists() else []
-        done[job], spent = (records[-1]["epoch"], records[-1]["seconds"]) if records else (0, 0.0)
+        records = read_metrics(workdir / job.place / METRICS)
+        done[job], spent = (records[-1]["epoch"], records[-1].get("seconds", 0.0)) if records else (0, 0.0)
         epochs[job] = e.distill.warmup_epochs + e.distill.epochs if job.kind == "unlearn" else e.train.epochs
         if done[job] and seconds:
             paces.setdefault(job.kind, []).append(spent * epochs[job] / done[job] / seconds)

@@ -24,14 +24,14 @@ from ispf_jax.methods import METHODS
 from ispf_jax.models import build_classifier
 from ispf_jax.runtime import interruption
 from ispf_jax.runtime.atomic import atomic_write_json, ensure_writable
+from ispf_jax.runtime.layout import CHECKPOINTS, SAMPLES, Job
 from ispf_jax.runtime.loop import RunOptions
 from ispf_jax.runtime.pictures import image_grid
 from ispf_jax.runtime.provenance import journalled, weights_digest
-from ispf_jax.runtime.rows import complete_rows, read_rows
-from ispf_jax.runtime.store import Store
+from ispf_jax.runtime.rows import read_rows, rows_of
+from ispf_jax.runtime.store import Store, identity
 from ispf_jax.sweep.given import given_original
-from ispf_jax.sweep.jobs import Job
-from ispf_jax.training import Split, fit
+from ispf_jax.training import Split, fit, split_of, stream_name
 from ispf_jax.unlearning import Unlearned, restore, unlearn
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class Worker:
         self._warn_of_chance(job, original)
         for forget in self.forget_sets:
             path = self.workdir / job.result(forget)
-            if self.devices.share(lambda: complete_rows(path)):
+            if self.devices.share(lambda: bool(rows_of(job, path))):
                 continue  # of an earlier start with fewer forget sets
             hidden = np.isin(np.arange(self.data.num_classes), forget).astype(np.float32)
             common = {"forget": joined(forget, ","), "selection": selection}
@@ -122,7 +122,7 @@ class Worker:
             synthetic = out.sample(agreement.IMAGES, job.seed)
             rows[0] |= agreement.agreement(out.classifier, teacher, synthetic, job.forget)
         images = out.sample(64, job.seed)
-        self.devices.share(lambda: image_grid(images, self.workdir / job.place / "samples.png"))
+        self.devices.share(lambda: image_grid(images, self.workdir / job.place / SAMPLES))
         self._keep_rows(self.workdir / job.result(job.forget), rows)
 
     def shadow(self, job: Job):
@@ -134,13 +134,15 @@ class Worker:
 
     def audit(self, job: Job):
         """Measure everything there is for a trial and forget set: references, baselines and all finished students."""
-        retrain = self.workdir / Job("retrain", job.seed, job.forget).place
+        retrain = Job("retrain", job.seed, job.forget)
         audit(
             self._students(job),
             dataclasses.replace(self.data, name=self.e.data.name),  # as in the rows
             job.forget,
             original=self.teacher(job.seed),
-            retrained=self.read(retrain, "best") if (retrain / "result.json").exists() else None,
+            retrained=self.read(retrain, "best")
+            if rows_of(retrain, self.workdir / retrain.result(job.forget))
+            else None,
             config=self.e.audit,
             seed=job.seed,
             directory=self.workdir / job.place,
@@ -154,7 +156,7 @@ class Worker:
         found = {}
         for base, method in product(BASES, METHODS):
             student = Job("unlearn", job.seed, job.forget, base, method)
-            if (self.workdir / student.result(job.forget)).exists():
+            if rows_of(student, self.workdir / student.result(job.forget)):
                 settings = {"base": base, "seed": job.seed, "config": self.e.distill}
                 options = vars(self._options(student))
                 found[f"{method}/{base}"] = restore(self.teacher(job.seed), job.forget, method, **settings, **options)
@@ -168,13 +170,12 @@ class Worker:
 
     def _teacher(self, seed):
         job, images = Job("original", seed), len(self.data.train)
-        directory = self.workdir / job.place
         if "original" not in self.e.stages:
-            original = self.devices.share(lambda: self.read(directory, "best"))
+            original = self.devices.share(lambda: self.read(job, "best"))
             if original.origin["meta"]["epoch"] < self.e.train.epochs:
                 raise UserError(f"the original of seed {seed} is not finished; add original to config.stages.")
         elif self.e.model.checkpoint:
-            original = self.devices.share(lambda: given_original(self, directory))
+            original = self.devices.share(lambda: given_original(self, job))
         else:  # there already, unless its checkpoints were removed or damaged
             original = fit(self.data, self.network, np.ones(images, bool), (), seed, self.e.train, self._options(job))
         variables = self.devices.replicate(original.variables)
@@ -182,15 +183,27 @@ class Worker:
         self.devices.share(lambda: self._refuse_other_originals(seed, original.variables))
         return original
 
-    def read(self, directory: Path, which: str) -> Classifier:
-        """The classifier, `last` or `best`, of a finished job's directory."""
-        if not (directory / "checkpoints").is_dir():  # a store would make it
-            place = directory / "checkpoints"
-            raise UserError(f"there is no checkpoint in {place}; run the stage that writes it first.")
-        with Store(directory / "checkpoints") as store:
+    def read(self, job: Job, which: str) -> Classifier:
+        """The classifier of a finished job: `last` or `best`."""
+        directory = self.workdir / job.place
+        checkpoints = directory / CHECKPOINTS
+        if not checkpoints.is_dir():  # a store would make it
+            raise UserError(f"there is no checkpoint in {checkpoints}; run the stage that writes it first.")
+        unlearned = job.kind == "unlearn"
+        run = f"unlearn {job.method} ({job.base}) forget {job.forgets}" if unlearned else stream_name(job.forget)
+        with Store(checkpoints, identity(run, job.seed, self.network)) as store:
             variables, meta = store.variables(which, self.network.zeros())
-        origin = {"meta": meta} | ({"split": Split.load(directory)} if (directory / "split.npz").exists() else {})
+        origin = {"meta": meta} | ({} if unlearned else {"split": self.split(job)})
         return Classifier.of(self.network, variables, self.data.class_names, origin)
+
+    def split(self, job: Job) -> Split:
+        """The split of an original or retrained model; a given one may have seen all training images."""
+        labels = self.data.train.labels
+        if kept := Split.load(self.workdir / job.place, len(labels)):
+            return kept
+        if job.kind == "original" and self.e.model.checkpoint:
+            return Split(np.ones(len(labels), bool), np.zeros(len(labels), bool))
+        return split_of(self.data, ~np.isin(labels, job.forget), job.forget, job.seed, self.e.train)
 
     def _refuse_other_originals(self, seed, variables):
         """Where an original was made again and is not the same: its students cannot be compared."""
@@ -198,7 +211,7 @@ class Worker:
         for row in read_rows(self.workdir):
             made_from = row.weights if row.method == "original" else row.teacher
             if row.seed == seed and made_from and made_from != weights:
-                checkpoints = self.workdir / Job("original", seed).place / "checkpoints"
+                checkpoints = self.workdir / Job("original", seed).place / CHECKPOINTS
                 result = f"result of {row.method} (forget {row.forget}, seed {seed})"
                 raise UserError(
                     f"{self.workdir} has a {result} with the original {made_from}, but {checkpoints} now holds "
@@ -244,8 +257,9 @@ class Worker:
         attack, number = name.split()
         job = job or Job("shadow", int(number), method=attack)
         place = self.workdir / job.place
-        if (place / "split.npz").exists():  # begun, perhaps with a half that was drawn in another way: keep that
-            split = Split.load(place)
+        if split := Split.load(
+            place, len(member)
+        ):  # begun, perhaps with a half that was drawn in another way: keep that
             member = split.train | split.validation
         settings = (_SHADOW_SEED, self.e.train, self._options(job), f"shadow {name}")
         return fit(self.data, self.network, member, (), *settings)

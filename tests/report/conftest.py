@@ -40,6 +40,7 @@ def measured(metric, models, shift):
     """The measurements of one metric; `shift` is added to those of students."""
     unit, tier, values = VALUES[metric]
     of = {m: v if v is None or "/" not in m else v + shift for m, v in zip(MODELS, values)}
+    of = {m: float(np.clip(v, 0, 100)) if unit == "%" and v is not None else v for m, v in of.items()}
     for model in models:
         value, entry = of[model], {"model": model, "metric": metric, "unit": unit, "n": 37, "tier": tier}
         entry["note"] = "undefined" if value is None else "not reached, this is the cap" * (value == 50)
@@ -104,11 +105,15 @@ def make_audit(make_audit_json):
 def make_row():
     """A function that makes one result row; every field can be given."""
     work = {"train_seconds": 10.0, "student_steps": 1000, "generator_steps": 100, "images_synthesised": 140800}
-    accuracies = {"acc_forget": 0.0, "acc_retain": 90.0, "acc_overall": 81.0}
     run = {"base": "dfq", "dataset": "digits", "arch": "allcnn", "selection": "last"}
-    return lambda method, forget="3", seed=0, **fields: Row(
-        **{"method": method, "forget": forget, "seed": seed} | run | accuracies | work | fields
-    )
+
+    def make(method, forget="3", seed=0, acc_forget=0.0, acc_retain=90.0, **fields):
+        parts = [value for value in (acc_forget, acc_retain) if value is not None]
+        overall = float(np.clip(81, min(parts), max(parts))) if parts else None
+        accuracies = {"acc_forget": acc_forget, "acc_retain": acc_retain, "acc_overall": overall}
+        return Row(**{"method": method, "forget": forget, "seed": seed} | run | accuracies | work | fields)
+
+    return make
 
 
 @pytest.fixture
@@ -160,6 +165,19 @@ def put_run(put, make_run):
         folder = f"unlearn/{base}/{method}/{forget.replace(',', '-')}/seed{seed}"
         path = put(f"{folder}/metrics.jsonl", "".join(json.dumps(record) + "\n" for record in records))
         image_grid(np.zeros((4, 8, 8, 1), np.uint8), path.with_name("samples.png"))
+
+    return write
+
+
+@pytest.fixture
+def put_results(put_rows):
+    """A function that writes rows of methods where such runs leave them."""
+
+    def write(rows):
+        for row in rows:
+            forget, seed = row.forget.replace(",", "-"), f"seed{row.seed}"
+            places = {"original": f"original/{seed}/rows/{forget}", "retrain": f"retrain/{forget}/{seed}"}
+            put_rows(places.get(row.method, f"unlearn/{row.base}/{row.method}/{forget}/{seed}"), [row])
 
     return write
 

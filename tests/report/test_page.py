@@ -13,6 +13,7 @@ from ispf_jax.report.page import gallery, render
 from ispf_jax.runtime.metrics import metric
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
+FINGERPRINT = {"data_fingerprint": "f00d"}
 CONFIG = {"stages": ["original", "retrain", "unlearn", "audit", "report"], "methods": ["gkt", "ispf"], "base": ["dfq"]}
 CONFIG |= {"forget": "3", "seeds": [0], "data.name": "digits"}
 
@@ -76,7 +77,7 @@ def fill(tmp_path, make_row, put, put_rows, put_audit, put_run):
         best = make_row(method, selection="best_test_retain", acc_retain=93.0)
         put_rows(f"unlearn/dfq/{method}/3/seed0", [make_row(method, acc_retain=91.23), best])
     put_audit()
-    put("config.json", {"config": CONFIG, "data_fingerprint": "f00d", "class_names": list("0123456789")})
+    put("config.json", FINGERPRINT | {"config": CONFIG, "class_names": list("0123456789")})
     return tmp_path
 
 
@@ -141,7 +142,7 @@ def test_a_report_starts_no_devices(fill):
 
 def test_a_half_finished_sweep_says_what_is_missing(fill, put, put_run, make_row, put_rows, page_of):
     names = ["zero", "one", "two", "cat", *map(str, range(4, 10))]
-    put("config.json", {"config": CONFIG | {"forget": "3;7"}, "class_names": names})
+    put("config.json", FINGERPRINT | {"config": CONFIG | {"forget": "3;7"}, "class_names": names})
     put_run("ispf", forget="7", epochs=3)
     put_rows("original/seed0/rows/7", [make_row("original", forget="7")])
     page = page_of(fill)
@@ -152,14 +153,14 @@ def test_a_half_finished_sweep_says_what_is_missing(fill, put, put_run, make_row
 
 
 @pytest.mark.parametrize("forget", ["id:5", "name:06", "id:5;name:02", "name:06,name:01"])
-def test_finished_runs_of_numbered_folders_are_not_missing(tmp_path, make_row, put, put_rows, forget):
+def test_finished_runs_of_numbered_folders_are_not_missing(tmp_path, make_row, put, put_results, forget):
     """Folders 01 to 10 are classes 0 to 9: id:5 and name:06 are class 5. A second seed is missing, by class name."""
     runs = {"id:5": ["5"], "name:06": ["5"], "id:5;name:02": ["5", "1"], "name:06,name:01": ["0,5"]}[forget]
     rows = [make_row(method, forget=run) for run in runs for method in ("original", "retrain", "gkt", "ispf")]
-    put_rows("unlearn/dfq/gkt/5/seed0", rows)
+    put_results(rows)
     for seeds, missing in (([0], []), ([0, 1], ["Original", "Retrained", "GKT", "ISPF"])):
         config = CONFIG | {"forget": forget, "seeds": seeds}
-        put("config.json", {"config": config, "class_names": [f"{number:02}" for number in range(1, 11)]})
+        put("config.json", FINGERPRINT | {"config": config, "class_names": [f"{number:02}" for number in range(1, 11)]})
         said = workdir.unfinished(workdir.read(tmp_path))
         assert [sentence.partition(":")[0] for sentence in said] == missing
     name = "class 0 (01), 5 (06), seed 1" if "," in runs[0] else "class 5 (06), seed 1"
@@ -205,7 +206,7 @@ def test_many_forget_sets_and_seeds(tmp_path, make_row, put_rows, put_audit, pag
 
 def test_names_cannot_break_the_page(tmp_path, put_audit, make_row, put_rows, page_of):
     put_audit(class_names=["<b>", "</table>", "&", "<script>", *"456789"], forget_names=["<script>"])
-    put_rows("unlearn/dfq/ispf/3/seed0", [make_row("<img src=x>", dataset="digits")])
+    put_rows("unlearn/dfq/<img src=x>/3/seed0", [make_row("<img src=x>", dataset="digits")])
     page = page_of(tmp_path)
     assert "<script>" in page.said and "<img src=x>" in page.said
 

@@ -17,9 +17,10 @@ from tests.test_launch import DIGITS, ROOT
 @pytest.fixture
 def listening(monkeypatch):
     monkeypatch.setattr(interruption, "_requested", [])
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     interruption.listen()
     yield
+    signal.set_wakeup_fd(-1)
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -46,10 +47,41 @@ def test_a_signal_saves_the_epoch_it_comes_in(number, listening, tmp_path):
 
 
 def test_a_second_interrupt_stops_at_once(listening):
-    os.kill(os.getpid(), signal.SIGINT)
-    assert interruption.requested()
-    with pytest.raises(KeyboardInterrupt):
+    with interruption.finishing():
         os.kill(os.getpid(), signal.SIGINT)
+        assert interruption.requested()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+WAITING = {  # what a process does before its first epoch
+    "importing": "",
+    "reading": "import time\nfor _ in range(600): time.sleep(0.1)",
+    "swallowing": "import time\nfor _ in range(600):\n    try: time.sleep(0.1)\n    except BaseException: pass",
+    "in C": "import ctypes\nctypes.CDLL(None).sleep(60)",
+    "in a thread": "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\ntime.sleep(60)",
+}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("what", WAITING)
+def test_before_there_is_anything_to_lose_a_signal_ends_the_process(what, number):
+    code = f"from ispf_jax.runtime import interruption\ninterruption.listen()\nprint(flush=True)\n{WAITING[what]}"
+    code += "\nimport ispf_jax.sweep.pipeline\n" if what == "importing" else ""
+    command = [sys.executable, "-c", code]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    process.send_signal(number)
+    _, said = process.communicate(timeout=50)  # those that do not end by themselves last for 60 s
+    assert process.returncode == interruption.EXIT_CODE and "the same command continues" in said.splitlines()[0]
+    assert "Traceback" not in said or what == "importing"
+
+
+def test_an_ignored_hangup_stays_ignored():
+    code = "import os, signal\nfrom ispf_jax.runtime import interruption\nsignal.signal(1, signal.SIG_IGN)\n"
+    code += "interruption.listen()\nos.kill(os.getpid(), 1)\nprint(interruption.requested())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "False\n")
 
 
 def test_the_process_ends_with_its_own_exit_code(tmp_path):

@@ -1,6 +1,8 @@
 """The store: what goes in comes out, two steps are kept, and damage costs as little as it can."""
 
+import json
 import logging
+import os
 import shutil
 
 import jax
@@ -22,17 +24,13 @@ def saved(step):
     return Saved(state, variables, best, {"epoch": step, "seconds": 1.5, "best_epoch": 0, "best_score": None})
 
 
+IDENTITY = {"run": "unlearn ispf (dfq) forget 3", "seed": 0, "network": "AllCNN"}
+
+
 def fill(directory, *steps):
-    with Store(directory) as store:
+    with Store(directory, IDENTITY) as store:
         for step in steps:
             store.save(step, saved(step))
-
-
-def damage(directory, step):
-    """Every file of a step emptied, as a full disk or a crash of the machine leaves them."""
-    for path in (directory / str(step)).rglob("*"):
-        if path.is_file():
-            path.write_bytes(b"")
 
 
 def assert_equal(found, expected):
@@ -75,50 +73,95 @@ def test_empty_store(tmp_path):
             store.variables("last", saved(0).last)
 
 
-@pytest.mark.parametrize("how", ["emptied", "state missing", "meta cut"])
-def test_damaged_newest_falls_back_with_a_warning(tmp_path, caplog, how):
+def emptied(step):
+    for path in step.rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+
+
+def changed(step):
+    """One byte of the largest file, which Orbax does not notice."""
+    path = max((p for p in (step / "best").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def said(**values):
+    def change(step):
+        path = step / "meta" / "metadata"
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+    return change
+
+
+DAMAGE = {
+    "emptied": emptied,
+    "changed": changed,
+    "state missing": lambda step: shutil.rmtree(step / "state"),
+    "meta cut": lambda step: (step / "meta" / "metadata").write_text('{"ep'),
+    "meta deep": lambda step: (step / "meta" / "metadata").write_text("[" * 100_000),
+    "another step": lambda step: (shutil.rmtree(step), shutil.copytree(step.with_name("1"), step)),
+    "seconds": said(seconds=-1),
+    "other seconds": said(seconds=2.5),
+    "best epoch": said(best_epoch="1"),
+    "another run": said(identity=IDENTITY | {"run": "unlearn gkt"}),
+    "a pipe": lambda step: os.mkfifo(step / "best" / "pipe"),
+    "a link": lambda step: (step / "best" / "link").symlink_to("/dev/zero"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_newest_step_is_set_aside(tmp_path, caplog, damage):
+    """The one before it is used, and training saves its steps again."""
     fill(tmp_path, 1, 2)
-    if how == "emptied":
-        damage(tmp_path, 2)
-    elif how == "state missing":
-        shutil.rmtree(tmp_path / "2" / "state")
-    else:
-        for path in (tmp_path / "2" / "meta").iterdir():
-            path.write_bytes(path.read_bytes()[:5])
-    with Store(tmp_path) as store, caplog.at_level(logging.WARNING):
+    DAMAGE[damage](tmp_path / "2")
+    with Store(tmp_path, IDENTITY) as store, caplog.at_level(logging.WARNING, "ispf_jax"):
         found = store.restore(saved(0))
+        store.save(2, saved(2))
     assert found.meta["epoch"] == 1
     assert_equal(found.state, saved(1).state)
-    assert f"{tmp_path / '2'} is damaged" in caplog.text and "step 1" in caplog.text
+    (message,) = [record.getMessage() for record in caplog.records if record.name.startswith("ispf_jax")]
+    assert message.startswith(f"{tmp_path / '2'} is damaged (") and "set aside as 2.damaged" in message
+    with Store(tmp_path, IDENTITY) as store:
+        assert_equal(store.restore(saved(0)).state, saved(2).state)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "2", "2.damaged"]
 
 
-def test_after_damage_training_saves_over_the_damaged_step(tmp_path):
-    """Orbax ignores a step that is not newer than its newest: without care all work until then would never be saved."""
-    fill(tmp_path, 1, 3)
-    damage(tmp_path, 3)
-    with Store(tmp_path) as store:
-        assert store.restore(saved(0)).meta["epoch"] == 1
-        store.save(2, saved(2))
-        store.save(3, saved(3))
-    with Store(tmp_path) as store:
-        assert_equal(store.restore(saved(0)).state, saved(3).state)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["2", "3"]
+@pytest.mark.parametrize("key, value", [("run", "unlearn gkt (dfq) forget 3"), ("seed", 1), ("network", "ResNet")])
+def test_what_is_something_else_is_not_taken(tmp_path, key, value):
+    fill(tmp_path, 1)
+    with Store(tmp_path, IDENTITY | {key: value}) as store:
+        assert store.restore(saved(0)) is None
+        with pytest.raises(UserError, match="there is no checkpoint in"):
+            store.variables("best", saved(0).last)
+    assert [p.name for p in tmp_path.iterdir()] == ["1.damaged"]
 
 
-def test_all_damaged_is_the_users_business_and_nothing_is_removed(tmp_path, caplog):
-    fill(tmp_path, 1, 2)
-    damage(tmp_path, 1)
-    damage(tmp_path, 2)
-    before = sorted(tmp_path.rglob("*"))
-    with Store(tmp_path) as store, caplog.at_level(logging.WARNING):
-        for read in (lambda: store.restore(saved(0)), lambda: store.variables("best", saved(0).last)):
-            with pytest.raises(UserError) as caught:
-                read()
-            message = str(caught.value)
-            assert str(tmp_path) in message and "steps 2, 1" in message and "move that directory away" in message
-            assert "\n" not in message
-    assert "is damaged" not in caplog.text  # the error says it already
-    assert sorted(tmp_path.rglob("*")) == before
+def test_a_step_that_does_not_say_what_it_is_is_taken_with_a_warning(tmp_path, caplog):
+    fill(tmp_path, 1)
+    path = tmp_path / "1" / "meta" / "metadata"
+    old = {k: v for k, v in json.loads(path.read_text()).items() if k not in ("identity", "digests")}
+    path.write_text(json.dumps(old))
+    with Store(tmp_path, IDENTITY) as store:
+        assert store.restore(saved(0)).meta == saved(1).meta
+    assert "does not say what it is" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), PermissionError(13, "no"), RuntimeError("RESOURCE_EXHAUSTED: memory")]
+)
+def test_what_says_nothing_about_a_step_sets_none_aside(tmp_path, monkeypatch, error):
+    fill(tmp_path, 1)
+    with Store(tmp_path, IDENTITY) as store:
+
+        def fail(*_, **__):
+            raise error
+
+        monkeypatch.setattr(store._manager, "restore", fail)
+        with pytest.raises(UserError, match=f"{tmp_path / '1'} cannot be read"):
+            store.restore(saved(0))
+    assert [p.name for p in tmp_path.iterdir()] == ["1"]
 
 
 def test_an_unfinished_save_is_not_a_step(tmp_path):

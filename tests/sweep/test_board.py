@@ -2,6 +2,7 @@
 
 import threading
 import time
+from pathlib import Path
 
 import jax
 import pytest
@@ -10,6 +11,7 @@ from ispf_jax.config import make_experiment
 from ispf_jax.devices import Devices
 from ispf_jax.errors import StorageError, UserError
 from ispf_jax.runtime import interruption
+from ispf_jax.runtime.layout import job_at
 from ispf_jax.runtime.provenance import weights_digest
 from ispf_jax.sweep import board as sweep
 from ispf_jax.sweep import pipeline, worker
@@ -246,7 +248,7 @@ def value(row):
 
 def weights(workdir, place, config=None):
     """Digest of the last variables of a job."""
-    found = lone_worker(make_experiment(config or tiny()), workdir).read(workdir / place, "last")
+    found = lone_worker(make_experiment(config or tiny()), workdir).read(job_at(Path(place)), "last")
     return weights_digest(found.variables)
 
 

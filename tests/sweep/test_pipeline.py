@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import os
 import shutil
 
 import jax
@@ -17,6 +18,7 @@ from ispf_jax.experiment import flatten
 from ispf_jax.methods import METHODS
 from ispf_jax.runtime import loop
 from ispf_jax.runtime.atomic import atomic_write_json
+from ispf_jax.runtime.layout import Job
 from ispf_jax.runtime.provenance import weights_digest
 from ispf_jax.runtime.rows import RESULT_FIELDS, read_rows
 from ispf_jax.runtime.telemetry import progress, read_metrics
@@ -214,15 +216,14 @@ def test_an_extended_start_runs_only_what_is_new(started, monkeypatch):
 def test_results_of_two_originals_are_not_mixed(tmp_path):
     pipeline.run(tiny(stages="original,unlearn", methods="gkt"), str(tmp_path / "a"))
     old = next(r.weights for r in read_rows(tmp_path / "a") if r.method == "original")
-    elsewhere = make_experiment(tiny(stages="original"))
-    pipeline.run(
-        tiny(stages="original", seeds="1"), str(tmp_path / "b")
-    )  # stands for the same one, trained on another machine
-    shutil.rmtree(tmp_path / "a" / "original" / "seed0" / "checkpoints")
-    shutil.copytree(
-        tmp_path / "b" / "original" / "seed1" / "checkpoints", tmp_path / "a" / "original" / "seed0" / "checkpoints"
+    elsewhere = tiny(stages="original", train__lr=0.06)  # stands for the same one, trained on another machine
+    pipeline.run(elsewhere, str(tmp_path / "b"))
+    checkpoints = [tmp_path / name / "original" / "seed0" / "checkpoints" for name in ("a", "b")]
+    shutil.rmtree(checkpoints[0])
+    shutil.copytree(checkpoints[1], checkpoints[0])
+    new = weights_digest(
+        lone_worker(make_experiment(elsewhere), tmp_path / "b").read(Job("original", 0), "best").variables
     )
-    new = weights_digest(lone_worker(elsewhere, tmp_path / "b").read(tmp_path / "a/original/seed0", "best").variables)
     before = finished(tmp_path / "a")
     for values in (
         {"stages": "original,unlearn"},
@@ -346,11 +347,43 @@ def damage(checkpoints):
 
 
 @pytest.mark.parametrize("stage", ["original", "unlearn/dfq/ispf/1"])
-def test_damaged_checkpoints(started, stage):
-    """The student's rows are missing, so that it and its teacher are wanted."""
+def test_damaged_checkpoints_are_set_aside_and_made_again(started, stage):
+    """The student's rows are missing, so that it and its teacher are wanted; the same weights come out again."""
+    (row, *_) = [r for r in read_rows(started) if (r.method, r.selection) == ("ispf", "last")]
     (started / "unlearn/dfq/ispf/1/seed0/result.json").unlink()
-    damage(started / stage / "seed0" / "checkpoints")
-    check_refused(tiny(), started, [started / stage / "seed0/checkpoints", "can be read", "move that directory away"])
+    checkpoints = started / stage / "seed0" / "checkpoints"
+    damage(checkpoints)
+    pipeline.run(tiny(), str(started))
+    assert row.weights in [r.weights for r in read_rows(started) if r.method == "ispf"]
+    assert [p.name for p in checkpoints.iterdir() if p.name.endswith(".damaged")]
+
+
+def test_a_checkpoint_of_another_method_is_not_taken(started, whole, caplog):
+    """GKT's in the place of ISPF's."""
+    place = started / "unlearn/dfq/ispf/1/seed0"
+    (row, *_) = [r for r in read_rows(started) if (r.method, r.selection) == ("ispf", "last")]
+    (place / "result.json").unlink()
+    shutil.rmtree(place / "checkpoints")
+    shutil.copytree(whole[1] / "unlearn/dfq/gkt/1/seed0/checkpoints", place / "checkpoints")
+    pipeline.run(tiny(), str(started))
+    assert "its run is 'unlearn gkt (dfq) forget 1', not 'unlearn ispf (dfq) forget 1'" in caplog.text
+    assert row.weights in [r.weights for r in read_rows(started) if r.method == "ispf"]
+
+
+def test_times_of_files_decide_nothing(started):
+    """A clock that was ahead: what is missing is made, and exports are those of the results."""
+    config = tiny(export="safetensors", stages="original,unlearn")
+    pipeline.run(config, str(started))
+    place = started / "unlearn/dfq/ispf/1/seed0"
+    exported = (place / "weights.safetensors").read_bytes()
+    for path in started.rglob("*"):
+        os.utime(path, (4e9, 4e9))
+    (place / "result.json").unlink()
+    (place / "weights.safetensors").write_bytes((started / "original/seed0/weights.safetensors").read_bytes())
+    os.utime(place / "weights.safetensors", (5e9, 5e9))
+    pipeline.run(config, str(started))
+    assert (place / "result.json").exists() and (place / "weights.safetensors").read_bytes() == exported
+    assert (place / "weights.safetensors.damaged").exists()
 
 
 def test_the_split_that_is_checked_is_the_one_that_is_trained_on(whole):

@@ -15,6 +15,7 @@ import pytest
 from ispf_jax.config import make_experiment
 from ispf_jax.errors import UserError
 from ispf_jax.runtime import interruption
+from ispf_jax.runtime.layout import job_at
 from ispf_jax.runtime.lock import locked
 from ispf_jax.runtime.telemetry import read_metrics
 from ispf_jax.sweep import pipeline
@@ -66,7 +67,7 @@ def finish(processes, code=0):
 
 def variables(workdir, job):
     """The last variables of a job, as one flat vector."""
-    network = lone_worker(make_experiment(tiny()), workdir).read(workdir / job, "last")
+    network = lone_worker(make_experiment(tiny()), workdir).read(job_at(Path(job)), "last")
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(network.variables["params"])])
 
 
