@@ -14,6 +14,7 @@ import numpy as np
 from ispf_jax.errors import ArgumentError
 from ispf_jax.forget import checked_names
 from ispf_jax.models.adapted import adapt
+from ispf_jax.settings import converted
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ def _check_variables(variables, expected):
 
 def _per_channel(argument, value, channels) -> tuple[float, ...]:
     """One number per channel, from one number or one per channel."""
-    numbers = tuple(float(v) for v in np.ravel(value))
+    numbers = tuple(converted(float, argument, v) for v in np.ravel(np.asarray(value, object)).tolist())
     if len(numbers) not in (1, channels):
         raise ArgumentError(
             argument, f" has {len(numbers)} numbers, but the images have {channels} channel(s); give one or {channels}."

@@ -13,17 +13,21 @@ under SLURM) they share every run; with --config.spread=ray a Ray cluster takes 
 import difflib
 import importlib.metadata
 import logging
+import os
 import sys
-import traceback
 from pathlib import Path
 
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from ispf_jax.errors import UserError, visible
+from ispf_jax.errors import UserError, shown, visible
 from ispf_jax.runtime import interruption
 from ispf_jax.runtime.quiet import Quiet
+
+if any(word.lstrip("-").partition("=")[0] == "flagfile" for word in sys.argv):  # absl would read it already here
+    print("error: --flagfile is not supported; write the options on the command line.", file=sys.stderr)
+    sys.exit(2)
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, see configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of all results; default runs/<name of the configuration>.")
@@ -96,11 +100,19 @@ def _inspect(argv) -> int:
 
 def parse_flags(argv):
     """absl's parser, with wrong flags, keys, values and configuration files as UserErrors."""
+    from ispf_jax.config import ConfigFile
+    from ispf_jax.settings import check_path, converted
+
+    flags.FLAGS["config"].parser = ConfigFile()
+    for word in argv:
+        flag, _, text = word.partition("=")
+        converted(str, flag if flag.isprintable() else shown(flag), text or flag)
     try:
         rest = flags.FLAGS(argv)
-        # A file that cannot be read is reported only when its content is wanted.
-        getattr(_CONFIG.value, "to_dict", None)
+        check_path("--workdir", _WORKDIR.value or "")
         return rest
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(explain(argv, error)) from error
 
@@ -110,22 +122,19 @@ def explain(argv, error) -> str:
     said."""
     from ispf_jax.config import override_problem
 
+    if isinstance(error.__context__, UserError):
+        return str(error.__context__)
     words = [word if "=" in word else "=".join(argv[i : i + 2]) for i, word in enumerate(argv)]
     options = [word.lstrip("-").removeprefix("no").partition("=") for word in words if word.startswith("-")]
     for key, _, text in options:
         if key.startswith("config.") and (problem := override_problem(key.removeprefix("config."), text)):
             return problem
-    last = (str(error).strip() or type(error).__name__).splitlines()[-1]  # of a traceback
-    said = " ".join(last.split())
-    if isinstance(error, flags.Error) and "Traceback" not in str(error):
-        return said
-    file = next((text for key, _, text in options if key == "config"), "")
-    if isinstance(error, OSError):
-        return f"--config={file} cannot be read ({said}); name a file such as configs/digits_ispf.py."
-    if not isinstance(error, flags.Error):  # the file itself is wrong
-        line = traceback.extract_tb(error.__traceback__)[-1].lineno
-        said = f"{type(error).__name__}: {said} (line {line})"
-    return f"--config={file}: {said.removeprefix('ValueError: ')}"
+        if key.startswith("config.parts.") and isinstance(error, (KeyError, AttributeError)):
+            return f"--{key} does not exist: in a part only what the part changes can be set."
+    said = " ".join(str(error).split())[:500] or type(error).__name__
+    return (
+        said if isinstance(error, flags.Error) else f"the command line cannot be read ({type(error).__name__}: {said})."
+    )
 
 
 def _found(argv):
@@ -141,7 +150,7 @@ def _found(argv):
             continue
         file, colon, variant = name.partition(":")
         packaged = presets() / Path(file).name
-        if not Path(file).exists() and Path(file).parent.name in ("", "configs") and packaged.exists():
+        if not os.path.exists(file) and Path(file).parent.name in ("", "configs") and os.path.exists(packaged):
             found[at] = ("" if at > i else f"{flag}=") + f"{packaged}{colon}{variant}"
     return found
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 _LONGEST = 2000
 
@@ -11,11 +12,11 @@ def visible(text: object, kept: str = "") -> str:
     return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in str(text))
 
 
-def shown(names: Iterable, limit: int = 3) -> str:
+def few(names: Iterable, limit: int = 3) -> str:
     """A few names from a file, each of them short, for a message."""
     names = list(names)
-    few = ", ".join(str(name)[:100] for name in names[:limit])
-    return few + (f" and {len(names) - limit} more" if len(names) > limit else "")
+    first = ", ".join(str(name)[:100] for name in names[:limit])
+    return first + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 class UserError(ValueError):
@@ -57,3 +58,12 @@ def keyed(prefix: str) -> Iterator[None]:
         yield
     except ArgumentError as error:
         raise ArgumentError(prefix + error.argument, error.text) from error
+
+
+def shown(value: Any, most: int = 80) -> str:
+    """`repr` of a value for a message: one line, short, and never an error, whatever the object does."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # a whole number of more than 4,300 digits, for one
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= most else f"{text[: most - 3]}..."

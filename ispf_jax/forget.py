@@ -4,9 +4,10 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from numbers import Integral
 
-from ispf_jax.errors import ArgumentError
+from ispf_jax.errors import ArgumentError, shown
 
 ForgetSet = tuple[int, ...]
+_LARGE = 10**9  # more than any number of classes
 
 
 def checked_names(names: Iterable[str]) -> tuple[str, ...]:
@@ -36,15 +37,18 @@ def forget_set(forget: int | str | Iterable[int | str], class_names: Sequence[st
     Raises:
       ArgumentError: there is no such class, one is named twice, or none would be retained.
     """
-    words = forget.split(",") if isinstance(forget, str) else [forget] if isinstance(forget, Integral) else list(forget)
+    try:
+        words = forget.split(",") if isinstance(forget, str) else list(forget)  # pyright: ignore
+    except TypeError:
+        words = [forget]
     ids = tuple(sorted(_class_id(word, forget, class_names) for word in words))
     if len(set(ids)) < len(ids):
-        raise ArgumentError("forget", f"={forget!r} names a class twice in one set; name every class once.")
+        raise ArgumentError("forget", f"={shown(forget)} names a class twice in one set; name every class once.")
     if not ids:
-        raise ArgumentError("forget", f"={forget!r} names no class.")
+        raise ArgumentError("forget", f"={shown(forget)} names no class.")
     if len(ids) == len(class_names):
         raise ArgumentError(
-            "forget", f"={forget!r} forgets all {len(ids)} classes at once; leave at least one to retain."
+            "forget", f"={shown(forget)} forgets all {len(ids)} classes at once; leave at least one to retain."
         )
     return ids
 
@@ -56,25 +60,27 @@ def forget_sets(spec: str, class_names: Sequence[str]) -> tuple[ForgetSet, ...]:
         return tuple((c,) for c in range(len(class_names)))
     sets = tuple(forget_set(words, class_names) for words in spec.split(";"))
     if len(set(sets)) < len(sets):
-        raise ArgumentError("forget", f"={spec!r} names the same set twice; name every set once.")
+        raise ArgumentError("forget", f"={shown(spec)} names the same set twice; name every set once.")
     return sets
 
 
 def _class_id(word, spec, class_names):
     """The class that a word means: a name, an id, or `name:...` and `id:...` where one word could be both."""
     if isinstance(word, bool) or not isinstance(word, (Integral, str)):
-        raise ArgumentError("forget", f"={spec!r}: {word!r} is neither a class id nor a name.")
-    word = word.strip() if isinstance(word, str) else f"id:{int(word)}"
+        raise ArgumentError("forget", f"={shown(spec)}: {shown(word)} is neither a class id nor a name.")
+    word = word.strip() if isinstance(word, str) else f"id:{min(max(int(word), -_LARGE), _LARGE)}"
     kind, _, rest = word.partition(":")
     number = rest if kind == "id" else word
-    numbered = int(number) if number.isdecimal() and int(number) < len(class_names) else None
+    numbered = int(number) if number.isdecimal() and len(number) < 10 and int(number) < len(class_names) else None
     called = next(
         (class_names.index(name) for name in (word, rest if kind == "name" else word) if name in class_names), None
     )
     if called is None and numbered is None:
         known = ", ".join(class_names[:10]) + (", ..." if len(class_names) > 10 else "")
         allowed = f"allowed are 0 to {len(class_names) - 1} or a name ({known})"
-        raise ArgumentError("forget", f"={spec!r}: there is no class {word.removeprefix('id:')!r}; {allowed}.")
+        raise ArgumentError(
+            "forget", f"={shown(spec)}: there is no class {shown(word.removeprefix('id:'))}; {allowed}."
+        )
     if word.isdecimal() and numbered is not None:
         # A folder "05" may be the fourth class: taking it, or "5", for class 5 would remove the wrong one.
         alike = [i for i, name in enumerate(class_names) if name.isdecimal() and int(name) == numbered]
@@ -82,8 +88,9 @@ def _class_id(word, spec, class_names):
         if other != numbered:
             raise ArgumentError(
                 "forget",
-                f"={spec!r}: {word!r} is class {numbered} by its number, which is called {class_names[numbered]!r}, "
-                f"and class {other} by its name; write id:{numbered} or name:{class_names[other]}.",
+                f"={shown(spec)}: {word!r} is class {numbered} by its number, which is called "
+                f"{class_names[numbered]!r}, and class {other} by its name; write id:{numbered} or "
+                f"name:{class_names[other]}.",
             )
     return numbered if called is None else called
 

@@ -7,26 +7,41 @@ the authors' PyTorch program, where the paper is silent or differs.
 import dataclasses
 import inspect
 import math
+import os
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
 
-from ispf_jax.errors import ArgumentError
+from ispf_jax.errors import ArgumentError, shown
 
 Allowed = Iterable[str | int] | Callable[[], Iterable[str | int]]
 
+_KINDS = {
+    int: (Integral, "a whole number"),
+    float: (Real, "a finite number in the range of float32"),
+    bool: (bool, "True or False"),
+    str: (str, "text"),
+}
+_SMALLEST, _LARGEST = 1.2e-38, 3.4e38  # of float32
+_MOST_ELEMENTS = 10_000
+_NO_TEXT = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # control characters, line ends, surrogates
 
-def key(default: Any, *, above=-math.inf, least=-math.inf, below=math.inf, among: Allowed | None = None, at="") -> Any:
-    """A field of a settings class: its default and range (`least` <= value, `above` < value < `below`).
+
+def key(default: Any, *, among: Allowed | None = None, at: str = "", **marks) -> Any:
+    """A field of a settings class: its default, range and marks.
 
     Its meaning stands in the docstring of the class, under Attributes.
 
     Args:
       among: the values (of a tuple: the elements) that are allowed; a function where a table can grow.
       at: the configuration key, where it is not the field's name within its group.
+      marks: `least`, `above`, `most`, `below`: the range; `path=True`: names a file or directory; `free=True`: may
+        change between two starts in one work directory, because at most it affects rounding, and every result row
+        names it.
     """
-    limits = {"above": above, "least": least, "below": below, "among": among, "at": at}
-    return dataclasses.field(default=default, metadata=limits)
+    known = {"least": -math.inf, "above": -math.inf, "most": math.inf, "below": math.inf, "path": False, "free": False}
+    return dataclasses.field(default=default, metadata=known | {"among": among, "at": at} | marks)
 
 
 def meanings(cls: type) -> dict[str, str]:
@@ -54,26 +69,33 @@ class Settings:
     def check(self):
         """Conditions that concern several values."""
 
+    @classmethod
+    def of(cls, config: Any, name: str = "config") -> Self:
+        """The argument `config` of a function: settings of this class, or None for the defaults."""
+        if config is not None and not isinstance(config, cls):
+            raise ArgumentError(name, f"={shown(config)} must be settings, {cls.__name__}(...).")
+        return cls() if config is None else config
+
 
 def _checked(field, value):
     """The value of a field in the field's type, within its range."""
     name, limits = field.name, field.metadata
     if dataclasses.is_dataclass(field.type):
-        if not isinstance(value, field.type):
-            raise ArgumentError(name, f"={value!r} must be a {field.type.__name__}.")
-        return value
+        return field.type.of(value, name)
     if isinstance(field.type, type):
         values = [(name, value := converted(field.type, name, value))]
     else:  # tuple[int, ...]
         value = _elements(field.type.__args__[0], name, value)
         values = [(f"{name}[{i}]", element) for i, element in enumerate(value)]
+    if limits.get("path"):
+        check_path(name, value)
     if limits.get("among") is not None:
         allowed = tuple(limits["among"]() if callable(limits["among"]) else limits["among"])
-        for element in (v for _, v in values):
+        for _, element in values:
             if element not in allowed:
-                raise ArgumentError(name, f"={element!r} is unknown; allowed are {', '.join(map(str, allowed))}.")
-        if len(set(values)) > len({v for _, v in values}):
-            raise ArgumentError(name, f"={','.join(map(str, value))!r} names one twice; name every one once.")
+                raise ArgumentError(name, f"={shown(element)} is unknown; allowed are {', '.join(map(str, allowed))}.")
+        if isinstance(value, tuple) and len(set(value)) < len(value):
+            raise ArgumentError(name, f"={shown(joined(value))} names one twice; name every one once.")
     elif limits:
         for label, number in values:
             _check_range(label, number, limits)
@@ -82,43 +104,57 @@ def _checked(field, value):
 
 def converted(kind: type, name: str, value: Any):
     """`value` as an int, float, bool or text; ArgumentError if it is something else (True is no number, 1.5 no int)."""
-    kinds = {int: "a whole number", float: "a finite number", bool: "True or False", str: "text"}
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    fits = {
-        int: number and isinstance(value, int),
-        float: number and math.isfinite(value),
-        bool: isinstance(value, bool),
-        str: isinstance(value, str),
-    }
-    if not fits[kind]:
-        raise ArgumentError(name, f"={value!r} must be {kinds[kind]}.")
+    base, words = _KINDS[kind]
+    fits = isinstance(value, base) and isinstance(value, bool) == (kind is bool)
+    if fits and kind is str and _NO_TEXT.search(value):
+        fits, words = False, "text in UTF-8 without control characters"
+    if fits and kind is float:
+        fits = value == 0 or _SMALLEST <= abs(value) <= _LARGEST
+    if not fits:
+        raise ArgumentError(name, f"={shown(value)} must be {words}.")
     return kind(value)
 
 
+def check_path(name: str, value: str):
+    """ArgumentError if no file can have this name."""
+    if os.path.expanduser(value).startswith("~"):
+        raise ArgumentError(name, f"={shown(value)} begins with ~ and a user that this machine does not have.")
+    if len(value.encode()) > 4000 or any(len(part.encode()) > 255 for part in value.split("/")):
+        raise ArgumentError(name, f"={shown(value)} is too long for the name of a file.")
+
+
+def joined(values: Iterable) -> str:
+    """Elements of a tuple as text with commas, in which they can be written."""
+    return ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
+
+
 def _elements(kind, name, value) -> tuple:
-    """A tuple out of text with commas, one value or a sequence."""
+    """A tuple out of text with commas, one number or a sequence."""
     if isinstance(value, str):
-        words = [word.strip() for word in value.split(",") if word.strip()]
         try:
-            return tuple(converted(kind, name, kind(word)) for word in words)
+            value = [kind(word.strip()) for word in value.split(",") if word.strip()]
         except ValueError:
             kinds = {int: "whole numbers", float: "numbers", str: "names"}[kind]
-            raise ArgumentError(name, f"={value!r} must be {kinds} separated by commas.") from None
-    if isinstance(value, (int, float)):
-        value = (value,)
+            raise ArgumentError(name, f"={shown(value)} must be {kinds} separated by commas.") from None
+    value = [value] if isinstance(value, Real) else value
     if not isinstance(value, (tuple, list)):
-        raise ArgumentError(name, f"={value!r} must be a sequence, or text with commas.")
-    return tuple(converted(kind, name, element) for element in value)
+        raise ArgumentError(name, f"={shown(value)} must be a list, a tuple, or text with commas.")
+    if len(value) > _MOST_ELEMENTS:
+        raise ArgumentError(name, f" has {len(value):,} elements; at most {_MOST_ELEMENTS:,} are possible.")
+    return tuple(converted(kind, f"{name}[{i}]", element) for i, element in enumerate(value))
 
 
 def _check_range(label, number, limits):
     if isinstance(number, (str, bool)):
         return
-    least, above, below = limits["least"], limits["above"], limits["below"]
-    if least <= number and above < number < below:
+    limits = {name: limits[name] for name in ("least", "above", "most", "below")}
+    if isinstance(number, int):
+        limits["below"] = min(limits["below"], 2**32)
+    least, above, most, below = limits.values()
+    if least <= number <= most and above < number < below:
         return
-    if least == 0 and below == math.inf:
-        raise ArgumentError(label, f"={number} must not be negative.")
-    words = [f"at least {least}"] * math.isfinite(least) + [f"greater than {above}"] * math.isfinite(above)
-    words += [f"less than {below}"] * math.isfinite(below)
-    raise ArgumentError(label, f"={number} must be {' and '.join(words)}.")
+    if least == 0 and number < 0:
+        raise ArgumentError(label, f"={shown(number)} must not be negative.")
+    words = zip(("at least", "greater than", "at most", "less than"), limits.values())
+    allowed = " and ".join(f"{word} {limit}" for word, limit in words if math.isfinite(limit))
+    raise ArgumentError(label, f"={shown(number)} must be {allowed}.")

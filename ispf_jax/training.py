@@ -1,8 +1,10 @@
 """The original and the retrained classifier: supervised training with selection on a validation split."""
 
 import io
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import flax.linen as nn
@@ -10,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ispf_jax import optim
+from ispf_jax import memory, optim
 from ispf_jax.augment import KINDS
 from ispf_jax.classifier import Classifier, Network
 from ispf_jax.data import ImageData, check_classes, train_val_split
@@ -23,6 +25,8 @@ from ispf_jax.runtime.store import Saved
 from ispf_jax.settings import Settings, key
 from ispf_jax.state import TrainState, new_net, random_stream, split_seed
 from ispf_jax.supervised import SupervisedSetup, supervised_epoch
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Train(Settings):
     batch_size: int = key(256, above=0, below=2**20)
     lr: float = key(0.1, above=0)
     decay_epochs: tuple[int, ...] = key("30", above=0)
-    decay_factor: float = key(0.1, above=0)
+    decay_factor: float = key(0.1, above=0, most=1)
     momentum: float = key(0.9, least=0, below=1)
     weight_decay: float = key(0.0001, least=0)
     augment: str = key("none", among=KINDS)
@@ -106,7 +110,7 @@ def train(
         module = build_classifier(network, data.num_classes, width) if isinstance(network, str) else network
         network = Classifier(module, {}, image_shape=data.image_shape, mean=mean, std=std).network
     return fit(
-        data, network, ~np.isin(data.train.labels, left_out), left_out, seed, config or Train(), RunOptions.of(options)
+        data, network, ~np.isin(data.train.labels, left_out), left_out, seed, Train.of(config), RunOptions.of(options)
     )
 
 
@@ -123,6 +127,20 @@ def split_of(data: ImageData, member, left_out: ForgetSet, seed: int, config: Tr
     return Split(train_mask, validation)
 
 
+def largest_batch(batch_size: int, images: int, devices) -> int:
+    """`batch_size`, or as many images as there are, rounded up to what divides over the devices."""
+    most = -(-images // devices.count) * devices.count
+    if batch_size > most > 0:
+        _warn_of_batch(batch_size, images, most)
+    return min(batch_size, most) or batch_size
+
+
+@cache
+def _warn_of_batch(batch_size, images, most):
+    """Once: a sweep trains many models on the same images."""
+    log.warning("a batch of %d is more than the %d training images; batches of %d are used", batch_size, images, most)
+
+
 def fit(
     data: ImageData, network: Network, member, left_out, seed: int, config: Train, options: RunOptions, stream: str = ""
 ) -> Classifier:
@@ -132,6 +150,8 @@ def fit(
     """
     devices = options.chosen()
     devices.check_batch(config.batch_size)
+    batch_size = largest_batch(config.batch_size, len(data.train), devices)
+    memory.check_training(network, batch_size, devices, data.train.images.nbytes)
     stream = stream or stream_name(left_out)
     split = split_of(data, member, left_out, seed, config, stream)
     if options.directory:
@@ -139,7 +159,7 @@ def fit(
 
     images, labels = devices.replicate((data.train.images, data.train.labels))
     _, init_key, run_key, val_key = jax.random.split(random_stream(seed, stream), 4)
-    setup = SupervisedSetup(network, optim.sgd(config.momentum, config.weight_decay), config.batch_size, config.augment)
+    setup = SupervisedSetup(network, optim.sgd(config.momentum, config.weight_decay), batch_size, config.augment)
     program = devices.compile(supervised_epoch, setup, donate=1)
     state = TrainState(new_net(network.init(init_key), setup.optimizer), run_key, jnp.int32(0))
     members = jnp.asarray(split.train)
@@ -168,7 +188,7 @@ def fit(
     task = Task(
         options.title or f"{stream} seed {seed}",
         config.epochs,
-        -(-int(split.train.sum()) // config.batch_size),
+        -(-int(split.train.sum()) // batch_size),
         lambda state: program.prepare(state, images, labels, members, jnp.float32(config.lr)),
         run_epoch,
         lambda state: state.net.variables,

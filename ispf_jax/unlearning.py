@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ispf_jax import optim
+from ispf_jax import memory, optim
 from ispf_jax.classifier import Classifier, Network, init_variables
 from ispf_jax.distill import DistillSetup, LossWeights, distill_epoch, student_learning_rate, unlearning
 from ispf_jax.errors import ArgumentError, UserError
@@ -36,6 +36,9 @@ ALIKE = 1e-3
 
 ONE_CLASS = 0.99
 """Share of one class among an epoch's synthetic images above which the generator counts as collapsed to it."""
+
+MOST_STEPS = 10**6
+"""Steps of an epoch, in which a run can neither be stopped nor saved."""
 
 _MEANS = ("student/loss", "kept", "forget_samples", "retain_samples", "entropy", "teacher_forget_probability")
 
@@ -78,14 +81,14 @@ class Distill(Settings):
     """
 
     epochs: int = key(200, above=0, below=10**6)
-    loops: int = key(5, above=0, below=10**6)
-    generator_steps: int = key(1, above=0, below=10**6)
-    student_steps: int = key(10, above=0, below=10**6)
+    loops: int = key(5, above=0, below=10**5)
+    generator_steps: int = key(1, above=0, below=10**5)
+    student_steps: int = key(10, above=0, below=10**5)
     warmup_epochs: int = key(2, least=0, below=10**6)
     batch_size: int = key(256, above=0, below=2**20)
     lr: float = key(0.05, above=0)
     lr_final: float = key(0.0002, least=0)
-    cosine_epochs: int = key(200, least=0)
+    cosine_epochs: int = key(200, least=0, below=10**6)
     momentum: float = key(0.9, least=0, below=1)
     weight_decay: float = key(0.0001, least=0)
     generator_lr: float = key(0.001, above=0)
@@ -106,6 +109,10 @@ class Distill(Settings):
     temperature: float = key(1.0, above=0)
 
     def check(self):
+        steps = self.loops * (self.generator_steps + self.student_steps)
+        if steps > MOST_STEPS:
+            rule = f"which makes epochs of {steps:,} steps; at most {MOST_STEPS:,} are possible: take more epochs."
+            raise ArgumentError("loops", f"={self.loops}, {rule}")
         if self.lr_final > self.lr:
             raise ArgumentError(
                 "lr_final",
@@ -201,13 +208,13 @@ def unlearn(
       ArgumentError: an argument is wrong.
       Interrupted: a signal asked to stop; with `checkpoints` the same call continues.
     """
-    unlearning_run = UnlearningRun(teacher, forget, method, base, seed, config or Distill(), RunOptions.of(options))
+    unlearning_run = UnlearningRun(teacher, forget, method, base, seed, Distill.of(config), RunOptions.of(options))
     return unlearning_run.result(*unlearning_run.start())
 
 
 def restore(teacher: Classifier, forget, method="ispf", *, base="dfq", seed=0, config=None, **options) -> Unlearned:
     """What an earlier `unlearn` with the same arguments left in `checkpoints`; raises UserError if there is nothing."""
-    unlearning_run = UnlearningRun(teacher, forget, method, base, seed, config or Distill(), RunOptions.of(options))
+    unlearning_run = UnlearningRun(teacher, forget, method, base, seed, Distill.of(config), RunOptions.of(options))
     if unlearning_run.options.directory is None:
         raise ArgumentError("checkpoints", " is missing; name the directory of the run.")
     state, directory = unlearning_run.fresh_state(), unlearning_run.options.directory / "checkpoints"
@@ -266,6 +273,7 @@ class UnlearningRun:
         self.devices = options.chosen()
         self.devices.check_batch(config.batch_size)
         self.setup = distill_setup(teacher.network, config, base, self.method)
+        memory.check_unlearning(self.setup, self.devices, config.memory if self.setup.replayed else 0)
 
     @property
     def threshold(self) -> float:

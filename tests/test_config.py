@@ -1,21 +1,15 @@
 """From text to frozen dataclasses: what is accepted, and one sentence for everything that is not."""
 
 import dataclasses
+import os
 
+import numpy as np
 import pytest
 
 from configs import cifar10_ispf, default, svhn_ispf, table8
-from ispf_jax.config import (
-    FREE_KEYS,
-    WITH_AUDIT,
-    changed_keys,
-    flatten,
-    keys,
-    make_experiment,
-    make_experiments,
-    override_problem,
-)
+from ispf_jax.config import WITH_AUDIT, ConfigFile, make_experiment, make_experiments, override_problem
 from ispf_jax.errors import UserError
+from ispf_jax.experiment import changed_keys, flatten, keys
 
 
 def changed(**values):
@@ -60,7 +54,7 @@ BAD = {
     "model__name": ("vgg", ["config.model.name='vgg'", "allcnn, resnet18"]),
     "model__dtype": ("float16", ["config.model.dtype='float16'", "float32, bfloat16"]),
     "model__width": (0.0, ["config.model.width=0.0", "greater than 0"]),
-    "generator__latent_dim": (0, ["config.generator.latent_dim=0", "greater than 0"]),
+    "generator__latent_dim": (10**5000, ["config.generator.latent_dim=<int>", "greater than 0"]),
     "convolutions": ("mkl", ["config.convolutions='mkl'", "auto, onednn, xla"]),
     "train__augment": ("mixup", ["config.train.augment='mixup'", "none, crop_flip"]),
     "train__epochs": (0, ["config.train.epochs=0", "greater than 0"]),
@@ -73,10 +67,9 @@ BAD = {
     "data__val_fraction": (0.0, ["config.data.val_fraction=0.0", "greater than 0"]),
     "data__download": (1, ["config.data.download=1", "True or False"]),
     "data__path": (3, ["config.data.path=3", "text"]),
-    "data": ("digits", ["config.data is no known key"]),
-    "data__image_size": ({"a": 1}, ["config.data.image_size.a is no known key"]),
+    "data": ("digits", ["config.data='digits'", "group of keys"]),
+    "data__image_size": ({"a": 1}, ["config.data.image_size={'a': 1}", "whole number"]),
     "distill__epochs": (10**7, ["config.distill.epochs=10000000", "less than 1000000"]),
-    "generator__width": (1e9, ["config.generator.width=1000000000.0", "less than 64"]),
     "distill__batch_size": (-1, ["config.distill.batch_size=-1", "greater than 0"]),
     "distill__threshold": (1.5, ["config.distill.threshold=1.5", "less than 1"]),
     "distill__weight_bn": (-1.0, ["config.distill.weight_bn=-1.0", "negative"]),
@@ -84,6 +77,23 @@ BAD = {
     "evaluate__every": (-1, ["config.evaluate.every=-1", "negative"]),
     "devices": (-1, ["config.devices=-1", "negative"]),
     "checkpoint_seconds": (-1.0, ["config.checkpoint_seconds=-1.0", "negative"]),
+    "train": (None, ["config.train=None", "group of keys"]),
+    "data__cache_dir": ("~nosuchuser/x", ["config.data.cache_dir='~nosuchuser/x'", "user"]),
+    "data__data_dir": ("x" * 256, ["config.data.data_dir='xx", "too long"]),
+    "data__manual_dir": ("a\0b", [r"config.data.manual_dir='a\x00b'", "UTF-8"]),
+    "data__classes": (10**12, ["config.data.classes=1000000000000", "less than 100000"]),
+    "compilation_cache": ("\udcff", [r"config.compilation_cache='\udcff'", "UTF-8"]),
+    "forget": (3, ["config.forget=3", "text"]),
+    "distill__loops": (99_999, ["config.distill.loops=99999", "1,099,989 steps"]),
+    "distill__lr": (10**400, ["config.distill.lr=1000", "float32"]),
+    "generator__width": (lambda: 1, ["config.generator.width=<function", "float32"]),
+    "train__weight_decay": (1e-300, ["config.train.weight_decay=1e-300", "float32"]),
+    "train__decay_factor": (1.5, ["config.train.decay_factor=1.5", "at most 1"]),
+    "evaluate__batch_size": (np.array([1, 2]), ["config.evaluate.batch_size=array([1, 2])", "whole number"]),
+    "audit__shots": ([[1]], ["config.audit.shots[0]=[1]", "whole number"]),
+    "audit__metrics": ({"a": 1}, ["config.audit.metrics={'a': 1}", "list"]),
+    "audit__shadows": (10**9, ["config.audit.shadows=1000000000", "less than 10000"]),
+    "export": (("pt", 3), ["config.export[1]=3", "text"]),
     "foo": (1, ["config.foo is no known key"]),
     "method": ("gkt", ["did you mean config.methods?"]),
     "data__image_siz": (1, ["did you mean config.data.image_size?"]),
@@ -119,13 +129,19 @@ def test_the_ends_of_what_is_allowed():
     )
 
 
+def test_values_that_are_numbers_all_the_same():
+    e = make_experiment(changed(seeds=7, train__epochs=np.int64(3), train__lr=np.float32(0.5), audit__shots=(1, 2)))
+    assert (e.seeds, e.train.epochs, e.train.lr, e.audit.shots) == ((7,), 3, 0.5, (1, 2))
+    assert type(e.train.epochs) is int and type(e.train.lr) is float
+
+
 @pytest.mark.parametrize("seeds", ["", "-1", "0,1,1", "a", "0.5", "4294967296"])
 def test_bad_seeds(seeds):
     check_refused(
         changed(seeds=seeds),
         [
             "config.seeds",
-            {"": "one or more different numbers", "-1": "at least 0", "4294967296": "less than 4294967296"}.get(
+            {"": "one or more different numbers", "-1": "not be negative", "4294967296": "less than 4294967296"}.get(
                 seeds, "numbers"
             ),
         ],
@@ -173,11 +189,6 @@ def test_flat_configuration_and_its_differences():
     assert changed_keys({**old, "gone": 1}, old) == ["gone"]
 
 
-def test_free_keys_exist():
-    keys = flatten(make_experiment(changed()))
-    assert all(free in keys or any(key.startswith(free + ".") for key in keys) for free in FREE_KEYS)
-
-
 # What the command line is told
 
 
@@ -218,15 +229,80 @@ def test_parts_change_what_they_name_and_nothing_else():
     assert a == make_experiment(config)
     assert b == make_experiment(changed(model__name="resnet18", distill__lr=0.2))
     assert list(make_experiments(changed())) == [""]
-    for parts, words in (
-        ({"a/b": {}}, "config.parts.a/b is no name"),
-        ({"a": {"modle": {"name": "x"}}}, "part 'a': config.modle.name is no known key"),
-    ):
-        with pytest.raises(UserError, match=words):
-            make_experiments(changed(parts=parts))
     assert override_problem("parts.a.train.epochs", "3") == "" and "whole number" in override_problem(
         "parts.a.train.epochs", "x"
     )
+
+
+@pytest.mark.parametrize(
+    "parts, words",
+    [
+        ({"a/b": {}}, "config.parts.a/b is no name"),
+        ({"": {}, "b": {}}, "config.parts. is no name"),
+        ({3: {}}, "config.parts.3 is no name"),
+        ({"n" * 101: {}}, "config.parts.'n.* is no name"),
+        ({"a\nb": {}}, r"config.parts.'a\\nb' is no name"),
+        ({"report": {}}, "config.parts.report is no name"),
+        ({"a": {"modle": {"name": "x"}}}, "part 'a': config.modle.name is no known key"),
+        ({"a": {"train": 1}}, "part 'a': config.train=1 must be a group"),
+        ({"a": {"methods": {"x": 1}}}, "part 'a': config.methods={'x': 1} must be"),
+        ({"a": {3: 1}}, "part 'a': config.3 is no known key"),
+        ({"a": None}, "config.parts.a=None must be"),
+        ({"a": {"parts": {"b": {}}}}, "config.parts.a={'parts': .* without parts"),
+        ({"a": {}, "b": {"dry_run": True}}, "config.parts.b.dry_run is of the whole run"),
+        (["a"], r"config.parts=\['a'\] must be"),
+    ],
+)
+def test_parts_that_are_refused(parts, words):
+    with pytest.raises(UserError, match=words) as caught:
+        make_experiments(changed(parts=parts))
+    assert "\n" not in str(caught.value)
+
+
+FILES = {
+    "x = 1": ["has no function get_config"],
+    "raise SystemExit(0)": ["SystemExit: 0", "line 1"],
+    "def get_config(): return 3": ["returned 3", "ConfigDict"],
+    "def get_config(): pass": ["returned None", "ConfigDict"],
+    "def get_config(a): pass": ["TypeError", "'a'"],
+    "def get_config(): raise BaseException('a\\nb')": ["BaseException: a b", "line 1"],
+    "def get_config(): return b'\\xff'.decode()": ["UnicodeDecodeError", "0xff"],
+    "def get_config(): return get_config()": ["RecursionError"],
+    "from ml_collections import *\ndef get_config(): return ConfigDict()": ["is missing"],
+    "\0": ["null bytes"],
+}
+
+
+@pytest.mark.parametrize("body", FILES)
+def test_a_file_that_is_no_configuration(tmp_path, body):
+    file = tmp_path / "mine.py"
+    file.write_text(body)
+    with pytest.raises(UserError) as caught:
+        ConfigFile().parse(str(file))
+    message = str(caught.value)
+    assert "\n" not in message and message.startswith(f"--config={file}: "), message
+    assert all(part in message for part in FILES[body]), message
+
+
+def test_only_a_regular_file_of_bounded_size_is_run(tmp_path):
+    os.mkfifo(tmp_path / "pipe.py")
+    (tmp_path / "large.py").write_text("#" * (2 << 20))
+    for name, words in (
+        ("pipe.py", "a pipe"),
+        ("large.py", "2,097,152 bytes"),
+        ("", "a directory"),
+        ("no.py", "No such"),
+    ):
+        with pytest.raises(UserError, match=f"cannot be read: .*{words}"):
+            ConfigFile().parse(f"{tmp_path}/{name}")
+
+
+def test_references_have_the_values_they_lead_to(tmp_path):
+    config = default.get_config()
+    config.methods = config.get_ref("base")
+    config.base = "zskt"
+    with pytest.raises(UserError, match=r"config.methods='zskt' is unknown"):
+        make_experiment(config)
 
 
 def test_a_sweep_is_the_configurations_it_was_made_of():

@@ -5,6 +5,7 @@ import numpy as np
 from ispf_jax.data.dataset import DataRequest, ImageData
 from ispf_jax.data.pixels import conform
 from ispf_jax.errors import ArgumentError
+from ispf_jax.memory import require
 
 DIGITS_SEED = 20240  # the split belongs to the data set: every run has the same test images
 TRAIN, TEST = 512, 256
@@ -48,6 +49,9 @@ def synthetic(request: DataRequest) -> ImageData:
     if classes < 2:
         raise ArgumentError("classes", f"={classes} must be at least 2 for synthetic data.")
     rng = np.random.default_rng([request.seed, 1])
+    most = max("max_train", "max_test", key=lambda key: getattr(request, key))
+    count = max(getattr(request, most) or TRAIN, classes)
+    require(most, f": {count:,} images of {size}x{size}x{channels}", 17 * count * size**2 * channels)  # and the noise
     patterns = np.stack([_pattern(rng, size, channels) for _ in range(classes)])
 
     def split(key, default):

@@ -24,12 +24,13 @@ log = logging.getLogger(__name__)
 
 
 def directory(cache_dir: str) -> Path | None:
-    """`cache_dir`, else $XDG_CACHE_HOME/ispf_jax, else ~/.cache/ispf_jax; None for "off"."""
+    """`cache_dir`, else $XDG_CACHE_HOME/ispf_jax, else ~/.cache/ispf_jax; None for "off" or without a home."""
     if cache_dir == "off":
         return None
     if cache_dir:
         return Path(cache_dir).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ispf_jax"
+    home = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    return None if home.startswith("~") else Path(home) / "ispf_jax"  # a user without a home has no cache
 
 
 def cached(cache_dir: str, name: str, key, make: Callable[[], ImageData]) -> ImageData:

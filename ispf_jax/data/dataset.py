@@ -38,15 +38,15 @@ class DataRequest(Settings):
     """
 
     name: str = key("digits", among=_sources)
-    path: str = key("")
-    data_dir: str = key("")
-    manual_dir: str = key("")
-    download: bool = key(True)
-    cache_dir: str = key("")
+    path: str = key("", path=True, free=True)
+    data_dir: str = key("", path=True, free=True)
+    manual_dir: str = key("", path=True, free=True)
+    download: bool = key(True, free=True)
+    cache_dir: str = key("", path=True, free=True)
     image_size: int = key(0, least=0, below=4097)
     resize: bool = key(False)
     channels: int = key(0, among=(0, 1, 3))
-    classes: int = key(10, above=0)
+    classes: int = key(10, above=0, below=10**5)
     max_train: int = key(0, least=0)
     max_test: int = key(0, least=0)
     seed: int = 0

@@ -37,7 +37,8 @@ def load(request: DataRequest) -> ImageData:
     if request.image_size not in (0, 32) and not request.resize:
         text = f"={request.image_size} must be 0 or 32, the size of {official.title}, or set resize=True."
         raise ArgumentError("image_size", text)
-    root = Path(request.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    root = request.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    root = Path(os.path.expanduser(root))
     manual = _archives(official, request.manual_dir) if request.manual_dir else []
     if request.manual_dir and not manual:
         raise ArgumentError("manual_dir", f"={request.manual_dir!r} does not hold {' and '.join(official.files)}.")

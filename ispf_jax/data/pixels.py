@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ispf_jax.errors import UserError
-from ispf_jax.runtime.guard import memory, reading
+from ispf_jax.memory import host_bytes, require
+from ispf_jax.runtime.guard import reading
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".ppm", ".pgm", ".pbm", ".pnm")
@@ -34,7 +35,7 @@ class Decoder:
     def __init__(self, size: int, resize: bool, channels: int):
         self.size, self.resize, self.channels = size, resize, channels
         self._encoded = self._decoded = self._kept = 0
-        self._most = memory() // 4  # half of it is taken while images become one array
+        self._most = host_bytes() // 4  # half of it is taken while images become one array
 
     def __call__(self, encoded: bytes, file: str) -> np.ndarray:
         """uint8 [size, size, 1 or 3]. `file` is for messages.
@@ -95,6 +96,7 @@ def conform(images: np.ndarray, size: int, channels: int) -> np.ndarray:
     side, depth = size or images.shape[1], channels or images.shape[3]
     if images.shape[1:] == (side, side, depth):
         return images
+    require("image_size", f"={side}: {len(images):,} images of this size", len(images) * side**2 * depth)
     out = np.empty((len(images), side, side, depth), np.uint8)
     for i, pixels in enumerate(images):
         out[i] = _pixels(Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels), side, depth)

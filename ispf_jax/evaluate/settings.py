@@ -37,18 +37,18 @@ class Audit(Settings):
 
     metrics: tuple[str, ...] = key(",".join(FAMILIES), among=FAMILIES)
     mia1_protocol: str = key("salun", among=MIA1_PROTOCOLS)
-    shadows: int = key(5, least=0)
-    lira_shadows: int = key(0, least=0)
-    relearn_steps: int = key(0, least=0)
-    relearn_batch: int = key(256, above=0)
+    shadows: int = key(5, least=0, below=10**4)
+    lira_shadows: int = key(0, least=0, below=10**4)
+    relearn_steps: int = key(0, least=0, below=10**6)
+    relearn_batch: int = key(256, above=0, below=2**20)
     relearn_alpha: float = key(0.05, least=0, below=1)
-    shots: tuple[int, ...] = key("1,5,20", above=0)
-    layers: int = key(3, above=0)
+    shots: tuple[int, ...] = key("1,5,20", above=0, below=10**6)
+    layers: int = key(3, above=0, below=10**4)
     train_images: int = key(5000, above=0)
-    barrier_points: int = key(11, least=0)
+    barrier_points: int = key(11, least=0, below=10**4)
     barrier_images: int = key(1000, least=0)
-    synthetic_images: int = key(2048, above=0)
-    embedding_images: int = key(400, least=0)
+    synthetic_images: int = key(2048, above=0, below=2**20)
+    embedding_images: int = key(400, least=0, below=10**5)
 
     def check(self):
         if self.lira_shadows % 2 or self.lira_shadows == 2:

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -103,7 +104,7 @@ def save(
       ArgumentError: the format is not known, or there are no names for all tensors.
       StorageError: the file cannot be written.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     if format is None:
         format = next((name for name, f in FORMATS.items() if path.suffix in f.SUFFIXES), None)
         if format is None:

@@ -1,13 +1,14 @@
 """What a file is, by its first bytes, and which of the things in it are the tensors of a network, by their names."""
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ispf_jax.errors import ArgumentError, UserError, shown
+from ispf_jax.errors import ArgumentError, UserError, few
 from ispf_jax.files import safetensors_file, torch_zip
 from ispf_jax.files.pickles import Symbol
 from ispf_jax.runtime.guard import read_bounded, reading
@@ -47,7 +48,7 @@ def read_weights(path: str | Path, is_known: Callable[[Mapping], bool] = lambda 
     Raises:
       ArgumentError: (path) it cannot be read, or holds none or several.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     try:
         content = read_bounded(path, MAX_FILE)
         name = next((name for name, format_ in FORMATS.items() if format_.recognises(content)), None)
@@ -81,7 +82,7 @@ def _state_dict(path, saved, is_known):
     if chosen:
         return found[chosen[0]]
     objects = [f"{key}: {value.name.replace(' ', '.')}" for key, value in held.items() if isinstance(value, Symbol)]
-    what = f"several ({shown(found)})" if found else f"objects ({shown(objects)})" if objects else "none"
+    what = f"several ({few(found)})" if found else f"objects ({few(objects)})" if objects else "none"
     raise UserError(f"{path} holds {what} where one state_dict is wanted")
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ispf_jax.errors import shown
+from ispf_jax.errors import few
 from ispf_jax.models import CONVENTIONS
 
 _LEAVES = (
@@ -62,7 +62,7 @@ class Naming:
         ]
         found = {key: place for key, place in pairs if place in flat}
         if unnamed := set(flat) - set(found.values()):
-            raise Unlike(f"CONVENTIONS has no names for its {shown(sorted(unnamed))}")
+            raise Unlike(f"CONVENTIONS has no names for its {few(sorted(unnamed))}")
         return found
 
     def spare(self, key: str, flat: Mapping) -> str:
@@ -81,7 +81,7 @@ def find_naming(network: str, tensors: Collection[str], flat: Mapping) -> Naming
       Unlike: in no known way; the text has the differences from the nearest one.
     """
     keys = tuple(tensors)
-    nearest = Unlike(f"it has {shown(keys)}", math.inf)
+    nearest = Unlike(f"it has {few(keys)}", math.inf)
     for modules in CONVENTIONS.get(network, ()):
         anchor = f"{next(iter(modules))}.weight"
         prefixes = {key.removesuffix(anchor) for key in keys if key.endswith(anchor)}
@@ -95,7 +95,7 @@ def find_naming(network: str, tensors: Collection[str], flat: Mapping) -> Naming
             if not distance:
                 return naming
             if distance < nearest.distance:
-                nearest = Unlike("; ".join(f"{what} {shown(which)}" for what, which in differences if which), distance)
+                nearest = Unlike("; ".join(f"{what} {few(which)}" for what, which in differences if which), distance)
     raise nearest
 
 

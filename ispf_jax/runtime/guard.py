@@ -21,18 +21,6 @@ _MEMBERS, _ENTRIES, _PADDING = 100_000, 100_000, 16 << 20
 _COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 
 
-def memory() -> int:
-    """Bytes of memory that this process may use: the machine's, or fewer where `ulimit -v` says so."""
-    try:
-        import resource
-
-        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ImportError, AttributeError, ValueError):  # there are none on Windows
-        return 8 << 30
-    return machine if limit == resource.RLIM_INFINITY else min(limit, machine)
-
-
 def regular_file(path, limit: int) -> Path:
     """`path` if it is, or links to, a regular file of at most `limit` bytes; not a FIFO, a device or a directory.
 

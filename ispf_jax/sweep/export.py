@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from ispf_jax.config import Experiment
+from ispf_jax.experiment import Experiment
 from ispf_jax.files import FORMATS, save
 from ispf_jax.sweep.jobs import Job
 from ispf_jax.sweep.worker import Worker

@@ -15,7 +15,7 @@ Layout of a work directory::
 from dataclasses import dataclass
 from pathlib import Path
 
-from ispf_jax.config import Experiment
+from ispf_jax.experiment import Experiment
 from ispf_jax.forget import ForgetSet, joined
 from ispf_jax.runtime.rows import complete_rows
 

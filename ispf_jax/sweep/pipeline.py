@@ -9,6 +9,7 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import os
 import platform
 import sys
 import time
@@ -22,10 +23,11 @@ import numpy as np
 from ispf_jax import data as data_room
 from ispf_jax import devices as device_room
 from ispf_jax import ops
-from ispf_jax.config import Experiment, changed_keys, flatten, make_experiments
+from ispf_jax.config import make_experiments
 from ispf_jax.data import cache
 from ispf_jax.devices import Devices
-from ispf_jax.errors import UserError, keyed
+from ispf_jax.errors import StorageError, UserError, keyed
+from ispf_jax.experiment import Experiment, changed_keys, flatten
 from ispf_jax.forget import forget_sets, named
 from ispf_jax.report import write_combined, write_report
 from ispf_jax.runtime.atomic import atomic_write_json, ensure_writable
@@ -64,6 +66,9 @@ def run(config, workdir: str) -> str:
     began, tables, failed, total = time.perf_counter(), [], {}, 0
     first = device_room.first_process()
     with locked(workdir) if first else nullcontext(), _executors(common):
+        for name, e in experiments.items() if len(experiments) > 1 else ():
+            with _of_part(name):  # what is wrong with any of them is said before hours of the first
+                Run(e, Path(workdir) / name)
         for name, e in experiments.items():
             one = Run(e, ensure_writable(Path(workdir) / name))
             failures, count = one.work()
@@ -99,6 +104,8 @@ class Run:
             self.data = data_room.load(experiment.data)
         with keyed("config."):
             self.forget_sets = forget_sets(experiment.forget, self.data.class_names)
+        self.workers = [self._worker(d) for d in self.devices]
+        plan.check(experiment, self.data, self.devices[0], self.forget_sets, self.workers[0].network)
         self.jobs = jobs(experiment, self.forget_sets)
         self._fingerprint = _fingerprint(self.data)
         if saved and saved.get("data_fingerprint", self._fingerprint) != self._fingerprint:
@@ -106,7 +113,6 @@ class Run:
                 f"the images of data.name={experiment.data.name!r} differ from those that {workdir} was started with; "
                 "use the same data or another --workdir."
             )
-        self.workers = [self._worker(d) for d in self.devices]
         self.devices[0].share(self._check_given)
         for job in self.jobs:
             self._check_training_images(job)
@@ -241,17 +247,30 @@ def _devices(e: Experiment) -> tuple[Devices, ...]:
 def _prepare_jax(e: Experiment):
     """Settings that are wanted before anything is compiled."""
     if e.compilation_cache != "off":
-        auto = e.compilation_cache in ("auto", "")
-        directory = (cache.directory("") or Path()) / "compiled" if auto else Path(e.compilation_cache).expanduser()
-        jax.config.update("jax_compilation_cache_dir", str(directory))
+        home = cache.directory("")
+        auto = str(home / "compiled") if home else None
+        directory = auto if e.compilation_cache in ("auto", "") else os.path.expanduser(e.compilation_cache)
+        jax.config.update("jax_compilation_cache_dir", directory)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     with keyed("config."), ops.convolutions(e.convolutions):
         pass  # refused here where it is not installed
 
 
+@contextmanager
+def _of_part(name: str):
+    """Errors in the block name the part."""
+    try:
+        yield
+    except UserError as error:
+        if not name or isinstance(error, StorageError):
+            raise
+        raise UserError(f"part {name!r}: {error}") from error
+
+
 def _planned(name, e, workdir):
     """What a start would do, after all that it would check."""
-    one = Run(e, workdir)
+    with _of_part(name):
+        one = Run(e, workdir)
     text = plan.table(plan.plan(one.e, one.data, one.jobs, workdir, one.forget_sets), len(one.devices))
     return "\n".join(filter(None, (name, _names(one.forget_sets, one.data), text)))
 

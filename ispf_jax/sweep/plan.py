@@ -10,17 +10,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ispf_jax import ops
-from ispf_jax.classifier import init_variables
-from ispf_jax.config import Experiment
+from ispf_jax import memory, ops
+from ispf_jax.classifier import Network, init_variables
 from ispf_jax.data import ImageData
+from ispf_jax.devices import Devices
+from ispf_jax.errors import ArgumentError
+from ispf_jax.experiment import Experiment, keys_of
 from ispf_jax.forget import ForgetSet
 from ispf_jax.models import Generator, build_classifier
 from ispf_jax.runtime.telemetry import format_duration, read_metrics
 from ispf_jax.sweep.jobs import Job, finished
+from ispf_jax.training import largest_batch
+from ispf_jax.unlearning import distill_setup
 
 EFFICIENCY = 0.6
 """Share of the rate of matrix products that whole training steps reach, roughly: on two cores of a CPU 0.5 to 0.8."""
+
+MOST_JOBS = 10**6
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,27 @@ def plan(
         left = 0.0 if over else seconds * np.mean(paces.get(job.kind, 1.0)) * (1 - done[job] / epochs[job])
         planned.append(Planned(job, state, steps, left, job.kind in paces))
     return planned
+
+
+def check(e: Experiment, data: ImageData, devices: Devices, sets: tuple[ForgetSet, ...], network: Network):
+    """Refuse, before anything is done, what no machine like this one could finish; ArgumentErrors name keys."""
+    count = len(e.seeds) * len(sets) * (2 + len(e.base) * len(e.methods))
+    if count > MOST_JOBS:
+        raise ArgumentError("config.seeds", f": {count:,} jobs for all seeds, forget sets and methods are too many.")
+    images = data.train.images.nbytes
+    if {"retrain", "audit"} & {*e.stages} or ("original" in e.stages and not e.model.checkpoint):
+        with keys_of("train", network="model.width", data="data.max_train"):
+            batch = largest_batch(e.train.batch_size, len(data.train), devices)
+            memory.check_training(network, batch, devices, images)
+    if "unlearn" in e.stages:
+        with keys_of("distill", teacher="model.width"):
+            setup = distill_setup(network, e.distill)
+            memory.check_unlearning(setup, devices, e.distill.memory if setup.replayed else 0)
+    if "audit" in e.stages:
+        with keys_of("audit", batch_size="audit.relearn_batch", network="model.width", data="data.max_train"):
+            pairs = 3 * 8 * e.audit.synthetic_images**2  # distances between all of them
+            memory.require("synthetic_images", f"={e.audit.synthetic_images}", pairs)
+            memory.check_training(network, min(e.audit.relearn_batch, len(data.train)), devices, images)
 
 
 def expected_seconds(e: Experiment, data: ImageData, jobs: Sequence[Job]) -> float:

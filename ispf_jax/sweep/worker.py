@@ -12,13 +12,13 @@ import numpy as np
 
 from ispf_jax import ops
 from ispf_jax.classifier import Classifier
-from ispf_jax.config import BASES, Experiment
 from ispf_jax.data import ImageData
 from ispf_jax.devices import Devices
 from ispf_jax.errors import UserError, keyed
 from ispf_jax.evaluate import agreement
 from ispf_jax.evaluate.accuracy import accuracies, confusion
 from ispf_jax.evaluate.audit import audit
+from ispf_jax.experiment import BASES, Experiment
 from ispf_jax.forget import ForgetSet, joined, named
 from ispf_jax.methods import METHODS
 from ispf_jax.models import build_classifier
@@ -127,7 +127,7 @@ class Worker:
 
     def shadow(self, job: Job):
         """One shadow model of the audit's attacks."""
-        from ispf_jax.evaluate.shadow_models import members
+        from ispf_jax.evaluate.attacks import members
 
         member = members(self.e.audit, len(self.data.train), job.method)[job.seed]
         self._shadow(f"{job.method} {job.seed}", member, job)

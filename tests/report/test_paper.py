@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from configs.cifar100_multi_ispf import SETS
-from ispf_jax.config import flatten, make_experiment
+from ispf_jax.config import make_experiment
+from ispf_jax.experiment import flatten
 from ispf_jax.report.paper import counterpart, paper_tables, printed
 from ispf_jax.report.workdir import Contents
 

@@ -11,9 +11,10 @@ import zipfile
 import pytest
 
 from ispf_jax import cli
-from ispf_jax.errors import ArgumentError, UserError, shown
+from ispf_jax.errors import ArgumentError, UserError, few
+from ispf_jax.memory import host_bytes
 from ispf_jax.runtime import guard
-from ispf_jax.runtime.guard import memory, read_bounded, reading, stored_zip, tar_entries
+from ispf_jax.runtime.guard import read_bounded, reading, stored_zip, tar_entries
 
 
 def test_text_of_files_does_not_reach_the_terminal_as_it_is():
@@ -27,14 +28,14 @@ def test_text_of_files_does_not_reach_the_terminal_as_it_is():
     assert cli._Plain().format(record) == escaped.replace("\\n", "\n")
     assert (
         len(str(UserError("x" * 10**6))) < 3000
-        and shown(["x" * 10**6] * 5) == ", ".join(["x" * 100] * 3) + " and 2 more"
+        and few(["x" * 10**6] * 5) == ", ".join(["x" * 100] * 3) + " and 2 more"
     )
 
 
 def test_memory():
     limits = resource.getrlimit(resource.RLIMIT_AS)
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert 0 < memory() <= machine
+    assert 0 < host_bytes() <= machine
     with pytest.raises(UserError, match="file takes more memory than there is"), reading("file"):
         raise MemoryError
     assert resource.getrlimit(resource.RLIMIT_AS) == limits

@@ -11,8 +11,9 @@ import pytest
 
 from configs import digits_ispf
 from ispf_jax import data as data_room
-from ispf_jax.config import ALL_METHODS, default_config, flatten, make_experiment
+from ispf_jax.config import ALL_METHODS, default_config, make_experiment
 from ispf_jax.errors import UserError
+from ispf_jax.experiment import flatten
 from ispf_jax.methods import METHODS
 from ispf_jax.runtime import loop
 from ispf_jax.runtime.atomic import atomic_write_json
