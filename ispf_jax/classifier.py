@@ -53,6 +53,11 @@ class Network:
     def num_classes(self) -> int:
         return self.module.num_classes
 
+    @property
+    def head(self) -> tuple[str, ...]:
+        """Where the last dense layer lies among the parameters; empty if there is none."""
+        return getattr(self.module, "head", ("classifier",))
+
 
 @partial(jax.jit, static_argnames=("module", "example_shape"))
 def init_variables(module, key, example_shape):

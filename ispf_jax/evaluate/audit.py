@@ -117,12 +117,13 @@ def _train_split(classifier, data) -> np.ndarray:
 def _subjects(context, models, retrained) -> tuple[list[Subject], list[dict]]:
     """References, baselines and models in the order of the results; pictures of the models' synthetic images."""
     config, member, mask, original = context.config, context.member, context.forget_mask, context.references["original"]
+    head = context.network.head
     subjects, students, pictures = {"original": Subject("original", original, member)}, [], []
     if retrained:
         own = _train_split(retrained, context.data) & ~mask[context.train.labels]
         subjects["retrain"] = Subject("retrain", retrained.variables, own)
-    if np.count_nonzero(~mask) > 1:  # a single retained class has no masked head
-        subjects["masked_head"] = Subject("masked_head", baseline.masked_head(original, mask), member)
+    if head and np.count_nonzero(~mask) > 1:  # a single retained class has no masked head
+        subjects["masked_head"] = Subject("masked_head", baseline.masked_head(original, mask, head), member)
     for name, model in models.items():
         student = Subject(name, getattr(model, "classifier", model).variables, member)
         students.append(student)
@@ -130,10 +131,10 @@ def _subjects(context, models, retrained) -> tuple[list[Subject], list[dict]]:
             continue
         student.synthetic = model.sample(config.synthetic_images, context.seed)
         logits, layers = student.synthetic_pass = context.extract(original, student.synthetic)
-        if "retrained_head" not in subjects:
+        if head and "retrained_head" not in subjects:
             target = np.asarray(post_filter(logits, mask.astype(np.float32)))
-            head = baseline.retrained_head(original, layers[PENULTIMATE], target)
-            subjects["retrained_head"] = Subject("retrained_head", head, member)
+            made = baseline.retrained_head(original, layers[PENULTIMATE], target, place=head)
+            subjects["retrained_head"] = Subject("retrained_head", made, member)
         if config.embedding_images:
             of_test = context.reference_features["original"].layers[PENULTIMATE]
             threshold = getattr(model, "threshold", 0.0) or 0.1 / mask.size
@@ -160,7 +161,11 @@ def _measure(context, subjects, directory):
 
 def _content(context, pictures) -> dict:
     """What `audit.json` holds."""
-    data, kind, found = context.data, type(context.network.module), context.found
+    data, kind, found = (
+        context.data,
+        type(getattr(context.network.module, "inner", context.network.module)),
+        context.found,
+    )
     measurements = [m for part in found.values() for m in part["measurements"]]
     values = {(m["model"], m["metric"]): m["value"] for m in measurements}
     for m in measurements:
@@ -191,7 +196,9 @@ def _content(context, pictures) -> dict:
 def _not_run(config, names) -> dict[str, str]:
     missing = {family: "not among the metrics asked for" for family in FAMILIES if family not in config.metrics}
     if "masked_head" not in names:
-        missing["masked_head"] = "with a single retained class the mean of the retained logits is that class's logit"
+        missing["masked_head"] = (
+            "the network's head is no dense layer, or a single class is retained: the mean of its logits is its own"
+        )
     if "retrain" not in names:
         missing["places, ain, distances to retraining"] = "there is no retrained model"
     if "lira" in config.metrics and not config.lira_shadows:

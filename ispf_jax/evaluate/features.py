@@ -4,6 +4,7 @@
 from functools import cache, partial
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -82,7 +83,7 @@ def linear_cka(first, second) -> float | None:
 
 
 def _is_norm(module, method):
-    return isinstance(module, MaskedBatchNorm) and method == "__call__"
+    return isinstance(module, MaskedBatchNorm | nn.BatchNorm) and method == "__call__"
 
 
 @partial(jax.jit, static_argnums=(0, 1))

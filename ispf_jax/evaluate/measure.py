@@ -104,9 +104,13 @@ def _features(context, subject):
         note = f"mean of {PROBE_DRAWS} draws of {k} image(s) per class"
         interval = mean_share(shares, len(wanted))
         subject.add(f"probe_shots{k}/{PENULTIMATE}", np.mean(shares), len(wanted), interval, note)
+    if not context.network.head:
+        return
     k = min(20, *np.bincount(labels, minlength=context.forget_mask.size).tolist())
     chosen = sampling.shots(labels, everything, k, context.seed)
-    head = probes.prototype_head(subject.variables, train[chosen], labels[chosen], context.forget_mask)
+    head = probes.prototype_head(
+        subject.variables, train[chosen], labels[chosen], context.forget_mask, context.network.head
+    )
     counts = context.confusion(head)[context.forget_mask]
     hits = int(counts[:, context.forget_mask].diagonal().sum())
     subject.add_share(f"prototype/{k}", hits, int(counts.sum()), f"{k} images per class, no training")

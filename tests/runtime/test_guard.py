@@ -27,8 +27,7 @@ def test_text_of_files_does_not_reach_the_terminal_as_it_is():
     record.levelno = logging.INFO
     assert cli._Plain().format(record) == escaped.replace("\\n", "\n")
     assert (
-        len(str(UserError("x" * 10**6))) < 3000
-        and few(["x" * 10**6] * 5) == ", ".join(["x" * 100] * 3) + " and 2 more"
+        len(str(UserError("x" * 10**6))) < 3000 and few(["x" * 10**6] * 5) == ", ".join(["x" * 100] * 3) + " and 2 more"
     )
 
 
