@@ -185,7 +185,7 @@ def test_classifiers_say_what_they_are_and_check_what_they_get(teacher, data):
         ({"std": 0.0}, "std=0 must be greater than 0"),
         ({"mean": (0.1, 0.2)}, "mean has 2 numbers, but the images have 1"),
         ({"image_shape": (8, 8)}, "image_shape=(8, 8) must be (height, width, channels)"),
-        ({"class_names": ["a", "a", "b", "c", "d"]}, "class_names="),
+        ({"class_names": ["a", "a", "b", "c", "d"]}, "class_names[1]='a' must be text"),
     ):
         with pytest.raises(ispf_jax.ArgumentError) as caught:
             ispf_jax.Classifier(teacher.module, teacher.variables, **{"image_shape": (8, 8, 1)} | change)

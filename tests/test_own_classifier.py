@@ -192,6 +192,7 @@ def test_a_file_that_does_not_fit_ends_with_a_sentence(own_file, tmp_path):
         f"--config={ROOT}/configs/own_ispf.py",
         f"--config.model.checkpoint={own_file}",
         "--config.data.classes=7",
+        "--config.data.channels=1",
         "--config.model.width=0.04",
         f"--workdir={tmp_path / 'run'}",
         cwd=tmp_path,

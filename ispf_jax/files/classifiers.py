@@ -16,7 +16,7 @@ from ispf_jax.classifier import Classifier
 from ispf_jax.errors import ArgumentError
 from ispf_jax.files.detect import FORMATS, Weights, read_weights
 from ispf_jax.files.fit import Fit, find, fit, is_known, shapes
-from ispf_jax.files.naming import Naming, Unlike, own_naming, to_flax, to_torch
+from ispf_jax.files.naming import Naming, Unlike, Useless, own_naming, to_flax, to_torch
 from ispf_jax.models import CLASSIFIERS, build_classifier
 from ispf_jax.runtime.atomic import atomic_write_bytes
 
@@ -81,6 +81,9 @@ def _made(path, weights: Weights, settings: dict[str, Any], dtype: str) -> Class
         if not 0 < wanted < 2 * fitting or shapes(module, shape) != flat:
             raise ArgumentError("width", f"={wanted:g} does not make the filters of {path}; {fitting:g} does.")
         variables = unflatten_dict(to_flax(found.naming, weights.tensors, flat), sep="/")
+    except Useless as error:
+        text = f"={str(path)!r} holds no network that works: {error}; save it from a time when it did."
+        raise ArgumentError("path", text) from error
     except Unlike as error:
         text = f"={str(path)!r} is not {found.network} as it is built here: {error}"
         raise ArgumentError("path", f"{text} (docs/checkpoints.md has the network's definition).") from error

@@ -31,6 +31,10 @@ class Unlike(Exception):
         self.distance = distance
 
 
+class Useless(Unlike):
+    """Tensors with which no network can compute anything; the text says which."""
+
+
 @dataclass(frozen=True)
 class Naming:
     """How a file names the tensors of a network.
@@ -111,7 +115,7 @@ def to_flax(naming: Naming, tensors: Mapping[str, np.ndarray], flat: Mapping) ->
     """Variables in float32, of the shapes in `flat`.
 
     Raises:
-      Unlike: a tensor has another shape or type, or impossible numbers.
+      Unlike: a tensor has another shape or type; Useless: it has impossible numbers.
     """
     found, places = {}, naming.places(flat)
     flattened = _flattened(places, flat)
@@ -128,9 +132,9 @@ def to_flax(naming: Naming, tensors: Mapping[str, np.ndarray], flat: Mapping) ->
         if value.shape != theirs:
             raise Unlike(f"{key} is {_size(value.shape)} and should be {_size(theirs)}")
         if place.endswith("/var") and (value.min() < 0 or not value.any()):
-            raise Unlike(f"{key} has negative numbers, or nothing but zeros, where variances should be")
+            raise Useless(f"{key} has negative numbers, or nothing but zeros, where variances should be")
         if place.endswith("/kernel") and value.size > 1 and value.min() == value.max():
-            raise Unlike(f"{key} has the same number everywhere, so nothing was ever learned in it")
+            raise Useless(f"{key} has the same number everywhere, so nothing was ever learned in it")
         if place in flattened:
             value = value.reshape(len(value), flattened[place], -1).swapaxes(1, 2).reshape(value.shape)
         value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
@@ -175,7 +179,7 @@ def _single(key, value):
     with np.errstate(over="ignore"):
         value = value.astype(np.float32)
     if not np.all(np.isfinite(value)):
-        raise Unlike(f"{key} has numbers that are not finite")
+        raise Useless(f"{key} has numbers that are not finite")
     return value
 
 

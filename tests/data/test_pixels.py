@@ -56,7 +56,7 @@ def test_images_that_would_take_too_long(tmp_path, name, content, options, words
 
 
 def test_as_much_as_the_machine_holds(tmp_path, monkeypatch):
-    monkeypatch.setattr(image_pixels, "memory", lambda: 4 * 11 * 8 * 8 * 3)
+    monkeypatch.setattr(image_pixels, "host_bytes", lambda: 4 * 11 * 8 * 8 * 3)
     with pytest.raises(UserError, match=r"images up to .*train/dog/1.png take 2,304 bytes, too much for this machine"):
         load(make_folder(tmp_path / "pets"))
 
