@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ispf_jax.errors import ArgumentError
+from ispf_jax.forget import checked_names
 from ispf_jax.models.adapted import adapt
 from ispf_jax.settings import converted
 
@@ -51,6 +52,11 @@ class Network:
     @property
     def num_classes(self) -> int:
         return self.module.num_classes
+
+    @property
+    def head(self) -> tuple[str, ...]:
+        """Where the last dense layer lies among the parameters; empty if there is none."""
+        return getattr(self.module, "head", ("classifier",))
 
 
 @partial(jax.jit, static_argnames=("module", "example_shape"))
@@ -108,10 +114,10 @@ class Classifier:
         if variables:
             _check_variables(self.variables, self.network.shapes())
         self.origin = dict(origin or {})
-        names = tuple(map(str, class_names if class_names is not None else range(self.num_classes)))
-        if len(names) != self.num_classes or len(set(names)) < len(names):
-            raise ArgumentError("class_names", f"={list(names)} must be {self.num_classes} different names.")
-        self.class_names = names
+        names = class_names if class_names is not None else range(self.num_classes)
+        self.class_names = checked_names(map(str, names))
+        if len(self.class_names) != self.num_classes:
+            raise ArgumentError("class_names", f"={names} must be {self.num_classes} different names.")
 
     @classmethod
     def of(cls, network: Network, variables, class_names=None, origin=None) -> "Classifier":

@@ -21,7 +21,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from ispf_jax.errors import UserError, shown
+from ispf_jax.errors import UserError, shown, visible
 from ispf_jax.runtime import interruption
 from ispf_jax.runtime.quiet import Quiet
 
@@ -177,5 +177,6 @@ def _log_to_stderr():
 
 class _Plain(logging.Formatter):
     def format(self, record):
-        text = record.getMessage()
-        return f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
+        warning = record.levelno >= logging.WARNING
+        text = visible(record.getMessage(), kept="" if warning else "\n")  # tables have several lines
+        return f"{record.levelname.lower()}: {text}" if warning else text

@@ -1,16 +1,34 @@
 """The exceptions that are meant for the user's eyes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+_LONGEST = 2000
+
+
+def visible(text: object, kept: str = "") -> str:
+    """`text` with everything that a terminal would obey instead of showing it (and is not `kept`) as an escape."""
+    return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def few(names: Iterable, limit: int = 3) -> str:
+    """A few names from a file, each of them short, for a message."""
+    names = list(names)
+    first = ", ".join(str(name)[:100] for name in names[:limit])
+    return first + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 class UserError(ValueError):
     """Something only the user can put right: an argument, a data file, a work directory.
 
     The message is one sentence (or two) that names the argument or file, the value found, what is allowed and what to
-    do. The program prints it without a traceback and exits with code 2.
+    do; as a string it is one line. The program prints it without a traceback and exits with code 2.
     """
+
+    def __str__(self) -> str:
+        text = visible(super().__str__())
+        return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
 
 
 class ArgumentError(UserError):

@@ -1,5 +1,6 @@
 """Classes to forget: from what users write to class ids, and back to what readers see."""
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from numbers import Integral
 
@@ -7,6 +8,24 @@ from ispf_jax.errors import ArgumentError, shown
 
 ForgetSet = tuple[int, ...]
 _LARGE = 10**9  # more than any number of classes
+
+
+def checked_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of classes, from a file or a user.
+
+    Raises:
+      ArgumentError: one is no text, empty, equal to another, or not to be shown on a terminal.
+    """
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise ArgumentError("class_names", f"={names!r} must be a sequence of names.")
+    seen: dict[str, None] = {}
+    for i, name in enumerate(names):
+        text = isinstance(name, str) and name.strip() and name not in seen
+        if not text or any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name):
+            rule = "must be text in UTF-8, not empty, without control characters and different from the other names."
+            raise ArgumentError("class_names", f"[{i}]={name!r} {rule}")
+        seen[str(name)] = None
+    return tuple(seen)
 
 
 def forget_set(forget: int | str | Iterable[int | str], class_names: Sequence[str]) -> ForgetSet:

@@ -25,8 +25,13 @@ _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_b
 
 
 def host_bytes() -> int:
-    """The memory of this machine, or of the container."""
+    """Memory that this process may use: the machine's, or less where a container or `ulimit -v` says so."""
     found = []
+    with contextlib.suppress(ImportError, ValueError):  # there is none on Windows
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        found += [limit] if limit != resource.RLIM_INFINITY else []
     with contextlib.suppress(AttributeError, OSError, ValueError):
         found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     for file in _LIMITS:

@@ -102,7 +102,7 @@ def _checked(field, value):
     return value
 
 
-def converted(kind: type, name: str, value: Any):
+def converted(kind: type, name: str, value: Any) -> Any:
     """`value` as an int, float, bool or text; ArgumentError if it is something else (True is no number, 1.5 no int)."""
     base, words = _KINDS[kind]
     fits = isinstance(value, base) and isinstance(value, bool) == (kind is bool)

@@ -17,6 +17,7 @@ from ispf_jax.runtime.guard import read_bounded, reading, tar_entries
 
 PIXELS = 3 * 32 * 32
 _SLACK = 1 << 20  # bytes beyond the pixels: labels, names, headers
+_ELEMENTS = 100  # of a MATLAB file; SVHN's have two
 
 
 @dataclass(frozen=True)
@@ -58,33 +59,38 @@ def _svhn_split(file: Path, most: int) -> tuple[np.ndarray, np.ndarray]:
 
     limit = (PIXELS + 8) * most + _SLACK
     with reading(file):
-        content = io.BytesIO(_inflated(read_bounded(file, limit), limit))
+        content = _inflated(read_bounded(file, limit), limit)
         kinds = sorted((name, kind) for name, _, kind in whosmat(content) if name in ("X", "y"))
         if kinds not in ([("X", "uint8"), ("y", kind)] for kind in ("uint8", "double")):
             raise ValueError("it does not hold the numbers X and y")
         found = loadmat(content, variable_names=["X", "y"])
         images, y = found["X"], found["y"].reshape(-1)
-        if images.shape != (32, 32, 3, len(y)) or not 0 < len(y) <= most:
+        if images.dtype != np.uint8 or images.shape != (32, 32, 3, len(y)) or not 0 < len(y) <= most:
             raise ValueError(f"X has the shape {images.shape} and y {found['y'].shape}")
         if not np.isin(y, np.arange(1, 11)).all():
             raise ValueError("labels must be 1 to 10")
         return np.ascontiguousarray(images.transpose(3, 0, 1, 2)), y.astype(np.int32) % 10
 
 
-def _inflated(content: bytes, limit: int) -> bytes:
-    """A MATLAB 5 file with its compressed elements unpacked, which together may have `limit` bytes."""
-    parts, at = [content[:128]], 128
-    while at < len(content):
+def _inflated(content: bytes, limit: int) -> io.BytesIO:
+    """A MATLAB 5 file with its compressed elements unpacked, which together have fewer than `limit` bytes."""
+    view, at, out = memoryview(content), 128, io.BytesIO()
+    out.write(view[:at])
+    for _ in range(_ELEMENTS):
+        if at >= len(content):
+            return out
         kind, size = struct.unpack_from("<II", content, at)
-        part, at = content[at : at + 8 + size], at + 8 + size
-        if kind == 15:  # miCOMPRESSED
-            stream = zlib.decompressobj()
-            part = stream.decompress(part[8:], limit)
-            if not stream.eof:
-                raise ValueError(f"it is truncated or holds more than {limit:,} bytes")
-        parts.append(part)
-        limit -= len(part)
-    return b"".join(parts)
+        end = min(at + 8 + size, len(content))
+        stream, at = (zlib.decompressobj(), at + 8) if kind == 15 else (None, at)  # miCOMPRESSED
+        for start in range(at, end, _SLACK):
+            part = view[start : min(start + _SLACK, end)]
+            out.write(stream.decompress(part, limit - out.tell()) if stream else part)
+            if out.tell() >= limit:  # for zlib, 0 bytes would be no limit
+                raise ValueError("it holds more than the data set has")
+        if stream and not stream.eof:
+            raise ValueError("it is truncated")
+        at = end
+    raise ValueError(f"it holds more than {_ELEMENTS} arrays")
 
 
 def _cifar(official: Official, file: Path) -> ImageData:
@@ -93,7 +99,7 @@ def _cifar(official: Official, file: Path) -> ImageData:
     label_bytes, batches = (2, ["train.bin"]) if fine else (1, [f"data_batch_{i}.bin" for i in range(1, 6)])
     test, names = ("test.bin", "fine_label_names.txt") if fine else ("test_batch.bin", "batches.meta.txt")
     row = label_bytes + PIXELS
-    limit, members = row * official.counts[0] // len(batches), {}
+    limit, total, members = row * official.counts[0] // len(batches), row * sum(official.counts) + _SLACK, {}
 
     def wanted(name):
         return name.rsplit("/", 1)[-1] in (*batches, test, names)
@@ -105,7 +111,9 @@ def _cifar(official: Official, file: Path) -> ImageData:
 
     with reading(file):
         found = [
-            (name.rsplit("/", 1)[-1], content) for name, content in tar_entries(file, wanted, limit) if wanted(name)
+            (name.rsplit("/", 1)[-1], content)
+            for name, content in tar_entries(file, wanted, limit, total)
+            if wanted(name)
         ]
         members.update(found)
         if len(found) != len(batches) + 2 or len(members) != len(found):

@@ -4,8 +4,8 @@ A cache is a convenience: one that is damaged, stale or cannot be written costs 
 whole directory may be deleted at any moment.
 """
 
-import contextlib
 import hashlib
+import io
 import json
 import logging
 import os
@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from ispf_jax.data.dataset import ImageData
-from ispf_jax.runtime.guard import regular_file
+from ispf_jax.errors import StorageError
+from ispf_jax.runtime.atomic import atomic_write_bytes
+from ispf_jax.runtime.guard import regular_file, stored_zip
 
 LAYOUT = 3  # raise it when the same files give other arrays, or are stored in another way
 log = logging.getLogger(__name__)
@@ -60,9 +62,13 @@ def _read(file: Path) -> ImageData | None:
     try:
         if not os.path.lexists(file):
             return None
-        with np.load(regular_file(file, 1 << 62), allow_pickle=False) as stored:
+        with open(regular_file(file, 1 << 62), "rb") as content, stored_zip(content):
+            content.seek(0)
+            stored = np.load(content, allow_pickle=False)
             train, test = ((stored[f"{split}_images"], stored[f"{split}_labels"]) for split in ("train", "test"))
-            return ImageData(train, test, stored["class_names"].tolist(), str(stored["name"]), str(stored["note"]))
+            return ImageData(
+                train, test, stored["class_names"].tolist(), *(str(stored[key].item()) for key in ("name", "note"))
+            )
     except Exception as error:  # zipfile, numpy and zlib raise many kinds, and none of them matters here
         log.warning("The cached data %s cannot be read (%s); decoding again.", file, error)
         return None
@@ -72,13 +78,9 @@ def _write(file: Path, data: ImageData) -> None:
     arrays = {"class_names": np.array(data.class_names), "name": data.name, "note": data.note}
     for split in ("train", "test"):
         arrays |= {f"{split}_{what}": getattr(getattr(data, split), what) for what in ("images", "labels")}
-    temporary = file.with_suffix(f".{os.getpid()}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as out:
-            np.savez(out, **arrays)
-        os.replace(temporary, file)
-    except OSError as error:
+        np.savez(buffer := io.BytesIO(), **arrays)
+        atomic_write_bytes(file, buffer.getbuffer())
+    except (OSError, StorageError) as error:
         log.warning("The decoded data cannot be kept in %s (%s); the next start decodes again.", file.parent, error)
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)

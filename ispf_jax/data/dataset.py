@@ -1,12 +1,12 @@
 """What every source of images takes and delivers: a request, and plain arrays on the host that are checked once."""
 
 import html
-import unicodedata
 from dataclasses import dataclass
 
 import numpy as np
 
 from ispf_jax.errors import ArgumentError
+from ispf_jax.forget import checked_names
 from ispf_jax.settings import Settings, key
 
 
@@ -119,7 +119,7 @@ class ImageData:
     note: str = ""
 
     def __post_init__(self):
-        object.__setattr__(self, "class_names", _names(self.class_names))
+        object.__setattr__(self, "class_names", checked_names(self.class_names))
         for name in ("train", "test"):
             split = getattr(self, name)
             try:
@@ -155,22 +155,15 @@ class ImageData:
 def _labels(values, count: int) -> np.ndarray:
     """int32 [count]; by itself, numpy would take 1.7, True and "3" for labels and wrap large numbers."""
     labels = np.asarray(values, None if hasattr(values, "dtype") else object)
+    known = labels.dtype.kind in "iuO"  # times would become numbers
     for label in labels.ravel().tolist():
-        if not isinstance(label, (int, np.integer)) or isinstance(label, bool) or not 0 <= label < 2**31 - 1:
+        if (
+            not known
+            or not isinstance(label, (int, np.integer))
+            or isinstance(label, bool)
+            or not 0 <= label < 2**31 - 1
+        ):
             raise ArgumentError("labels", f" hold {label!r}, but must be whole numbers from 0.")
     if labels.shape != (count,):
         raise ArgumentError("labels", f" have the shape {list(labels.shape)}, but there are {count} images.")
     return labels.astype(np.int32, copy=False)
-
-
-def _names(names) -> tuple[str, ...]:
-    if isinstance(names, str) or not hasattr(names, "__iter__"):
-        raise ArgumentError("class_names", f"={names!r} must be a sequence of names.")
-    seen: dict[str, None] = {}
-    for i, name in enumerate(names):
-        text = isinstance(name, str) and name.strip() and name not in seen
-        if not text or any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
-            rule = "must be text in UTF-8, not empty, without control characters and different from the other names."
-            raise ArgumentError("class_names", f"[{i}]={name!r} {rule}")
-        seen[str(name)] = None
-    return tuple(seen)

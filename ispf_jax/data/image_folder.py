@@ -11,7 +11,7 @@ import numpy as np
 from ispf_jax.data import cache
 from ispf_jax.data.dataset import DataRequest, ImageData
 from ispf_jax.data.pixels import ENCODED_BYTES, SUFFIXES, Decoder
-from ispf_jax.errors import ArgumentError, UserError
+from ispf_jax.errors import ArgumentError, UserError, visible
 from ispf_jax.runtime.guard import read_bounded, reading, tar_entries
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
@@ -152,5 +152,4 @@ def _note(ignored: list[Place]) -> str:
         kind = {2: "in no class folder", 3: kind}.get(len(place), "in folders inside a class")
         kinds.setdefault(kind, []).append("/".join(place))
     parts = [f"{len(files)} {kind} (such as {min(files)})" for kind, files in sorted(kinds.items())]
-    note = f"ignored files: {', '.join(parts)}" if parts else ""
-    return note.encode(errors="backslashreplace").decode()
+    return visible(f"ignored files: {', '.join(parts)}" if parts else "")

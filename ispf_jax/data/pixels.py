@@ -1,20 +1,23 @@
 """Pillow in one place: encoded images to uint8 arrays, and arrays to another size or number of channels."""
 
 import io
+import warnings
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ispf_jax.errors import UserError
-from ispf_jax.memory import require
+from ispf_jax.memory import host_bytes, require
 from ispf_jax.runtime.guard import reading
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".ppm", ".pgm", ".pbm")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".ppm", ".pgm", ".pbm", ".pnm")
 GREY_MODES = ("1", "L", "LA")
 ENCODED_BYTES = 256 << 20  # the largest file that is read
-_PIXELS = 1 << 26  # the largest image that is decoded
-_DECODED_BYTES = 32 << 30
+_SIDE, _PIXELS = 4096, 1 << 26  # of the largest image that is kept as it is, and of the largest that is decoded
+_ALL_PIXELS, _RATIO = 1 << 30, 200  # of all images, and per byte of their files where that is more
+_SCANS = 2  # of a JPEG that count as decoding it once; progressive ones have 10
+_PLAIN_BYTES = 4 << 20  # of an image that is written as numbers in plain text, which takes a second per MB
 _ADVICE = "set resize=True and image_size to bring all images to one size"
 
 
@@ -31,7 +34,8 @@ class Decoder:
 
     def __init__(self, size: int, resize: bool, channels: int):
         self.size, self.resize, self.channels = size, resize, channels
-        self._left = _DECODED_BYTES
+        self._encoded = self._decoded = self._kept = 0
+        self._most = host_bytes() // 4  # half of it is taken while images become one array
 
     def __call__(self, encoded: bytes, file: str) -> np.ndarray:
         """uint8 [size, size, 1 or 3]. `file` is for messages.
@@ -39,9 +43,15 @@ class Decoder:
         Raises:
           UserError: the image is damaged, too large, does not fit or is partly transparent.
         """
-        with reading(f"The image {file}"):
-            image = Image.open(io.BytesIO(encoded), formats=FORMATS)
-            self._check(image, file)
+        with reading(f"The image {file}"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, about metadata that nobody reads here
+            if encoded[:2] in (b"P1", b"P2", b"P3") and len(encoded) > _PLAIN_BYTES:
+                raise ValueError("it is written in plain text, so large that it takes too long")
+            try:
+                image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+            except UnidentifiedImageError as error:
+                raise ValueError(f"it is none of {', '.join(FORMATS)}") from error
+            self._check(image, encoded, file)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             see_through = image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255  # pyright: ignore
@@ -56,7 +66,7 @@ class Decoder:
             image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
         return _pixels(image, self.size, self.channels or (1 if image.mode in GREY_MODES else 3))
 
-    def _check(self, image, file: str) -> None:
+    def _check(self, image, encoded: bytes, file: str) -> None:
         """Looks at the head of the file only, which says how much memory decoding takes."""
         shape = f"{image.width}x{image.height} pixels"
         if image.width * image.height > _PIXELS:
@@ -66,10 +76,19 @@ class Decoder:
                 raise UserError(f"The image {file} is {shape}, {self.size}x{self.size} was expected; {_ADVICE}.")
             if image.width != image.height:
                 raise UserError(f"The image {file} is {shape}, but images must be square; {_ADVICE}.")
+            if image.width > _SIDE:
+                raise UserError(f"The image {file} is {shape}, but at most {_SIDE} are kept; {_ADVICE}.")
             self.size = image.width
-        self._left -= self.size**2 * (self.channels or 3)
-        if self._left < 0:
-            raise UserError(f"The images up to {file} take more than {_DECODED_BYTES:,} bytes; {_ADVICE}.")
+        scans = encoded.count(b"\xff\xda") if encoded.startswith(b"\xff\xd8") else 0
+        self._encoded += len(encoded)
+        self._decoded += image.width * image.height * max(1, scans // _SCANS)  # every scan passes over the whole image
+        self._kept += self.size**2 * (self.channels or 3)
+        if self._kept > self._most:
+            advice = "set a smaller image_size with resize=True, or use fewer images"
+            raise UserError(f"The images up to {file} take {self._kept:,} bytes, too much for this machine; {advice}.")
+        if self._decoded > max(_ALL_PIXELS, _RATIO * self._encoded):
+            pixels = f"{self._decoded:,} pixels in {self._encoded:,} bytes"
+            raise UserError(f"The images up to {file} have {pixels}, too many to decode; scale them down before.")
 
 
 def conform(images: np.ndarray, size: int, channels: int) -> np.ndarray:

@@ -5,11 +5,14 @@ with one image and one label that they must be, from files whose names are known
 """
 
 import contextlib
+import importlib.util
 import json
 import re
-import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -22,6 +25,8 @@ from ispf_jax.runtime.guard import read_bounded, reading, regular_file
 FORMATS = ("array_record", "tfrecord")
 _RECORD = 64 << 10  # bytes of an example of 32x32 pixels, at most
 _SLACK, _SHARDS = 1 << 20, 1000
+_MEMORY = 2 << 30  # bytes for the library that reads array_record, besides twice the file's
+_PROGRAM = Path(__file__).with_name("array_records.py")
 
 
 def find(official: Official, root: Path) -> Path | None:
@@ -84,6 +89,8 @@ def _split(shards: list[tuple[Path, int]], file_format: str) -> tuple[np.ndarray
     for file, length in shards:
         read_so_far = len(labels)
         for record in (_array_records if file_format == "array_record" else _tfrecords)(file):
+            if len(labels) == read_so_far + length:
+                raise ValueError(f"{file.name} holds more than {length} examples")
             features = tf_example_pb2.Example.FromString(record).features.feature
             (encoded,), (label,) = features["image"].bytes_list.value, features["label"].int64_list.value
             images.append(decoder(encoded, f"{len(labels) - read_so_far} of {file}"))
@@ -94,24 +101,31 @@ def _split(shards: list[tuple[Path, int]], file_format: str) -> tuple[np.ndarray
 
 
 def _array_records(file: Path) -> Iterator[bytes]:
-    from array_record.python.array_record_module import ArrayRecordReader
-
-    reader = ArrayRecordReader(str(file), "readahead_buffer_size:0")
-    try:
-        for i in range(reader.num_records()):
-            yield from reader.read([i])
-    finally:
-        reader.close()
+    """The records, from a process that the library may bring down."""
+    if not importlib.util.find_spec("array_record"):
+        raise UserError(f"{file} needs the package array_record, which is for Linux only; use TFRecord files.")
+    command = [sys.executable, "-P", str(_PROGRAM), str(file), str(_MEMORY + 2 * file.stat().st_size)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield from _frames(file, process.stdout)
+            if process.wait():
+                raise ValueError(f"{file.name} is damaged or no array_record file")
+        finally:
+            process.kill()
 
 
 def _tfrecords(file: Path) -> Iterator[bytes]:
-    """Framing of one record: length (uint64, little endian), its checksum (4 bytes), data, their checksum (4 bytes)."""
     with file.open("rb") as stream:
-        while head := stream.read(12):
-            (length,) = struct.unpack("<Q", head[:8])
-            if length > _RECORD:
-                raise ValueError(f"{file.name} is damaged or not a TFRecord file")
-            data = stream.read(length + 4)
-            if len(head) < 12 or len(data) < length + 4:
-                raise EOFError(f"{file.name} ends inside a record")
-            yield data[:length]
+        yield from _frames(file, stream)
+
+
+def _frames(file: Path, stream: IO[bytes] | None) -> Iterator[bytes]:
+    """Framing of one record: length (uint64, little endian), its checksum (4 bytes), data, their checksum (4 bytes)."""
+    while stream and (head := stream.read(12)):
+        length = int.from_bytes(head[:8], "little")
+        if length > _RECORD:
+            raise ValueError(f"{file.name} is damaged or not a TFRecord file")
+        data = stream.read(length + 4)
+        if len(head) < 12 or len(data) < length + 4:
+            raise EOFError(f"{file.name} ends inside a record")
+        yield data[:length]

@@ -28,11 +28,10 @@ def confusion(
     if not len(chosen):
         return np.zeros((network.num_classes, network.num_classes), np.int64)
     batch_size = min(batch_size, len(labels))
-    # As many rows for every subset of about that size: subsets share one program.
-    rows = np.full(_padded(len(chosen), len(labels), batch_size), -1, np.int32)
-    rows[: len(chosen)] = chosen
-    hidden = jnp.zeros(network.num_classes) if hidden is None else hidden
-    kind, key = augmented
+    # As many rows for every subset of about that size, a multiple of an eighth of all: subsets share one program.
+    grain = max(batch_size, -(-len(labels) // 8 // batch_size) * batch_size)
+    rows = np.pad(chosen.astype(np.int32), (0, -len(chosen) % grain), constant_values=-1)
+    hidden, (kind, key) = jnp.zeros(network.num_classes) if hidden is None else hidden, augmented
     key = jax.random.key(0) if key is None else key
     counts = _confusion(network, kind, variables, images, labels, rows.reshape(-1, batch_size), hidden, key)
     return np.asarray(counts).astype(np.int64)
@@ -51,12 +50,6 @@ def _confusion(network, augmentation, variables, images, labels, rows, hidden, k
 
     total, _ = lax.scan(body, jnp.zeros((classes, classes), jnp.int32), (rows, jax.random.split(key, len(rows))))
     return total
-
-
-def _padded(chosen, available, batch):
-    """Rows for `chosen` of `available` images: rounded up to a multiple of the batch and of an eighth of all images."""
-    grain = max(batch, -(-available // 8 // batch) * batch)
-    return -(-chosen // grain) * grain
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,9 @@ import numpy as np
 from ispf_jax.classifier import Classifier
 from ispf_jax.data.dataset import ImageData
 from ispf_jax.errors import ArgumentError
-from ispf_jax.evaluate import baseline, embedding, measure, parts, shadow_models
+from ispf_jax.evaluate import attacks, baseline, embedding, measure, parts
 from ispf_jax.evaluate.context import Context, Subject
 from ispf_jax.evaluate.features import PENULTIMATE
-from ispf_jax.evaluate.placement import place
 from ispf_jax.evaluate.result import AuditResult
 from ispf_jax.evaluate.settings import FAMILIES, NEED_SHADOWS, Audit
 from ispf_jax.filters import post_filter
@@ -24,9 +23,9 @@ from ispf_jax.forget import forget_set, joined
 from ispf_jax.models import CLASSIFIERS
 from ispf_jax.runtime import atomic, interruption
 from ispf_jax.runtime.measurements import FORMAT
+from ispf_jax.runtime.metrics import metric
 from ispf_jax.runtime.provenance import weights_digest
-
-REFERENCES = ("original", "masked_head", "retrained_head", "retrain")
+from ispf_jax.runtime.rows import REFERENCES
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +39,7 @@ def audit(
     retrained: Classifier | None = None,
     seed: int = 0,
     directory: str | Path | None = None,
-    fit: shadow_models.Fit | None = None,
+    fit: attacks.Fit | None = None,
     **settings,
 ) -> AuditResult:
     """Measure what models still know of the classes they were made to forget, compared with original and retraining.
@@ -58,7 +57,7 @@ def audit(
       retrained: a model that was trained without the forgotten classes, likewise.
       seed: of all random choices of images.
       directory: where every model's measurements are kept, so that an interrupted audit can go on; None: nowhere.
-      fit: trains a shadow model, see `shadow_models.Fit`. Without it the metrics "mia2" and "lira" are left out.
+      fit: trains a shadow model, see `attacks.Fit`. Without it the metrics "mia2" and "lira" are left out.
       settings: fields of `settings.Audit`, such as `metrics=("accuracy", "relearn")`, or all of them as `config`. Also
         `augmentation`, used where a model is trained again ("none"), and `batch_size`, images per forward pass (500).
 
@@ -78,9 +77,10 @@ def audit(
     member, batch_size = _train_split(original, data), min(batch_size, max(1, len(data.test)))
     context = Context(original.network, data, member, forget_mask, references, config, seed, augmentation, batch_size)
     subjects, pictures = _subjects(context, models, retrained)
-    attackers = shadow_models.train_attackers(context, fit)
-    found = _measured(context, subjects, attackers, directory)
-    content = _content(context, [s.name for s in subjects], found, pictures)
+    if fit:
+        context.attackers = attacks.train_attackers(context, fit)
+    _measure(context, subjects, directory)
+    content = _content(context, pictures)
     if directory:
         atomic.atomic_write_json(directory / "audit.json", content)
     return AuditResult(content)
@@ -117,9 +117,13 @@ def _train_split(classifier, data) -> np.ndarray:
 def _subjects(context, models, retrained) -> tuple[list[Subject], list[dict]]:
     """References, baselines and models in the order of the results; pictures of the models' synthetic images."""
     config, member, mask, original = context.config, context.member, context.forget_mask, context.references["original"]
-    subjects, students, pictures = [Subject("original", original, member)], [], []
-    if np.count_nonzero(~mask) > 1:  # a single retained class has no masked head
-        subjects.append(Subject("masked_head", baseline.masked_head(original, mask), member))
+    head = context.network.head
+    subjects, students, pictures = {"original": Subject("original", original, member)}, [], []
+    if retrained:
+        own = _train_split(retrained, context.data) & ~mask[context.train.labels]
+        subjects["retrain"] = Subject("retrain", retrained.variables, own)
+    if head and np.count_nonzero(~mask) > 1:  # a single retained class has no masked head
+        subjects["masked_head"] = Subject("masked_head", baseline.masked_head(original, mask, head), member)
     for name, model in models.items():
         student = Subject(name, getattr(model, "classifier", model).variables, member)
         students.append(student)
@@ -127,47 +131,46 @@ def _subjects(context, models, retrained) -> tuple[list[Subject], list[dict]]:
             continue
         student.synthetic = model.sample(config.synthetic_images, context.seed)
         logits, layers = student.synthetic_pass = context.extract(original, student.synthetic)
-        if subjects[-1].name != "retrained_head":
+        if head and "retrained_head" not in subjects:
             target = np.asarray(post_filter(logits, mask.astype(np.float32)))
-            head = baseline.retrained_head(original, layers[PENULTIMATE], target)
-            subjects.append(Subject("retrained_head", head, member))
+            made = baseline.retrained_head(original, layers[PENULTIMATE], target, place=head)
+            subjects["retrained_head"] = Subject("retrained_head", made, member)
         if config.embedding_images:
             of_test = context.reference_features["original"].layers[PENULTIMATE]
             threshold = getattr(model, "threshold", 0.0) or 0.1 / mask.size
             images = of_test, context.test.labels, logits, layers[PENULTIMATE]
             pictured = embedding.picture(*images, mask, threshold, config.embedding_images, context.seed)
             pictures.append({"title": name, **pictured})
-    if retrained:
-        member = _train_split(retrained, context.data) & ~mask[context.train.labels]
-        subjects.append(Subject("retrain", retrained.variables, member))
-    return subjects + students, pictures
+    return [*subjects.values(), *students], pictures
 
 
-def _measured(context, subjects, attackers, directory) -> dict[str, dict]:
-    """Every model's measurements by name. The two ends of the scale come first: the others are compared with them."""
+def _measure(context, subjects, directory):
+    """Measure every model, the two ends of the scale first: the others are compared with them."""
     references = {name: weights_digest(variables) for name, variables in context.references.items()}
-    inputs = {"references": references, "shadows": list(attackers.shadows)}
+    inputs = {"references": references, "shadows": list(context.attackers.shadows)}
     title = f"audit {joined(context.forget, ',')} seed {context.seed}"
-    found = {}
-    for subject in sorted(subjects, key=lambda s: {"original": 0, "retrain": 1}.get(s.name, 2)):
+    for subject in subjects:
         began, weights = time.perf_counter(), weights_digest(subject.variables)
         made_from = {"settings": parts.plain(context.config), "weights": weights, "inputs": inputs}
-        make = partial(measure.measure, context, subject, attackers, found)
-        found[subject.name] = parts.part(directory, subject.name, made_from, make)
+        make = partial(measure.measure, context, subject)
+        context.found[subject.name] = parts.part(directory, subject.name, made_from, make)
         log.info("%s: %s in %.0f s", title, subject.name, time.perf_counter() - began)
         if interruption.requested():
             raise interruption.Interrupted(f"{title}: saved after {subject.name}")
-    return found
 
 
-def _content(context, names, found, pictures) -> dict:
+def _content(context, pictures) -> dict:
     """What `audit.json` holds."""
-    data, kind = context.data, type(context.network.module)
-    measurements = [m for name in names for m in found[name]["measurements"]]
+    data, kind, found = (
+        context.data,
+        type(getattr(context.network.module, "inner", context.network.module)),
+        context.found,
+    )
+    measurements = [m for part in found.values() for m in part["measurements"]]
     values = {(m["model"], m["metric"]): m["value"] for m in measurements}
     for m in measurements:
         ends = (values.get((model, m["metric"])) for model in ("original", "retrain"))
-        m["place"] = place(m["metric"], m["value"], *ends)
+        m["place"] = metric(m["metric"]).place(m["value"], *ends)
     return {
         "format": FORMAT,
         "forget": joined(context.forget, ","),
@@ -177,20 +180,25 @@ def _content(context, names, found, pictures) -> dict:
         "arch": next((name for name, made in CLASSIFIERS.items() if made is kind), kind.__name__),
         "class_names": list(data.class_names),
         "settings": parts.plain(context.config),
-        "models": names,
+        "models": list(found),
         "measurements": measurements,
-        "curves": [curve for name in names for curve in found[name]["curves"]],
-        **{key: {name: found[name][key] for name in names} for key in ("confusion", "mean_prediction", "weights")},
+        "curves": [curve for part in found.values() for curve in part["curves"]],
+        **{
+            key: {name: part[key] for name, part in found.items()}
+            for key in ("confusion", "mean_prediction", "weights")
+        },
         "embedding": pictures,
-        "representation": [{"title": name} | part for name in names if (part := found[name]["representation"])],
-        "not_run": [{"metric": metric, "why": why} for metric, why in _not_run(context.config, names).items()],
+        "representation": [{"title": name} | p for name, part in found.items() if (p := part["representation"])],
+        "not_run": [{"metric": metric, "why": why} for metric, why in _not_run(context.config, found).items()],
     }
 
 
 def _not_run(config, names) -> dict[str, str]:
     missing = {family: "not among the metrics asked for" for family in FAMILIES if family not in config.metrics}
     if "masked_head" not in names:
-        missing["masked_head"] = "with a single retained class the mean of the retained logits is that class's logit"
+        missing["masked_head"] = (
+            "the network's head is no dense layer, or a single class is retained: the mean of its logits is its own"
+        )
     if "retrain" not in names:
         missing["places, ain, distances to retraining"] = "there is no retrained model"
     if "lira" in config.metrics and not config.lira_shadows:

@@ -1,33 +1,37 @@
 """Cheap ways of hiding a class that every audit is compared with: they change the head alone and leave the features as
 they are."""
 
-from functools import partial
+from functools import partial, reduce
+from operator import getitem
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import lax
 
 from ispf_jax.evaluate import inputs
 from ispf_jax.losses import kl_divergence
 
+HEAD = ("classifier",)
 
-def masked_head(variables, forget_mask) -> dict:
+
+def masked_head(variables, forget_mask, place=HEAD) -> dict:
     """The original with its forgotten logits cut off: each becomes the mean of the retained logits, by the rows of the
     head alone.
 
     A mean is never above the maximum, so forgotten classes are no longer predicted (but for exact ties), retained ones
     exactly as before. Unlike a bias of minus infinity it is an ordinary head, which can be relearned.
     """
-    mask, head = forget_mask, variables["params"]["classifier"]
+    mask, head = forget_mask, head_of(variables, place)
     new = {name: np.array(value) for name, value in head.items()}
     for value in new.values():
         value[..., mask] = value[..., ~mask].mean(axis=-1, keepdims=True)
-    return with_head(variables, new)
+    return with_head(variables, new, place)
 
 
-def retrained_head(variables, features, target_logits, steps: int = 200) -> dict:
+def retrained_head(variables, features, target_logits, steps: int = 200, place=HEAD) -> dict:
     """The original with a new linear head on its frozen features of synthetic images, trained on the method's target
     distribution.
 
@@ -46,7 +50,7 @@ def retrained_head(variables, features, target_logits, steps: int = 200) -> dict
     weights = jax.device_get(_fit_head(steps, scaled, jnp.asarray(target_logits, jnp.float32)))
     kernel = inputs.finite("weights of the retrained head", weights["kernel"].astype(np.float64) / scale[:, None])
     bias = weights["bias"] - shift @ kernel
-    return with_head(variables, {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)})
+    return with_head(variables, {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}, place)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -69,6 +73,13 @@ def _fit_head(steps, features, targets):
     return params
 
 
-def with_head(variables, head) -> dict:
+def head_of(variables, place=HEAD) -> dict:
+    """{"kernel", "bias"} of the head, which lies at `place` among the parameters (`Network.head`)."""
+    return reduce(getitem, place, variables["params"])
+
+
+def with_head(variables, head, place=HEAD) -> dict:
     """The same variables with another head."""
-    return {**variables, "params": {**variables["params"], "classifier": head}}
+    flat = flatten_dict(dict(variables["params"]))
+    flat |= {(*place, name): value for name, value in head.items()}
+    return {**variables, "params": unflatten_dict(flat)}

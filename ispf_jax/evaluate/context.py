@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +17,21 @@ from ispf_jax.evaluate.statistics import wilson
 from ispf_jax.runtime.metrics import metric
 
 
-@dataclass(frozen=True)
+class Attackers(NamedTuple):
+    """What membership attacks learned from shadow models of the data set: made once, used for every model.
+
+    Attributes:
+      mia2: parameters of the attack network, None if not asked for.
+      lira: statistic of the shadows on all training images, [K, M], and which were trained on which, bool [K, M].
+      shadows: hashes of the weights of all these shadow models.
+    """
+
+    mia2: dict | None = None
+    lira: Any = None
+    shadows: tuple[str, ...] = ()
+
+
+@dataclass
 class Context:
     """What all models of an audit are measured against.
 
@@ -28,6 +42,8 @@ class Context:
       seed: of every random choice of images.
       augmentation: used where a model is trained again.
       batch_size: images per forward pass.
+      attackers: set when they are trained.
+      found: {model: what `measure` found of it} of the models measured so far.
     """
 
     network: Network
@@ -39,6 +55,8 @@ class Context:
     seed: int = 0
     augmentation: str = "none"
     batch_size: int = 500
+    attackers: Attackers = Attackers()
+    found: dict[str, dict] = field(default_factory=dict)
 
     @property
     def forget(self) -> tuple[int, ...]:
@@ -63,9 +81,8 @@ class Context:
         rows = self.forget_mask[self.test.labels]
         if not rows.any():
             classes = ", ".join(self.data.class_names[c] for c in self.forget)
-            raise UserError(
-                f"none of the {rows.size} test images is of a forgotten class ({classes}): nothing to measure."
-            )
+            found = f"none of the {rows.size} test images is of a forgotten class ({classes})"
+            raise UserError(f"{found}: nothing to measure.")
         return rows
 
     @cached_property
@@ -93,13 +110,16 @@ class Context:
     @cached_property
     def real_copies(self) -> dict[str, duplicates.Duplicates]:
         """`copies` of real training images, as many as synthetic ones are looked at, or all, to compare those with."""
-        count = min(self.config.synthetic_images, len(self.train))
-        images = self.train.images[sampling.draw(np.arange(len(self.train)), count, self.seed)]
+        images = self.train.images[sampling.some(len(self.train), self.config.synthetic_images, self.seed)]
         return copies(images, self.extract(self.references["original"], images))
 
     def extract(self, variables, images, name="the model") -> Extracted:
         """`features.extract` of the audit's layers."""
         return features.extract(self.network, variables, images, self.layers, self.batch_size, name)
+
+    def train_logits(self, subject: "Subject", rows) -> tuple[np.ndarray, np.ndarray]:
+        """A model's logits of some training images, and their labels."""
+        return self.extract(subject.variables, self.train.images[rows]).logits, self.train.labels[rows]
 
     def confusion(self, variables) -> np.ndarray:
         """Counts [C, C] on the test images."""
@@ -121,6 +141,7 @@ class Subject:
       member: the training images it was selected on, bool [M] (the original's for a student).
       synthetic: images of a student's generator, uint8 [N, H, W, C'].
       synthetic_pass: the original's logits and features of them.
+      test: its own logits and features of the test images, once they are computed.
     """
 
     name: str
@@ -128,6 +149,7 @@ class Subject:
     member: np.ndarray
     synthetic: np.ndarray | None = None
     synthetic_pass: Extracted | None = None
+    test: Extracted = Extracted(np.empty(0), {})
     measurements: list[dict] = field(default_factory=list)
     curves: list[dict] = field(default_factory=list)
 
@@ -138,9 +160,8 @@ class Subject:
         found = {"model": self.name, "metric": name, "value": value, "unit": known.measured_in}
         self.measurements.append(found | {"low": low, "high": high, "n": n, "tier": known.tier, "note": note})
 
-    def add_share(self, name: str, hits, note=""):
-        """Record the share of hits (bool [N], or (hits, N)) of test images in percent, with its interval."""
-        hits, n = hits if isinstance(hits, tuple) else (int(np.sum(hits)), len(hits))
+    def add_share(self, name: str, hits: int, n: int, note=""):
+        """Record the share of hits among n test images in percent, with its interval."""
         if n:
             self.add(name, 100 * hits / n, n, wilson(hits / n, n), note)
         else:

@@ -31,10 +31,8 @@ def relative_distance(params, reference_params) -> float | None:
 
     No permutation of hidden units is undone: a network trained from scratch is far away for that reason alone.
     """
-    first, second = (
-        inputs.finite("parameters", np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]))
-        for tree in (params, reference_params)
-    )
+    flat = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (params, reference_params))
+    first, second = (inputs.finite("parameters", values) for values in flat)
     norm = float(np.linalg.norm(second))
     return float(np.linalg.norm(first - second)) / norm if norm > 0 else None
 

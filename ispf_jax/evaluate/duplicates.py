@@ -4,6 +4,7 @@ says."""
 from typing import NamedTuple
 
 import numpy as np
+from sklearn.metrics.pairwise import euclidean_distances
 
 NEAR = 0.1
 """Share of the typical distance (the median over all pairs) up to which two images count as near-duplicates."""
@@ -28,15 +29,8 @@ def duplicates(values, near: float = NEAR) -> Duplicates:
     values = np.asarray(values, np.float64)
     _, group, counts = np.unique(values, axis=0, return_inverse=True, return_counts=True)
     copied = counts[group.ravel()] > 1
-    distance = _distances(values)
+    distance = euclidean_distances(values - values.mean(axis=0))  # centred: less is lost where products cancel
     typical = np.median(distance[np.triu_indices(len(values), 1)])
     np.fill_diagonal(distance, np.inf)
     close = copied | (distance.min(axis=1) <= near * typical)
     return Duplicates(int(copied.sum()), int(close.sum()), len(values))
-
-
-def _distances(values):
-    """Euclidean distances of all pairs of rows, [N, N]."""
-    centred = values - values.mean(axis=0)  # small numbers lose less where the products cancel
-    squares = np.sum(np.square(centred), axis=1)
-    return np.sqrt(np.maximum(squares[:, None] + squares - 2 * centred @ centred.T, 0))

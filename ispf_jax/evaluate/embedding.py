@@ -52,6 +52,5 @@ def picture_rows(labels, forget_mask, count: int, seed: int) -> np.ndarray:
     forgotten = forget_mask[labels]
     inside, outside = np.flatnonzero(forgotten), np.flatnonzero(~forgotten)
     few = min(inside.size, max(1, count // 4, count - outside.size))
-    return np.sort(
-        np.concatenate([draw(inside, few, [seed, 0]), draw(outside, min(outside.size, count - few), [seed, 1])])
-    )
+    others = draw(outside, min(outside.size, count - few), [seed, 1])
+    return np.sort(np.concatenate([draw(inside, few, [seed, 0]), others]))

@@ -4,9 +4,11 @@
 from functools import cache, partial
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from ispf_jax.classifier import Network
 from ispf_jax.evaluate import inputs
@@ -31,13 +33,12 @@ def layer_names(network: Network) -> tuple[str, ...]:
     """
     names = []
 
-    def apply(variables):
-        images = jnp.zeros((1, *network.image_shape))
-        network.module.apply(
-            variables, images, capture_intermediates=partial(_record, names), mutable=["intermediates"]
-        )
+    def noted(module, method):
+        names.extend(["/".join(module.path)] * _is_norm(module, method))
+        return False
 
-    jax.eval_shape(apply, network.shapes())
+    apply = partial(network.module.apply, capture_intermediates=noted, mutable=["intermediates"])
+    jax.eval_shape(apply, network.shapes(), jnp.zeros((1, *network.image_shape)))
     return (*names, PENULTIMATE)
 
 
@@ -58,10 +59,8 @@ def extract(network: Network, variables, images, layers=None, batch_size: int = 
     """
     layers = layer_names(network) if layers is None else tuple(layers)
     padded = np.pad(images, ((0, -len(images) % batch_size), (0, 0), (0, 0), (0, 0)))
-    parts = [
-        _pass(network, layers, variables, batch)
-        for batch in np.split(padded, range(batch_size, len(padded), batch_size))
-    ]
+    batches = np.split(padded, range(batch_size, len(padded), batch_size))
+    parts = [_pass(network, layers, variables, batch) for batch in batches]
     columns = (np.concatenate(column)[: len(images)] for column in zip(*parts))
     logits, *features = (inputs.finite(f"logits or features of {name}", column) for column in columns)
     return Extracted(logits, dict(zip(layers, features)))
@@ -83,26 +82,20 @@ def linear_cka(first, second) -> float | None:
     return float(np.sum(np.square(y.T @ x)) / (np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)))
 
 
-def _record(names, module, method):
-    wanted = isinstance(module, MaskedBatchNorm) and method == "__call__"
-    if wanted:
-        names.append("/".join(module.path))
-    return wanted
+def _is_norm(module, method):
+    return isinstance(module, MaskedBatchNorm | nn.BatchNorm) and method == "__call__"
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _pass(network, layers, variables, images):
-    (logits, penultimate), state = network.module.apply(
-        variables, network.normalise(images), capture_intermediates=partial(_record, []), mutable=["intermediates"]
-    )
+    apply = partial(network.module.apply, capture_intermediates=_is_norm, mutable=["intermediates"])
+    (logits, penultimate), state = apply(variables, network.normalise(images))
+    outputs = flatten_dict(state["intermediates"], sep="/")
 
     def pooled(name):
         if name == PENULTIMATE:
             return penultimate
-        node = state["intermediates"]
-        for part in name.split("/"):
-            node = node[part]
-        (output,) = node["__call__"]
+        (output,) = outputs[f"{name}/__call__"]
         return jnp.mean(jax.nn.relu(output.astype(jnp.float32)), axis=tuple(range(1, output.ndim - 1)))
 
     return (logits, *map(pooled, layers))

@@ -66,15 +66,17 @@ def _train(epochs, signals, member, held_signals, held_member, key):
     optimizer = optax.adam(LEARNING_RATE)
     rows, batch = signals.shape[0], min(BATCH, signals.shape[0])
     init_key, order_key = jax.random.split(key)
-    params = _init(init_key, signals.shape[1])
+    first, second = jax.random.split(init_key)
+    init = jax.nn.initializers.he_normal()
+    params = {"w1": init(first, (signals.shape[1], HIDDEN)), "b1": jnp.zeros(HIDDEN)}
+    params |= {"w2": init(second, (HIDDEN, 1))[:, 0], "b2": jnp.float32(0)}
 
     def loss(params, signals, member, weight):
         losses = optax.losses.sigmoid_binary_cross_entropy(_logit(params, signals), member)
         return jnp.sum(losses * weight) / jnp.sum(weight)
 
     def step(carry, chosen):
-        params, opt_state = carry
-        index, weight = chosen
+        (params, opt_state), (index, weight) = carry, chosen
         gradient = jax.grad(loss)(params, signals[index], member[index], weight)
         updates, opt_state = optimizer.update(gradient, opt_state)
         return (optax.apply_updates(params, updates), opt_state), None
@@ -91,14 +93,3 @@ def _train(epochs, signals, member, held_signals, held_member, key):
     start = (params, optimizer.init(params), params, jnp.inf)
     (_, _, best, _), _ = lax.scan(epoch, start, jax.random.split(order_key, epochs))
     return best
-
-
-def _init(key, width):
-    first, second = jax.random.split(key)
-    init = jax.nn.initializers.he_normal()
-    return {
-        "w1": init(first, (width, HIDDEN)),
-        "b1": jnp.zeros(HIDDEN),
-        "w2": init(second, (HIDDEN, 1))[:, 0],
-        "b2": jnp.float32(0),
-    }

@@ -5,14 +5,14 @@ was compared with and of the shadow models. Where one of these has changed, or i
 """
 
 import dataclasses
-import json
 import logging
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
 from ispf_jax.evaluate.settings import Audit
-from ispf_jax.runtime.atomic import atomic_write_json, from_plain, to_plain
+from ispf_jax.runtime.atomic import atomic_write_json, to_plain
+from ispf_jax.runtime.rows import parse_json
 
 FORMAT = 3
 """Files of another format are measured again."""
@@ -63,7 +63,7 @@ def _path(directory, model):
 def _read(path):
     """The content of a file; None if there is none, or it is damaged."""
     try:
-        content = from_plain(json.loads(path.read_text()))
+        content = parse_json(path.read_text())
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
-from ispf_jax.evaluate.baseline import with_head
+from ispf_jax.evaluate.baseline import HEAD, head_of, with_head
 
 
 def linear_probe(train, labels, test, max_iterations: int = 1000) -> tuple[np.ndarray, bool]:
@@ -49,7 +49,7 @@ def nearest_neighbours(train, labels, test, k: int = 5) -> np.ndarray:
     return machine.fit(train, labels).predict(test)
 
 
-def prototype_head(variables, train, labels, forget_mask) -> dict:
+def prototype_head(variables, train, labels, forget_mask, place=HEAD) -> dict:
     """Variables whose head has new rows for the forgotten classes, made from class means; retained rows stay as they
     are.
 
@@ -61,7 +61,7 @@ def prototype_head(variables, train, labels, forget_mask) -> dict:
       variables: {"params": {..., "classifier": {"kernel" [F, C], "bias" [C]}}, ...}.
       train: penultimate features [N, F] of all classes, k per class; labels: int [N].
     """
-    head, mask = variables["params"]["classifier"], forget_mask
+    head, mask = head_of(variables, place), forget_mask
     kernel, bias = np.array(head["kernel"], np.float64), np.array(head["bias"], np.float64)
     means = {c: train[labels == c].mean(axis=0) for c in np.unique(labels)}
     middle = np.mean(list(means.values()), axis=0)
@@ -72,4 +72,4 @@ def prototype_head(variables, train, labels, forget_mask) -> dict:
         length = np.linalg.norm(direction)
         kernel[:, c] = norm * direction / length if length > 0 else 0.0
         bias[c] = level - middle @ kernel[:, c]
-    return with_head(variables, {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)})
+    return with_head(variables, {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}, place)

@@ -39,12 +39,11 @@ class AuditResult:
 
     def _table(self) -> list[list[str]]:
         """Lines of cells: models by the few metrics that a summary shows."""
-        names = dict.fromkeys(m.metric for m in self.measurements)
-        columns = {name: metric(name) for name in names if metric(name).verdict}
-        lines = [["", *(shown.label for shown in columns.values())]]
+        names = dict.fromkeys(m.metric for m in self.measurements if metric(m.metric).verdict)
+        lines = [["", *(metric(name).label for name in names)]]
         for model in self.content["models"]:
-            values = [(self.value(model, name), shown.digits) for name, shown in columns.items()]
-            lines.append([model, *("-" if value is None else f"{value:.{digits}f}" for value, digits in values)])
+            values = {name: self.value(model, name) for name in names}
+            lines.append([model, *("-" if v is None else f"{v:.{metric(n).digits}f}" for n, v in values.items())])
         return lines
 
     def __repr__(self) -> str:
@@ -54,5 +53,5 @@ class AuditResult:
         return "\n".join([title, *("  ".join(map(str.rjust, line, widths)) for line in lines)])
 
     def _repr_html_(self) -> str:
-        cells = ["".join(f"<td>{html.escape(cell)}</td>" for cell in line) for line in self._table()]
+        cells = ("".join(f"<td>{html.escape(cell)}</td>" for cell in line) for line in self._table())
         return f"<table>{''.join(f'<tr>{line}</tr>' for line in cells)}</table>"

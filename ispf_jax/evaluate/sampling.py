@@ -10,6 +10,11 @@ def draw(candidates: np.ndarray, count: int, seed) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(candidates, count, replace=False))
 
 
+def some(available: int, count: int, seed) -> np.ndarray:
+    """Indices of `count` of so many examples, or of all if there are fewer, ascending."""
+    return draw(np.arange(available), min(count, available), seed)
+
+
 def shots(labels, member, k: int, seed: int) -> np.ndarray:
     """Mask [N] of `k` random members of every class that occurs among them, the k-shot training set.
 
@@ -28,15 +33,12 @@ def shots(labels, member, k: int, seed: int) -> np.ndarray:
     return chosen
 
 
-def same_class_counts(first, second, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def same_class_counts(first, second, seed: int) -> tuple[np.ndarray, ...]:
     """Indices into two lists of labels with equally many examples of every class: as many as the smaller side has, at
     random.
-
     """
-    picks = ([], [])
+    picks = []
     for c in np.intersect1d(first, second):
         sides = [np.flatnonzero(side == c) for side in (first, second)]
-        count = min(map(len, sides))
-        for pick, side, number in zip(picks, sides, (0, 1)):
-            pick.append(draw(side, count, [seed, int(c), number]))
-    return np.concatenate(picks[0]), np.concatenate(picks[1])
+        picks.append([draw(side, min(map(len, sides)), [seed, int(c), i]) for i, side in enumerate(sides)])
+    return tuple(map(np.concatenate, zip(*picks)))

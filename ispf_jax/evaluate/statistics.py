@@ -5,8 +5,6 @@ import math
 import numpy as np
 from scipy.special import stdtrit
 
-from ispf_jax.errors import UserError
-
 Z95 = 1.959963984540054
 """Two-sided 95 % quantile of the standard normal distribution."""
 
@@ -16,10 +14,8 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     a whole number of them.
 
     Centre (p + z^2/2n) / (1 + z^2/n), half width z sqrt(p(1-p)/n + z^2/4n^2) / (1 + z^2/n). Unlike the normal
-    approximation it is not empty at 0 or 1. UserError for n = 0 or a share outside 0..1.
+    approximation it is not empty at 0 or 1.
     """
-    if n <= 0 or not 0 <= share <= 1:
-        raise UserError(f"A share of {share:g} of {n} examples has no interval.")
     z2 = Z95**2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
@@ -29,15 +25,13 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 
 def mean_share(percents, n: int) -> tuple[float, float]:
     """95 % interval, low and high in percent, of the mean of `percents`: shares of the same `n` examples, one for each
-    of some random draws.
+    of two or more random draws.
 
     Two chances decide the mean: which examples there are (Wilson's interval at the mean; several draws on the same
     examples do not narrow it) and which draws were made (Student's t interval of their mean). Distances to the limits
-    add in squares (MOVER, Zou & Donner 2008). UserError for fewer than two draws.
+    add in squares (MOVER, Zou & Donner 2008).
     """
     percents = np.asarray(percents, np.float64)
-    if percents.size < 2:
-        raise UserError(f"{percents.size} draw(s) have no spread; an interval of their mean needs two or more.")
     mean = float(percents.mean())
     low, high = wilson(mean / 100, n)
     by_draws = stdtrit(percents.size - 1, 0.975) * percents.std(ddof=1) / math.sqrt(percents.size)

@@ -14,7 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ispf_jax.classifier import Classifier
 from ispf_jax.errors import ArgumentError
-from ispf_jax.files.detect import FORMATS, read_weights
+from ispf_jax.files.detect import FORMATS, Weights, read_weights
 from ispf_jax.files.fit import Fit, find, fit, is_known, shapes
 from ispf_jax.files.naming import Naming, Unlike, own_naming, to_flax, to_torch
 from ispf_jax.models import CLASSIFIERS, build_classifier
@@ -28,7 +28,6 @@ def load(
     *,
     network: str | None = None,
     image_shape: Sequence[int] | None = None,
-    classes: int | None = None,
     width: float | None = None,
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
@@ -42,7 +41,7 @@ def load(
     Args:
       network: key of `models.CLASSIFIERS`.
       image_shape: (H, W, C).
-      classes, width: refused if the file has others.
+      width: refused if the file has another.
       mean, std: normalisation for pixels in [0, 1]; 0.5 if nothing says otherwise.
       dtype: in which the network computes; variables are float32.
 
@@ -53,27 +52,34 @@ def load(
     given |= {"class_names": class_names}
     given = {name: value for name, value in given.items() if value is not None}
     weights = read_weights(path, lambda tensors: is_known(tensors, network))
-    said = settings_in(weights.header)
+    said = settings_in(path, weights.header)
     _compare(path, given, said)
-    settings: dict[str, Any] = {"mean": 0.5, "std": 0.5} | said | given
+    try:
+        return _made(path, weights, {"mean": 0.5, "std": 0.5} | said | given, dtype)
+    except ArgumentError as error:
+        if error.argument in given or error.argument not in said:
+            raise
+        raise ArgumentError("path", f"={str(path)!r} has a header that is not right: {error}") from error
+
+
+def _made(path, weights: Weights, settings: dict[str, Any], dtype: str) -> Classifier:
+    """The classifier, from what the file says and what is given together."""
     shape = tuple(settings.get("image_shape", ()))
     if len(shape) != 3 or min(shape) < 1 or math.prod(shape) > 1 << 24:
         text = f"={shape} must be (height, width, channels) of at most 2**24 numbers; {path} does not say it."
         raise ArgumentError("image_shape", text)
     found = _fit(path, settings.pop("network", None), weights.tensors, shape)
-    if classes not in (None, found.classes):
-        raise ArgumentError("classes", f"={classes} must be {found.classes}, as many as {path} has, in the same order.")
     if found.channels != shape[2]:
         raise ArgumentError("image_shape", f"={shape} must have {found.channels} channel(s), as in {path}.")
     fitting = found.width
     if fitting is None:
         raise ArgumentError("path", f"={str(path)!r} holds {found.network} with filters that no width makes.")
     wanted: float = settings.pop("width", fitting)
-    flat = shapes(build_classifier(found.network, found.classes, fitting, dtype), shape)
-    module = build_classifier(found.network, found.classes, wanted, dtype)
-    if not 0 < wanted < 2 * fitting or shapes(module, shape) != flat:
-        raise ArgumentError("width", f"={wanted:g} does not make the filters of {path}; {fitting:g} does.")
     try:
+        flat = shapes(build_classifier(found.network, found.classes, fitting, dtype), shape)
+        module = build_classifier(found.network, found.classes, wanted, dtype)
+        if not 0 < wanted < 2 * fitting or shapes(module, shape) != flat:
+            raise ArgumentError("width", f"={wanted:g} does not make the filters of {path}; {fitting:g} does.")
         variables = unflatten_dict(to_flax(found.naming, weights.tensors, flat), sep="/")
     except Unlike as error:
         text = f"={str(path)!r} is not {found.network} as it is built here: {error}"
@@ -118,18 +124,35 @@ def save(
 _SUFFIXES = ", ".join(suffix for format_ in FORMATS.values() for suffix in format_.SUFFIXES)
 
 
-def settings_in(header: Mapping[str, str]) -> dict[str, Any]:
-    """The arguments of `load` in a header that `save` wrote; empty for other headers."""
-    kinds = {"width": float, "class_names": _tuple(str), "mean": _tuple(float), "std": _tuple(float)}
-    try:
-        found = {name: kind(json.loads(header[name])) for name, kind in {**kinds, "image_shape": _tuple(int)}.items()}
-        return {"network": header["model"], **found}
-    except (KeyError, ValueError, TypeError, RecursionError):
+_KINDS = {
+    "width": (int, float),
+    "class_names": (str,),
+    "mean": (int, float),
+    "std": (int, float),
+    "image_shape": (int,),
+}
+
+
+def settings_in(path, header: Mapping[str, str]) -> dict[str, Any]:
+    """The arguments of `load` in a header that `save` wrote; empty for other headers.
+
+    Raises:
+      ArgumentError: (path) it has all entries of such a header, but not what `save` writes.
+    """
+    if not {"model", *_KINDS} <= header.keys():
         return {}
-
-
-def _tuple(kind):
-    return lambda values: tuple(map(kind, values))
+    said: dict[str, Any] = {"network": header["model"]}
+    for name, kinds in _KINDS.items():
+        try:
+            value = json.loads(header[name])
+        except (ValueError, RecursionError):
+            value = None
+        values = [value] if name == "width" else value
+        if type(values) is not list or not all(type(v) in kinds for v in values):
+            text = f"={str(path)!r} has a header whose {name} is {header[name][:200]!r}, which is none; write it again."
+            raise ArgumentError("path", text)
+        said[name] = value if name == "width" else tuple(values)
+    return said
 
 
 def _compare(path, given, said):
@@ -138,7 +161,8 @@ def _compare(path, given, said):
     if names != order and sorted(names) == sorted(order):
         raise ArgumentError("class_names", f"={names} has another order than {path}, which says {order}.")
     for name in {"mean", "std"} & given.keys() & said.keys():
-        if not np.allclose(given[name], said[name], atol=1e-3):
+        one, other = np.ravel(given[name]), np.ravel(said[name])
+        if len({1, len(one), len(other)}) > 2 or not np.allclose(one, other, atol=1e-3):
             _logger.warning("%s=%s is used, but the header of %s says %s.", name, given[name], path, said[name])
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ispf_jax.errors import ArgumentError
+from ispf_jax.errors import ArgumentError, visible
 from ispf_jax.files.classifiers import load, settings_in
 from ispf_jax.files.detect import read_weights
 from ispf_jax.files.fit import Fit, find, is_known
@@ -52,11 +52,12 @@ class Description:
             f = self.found
             lines += [f"{f.network}: width {f.width}, {f.classes} classes, images of {f.channels} channel(s)"]
         lines += [f"{name}: {value}" for name, value in self.settings.items() if name not in ("network", "width")]
-        if self.problem:
-            return "\n".join([*lines, f"It cannot be loaded: {self.problem}"])
-        unsaid = [name for name in ("mean", "std") if name not in self.settings]
+        unsaid = [name for name in ("mean", "std") if name not in self.settings and not self.problem]
         lines += [f"The file does not say {name}: add --config.data.{name}=... as in training" for name in unsaid]
-        return "\n".join([*lines, "To unlearn a class:", f"  {self.command}"])
+        lines += (
+            [f"It cannot be loaded: {self.problem}"] if self.problem else ["To unlearn a class:", f"  {self.command}"]
+        )
+        return "\n".join(map(visible, lines))
 
 
 def inspect(path: str | Path) -> Description:
@@ -65,9 +66,9 @@ def inspect(path: str | Path) -> Description:
     Raises:
       ArgumentError: (path) it cannot be read at all.
     """
-    weights, found, problem = read_weights(path, is_known), None, ""
-    settings = settings_in(weights.header)
+    weights, settings, found, problem = read_weights(path, is_known), {}, None, ""
     try:
+        settings = settings_in(path, weights.header)
         found = find(weights.tensors)
         load(path, network=found.network, image_shape=settings.get("image_shape", (32, 32, found.channels)))
     except (Unlike, ArgumentError) as error:

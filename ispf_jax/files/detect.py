@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ispf_jax.errors import ArgumentError, UserError
+from ispf_jax.errors import ArgumentError, UserError, few
 from ispf_jax.files import safetensors_file, torch_zip
-from ispf_jax.files.guard import MAX_FILE, MAX_TENSORS, Unreadable, shown
 from ispf_jax.files.pickles import Symbol
-from ispf_jax.runtime.guard import read_bounded
+from ispf_jax.runtime.guard import read_bounded, reading
+
+MAX_FILE = 2 << 30  # bytes; ResNet18 with the state of its optimiser has 0.14 GiB
+MAX_TENSORS, MAX_NETWORKS = 10_000, 50
 
 FORMATS = {"pt": torch_zip, "safetensors": safetensors_file}
 """Modules with SUFFIXES, recognises(content), read(content) -> (tensors, header), write(tensors, header) -> content."""
@@ -49,40 +51,39 @@ def read_weights(path: str | Path, is_known: Callable[[Mapping], bool] = lambda 
     path = Path(os.path.expanduser(path))
     try:
         content = read_bounded(path, MAX_FILE)
-        start = next((text for start, text in _OTHERS.items() if content.startswith(start)), "is of no known format")
         name = next((name for name, format_ in FORMATS.items() if format_.recognises(content)), None)
         if name is None:
-            raise Unreadable(start if content else "is empty; make or fetch it again.")
-        try:
+            start = next(
+                (text for start, text in _OTHERS.items() if content.startswith(start)), "is of no known format"
+            )
+            raise UserError(f"{path} {start if content else 'is empty; make or fetch it again.'}")
+        with reading(path):
             saved, header = FORMATS[name].read(content)
-            tensors = _state_dict(saved, is_known)
-            if len(tensors) > MAX_TENSORS or sum(tensor.size for tensor in tensors.values()) > MAX_FILE // 4:
-                raise Unreadable("has more, or larger, tensors than any network that is known here")
-        except Unreadable:
-            raise
-        except Exception as error:  # of the many that damaged bytes can raise
-            raise Unreadable(f"is damaged ({type(error).__name__}: {shown([error])})") from error
-    except UserError as error:
-        raise ArgumentError("path", f": {error}") from error
-    except Unreadable as error:
+            tensors = _state_dict(path, saved, is_known)
+            size = sum(tensor.nbytes for tensor in tensors.values())
+            if len(tensors) > MAX_TENSORS or size > 2 * len(content):  # several tensors may share their data
+                raise ValueError("it has more, or larger, tensors than it has data for")
+    except (UserError, OSError, RuntimeError) as error:  # an unknown user in the path
         advice = "" if str(error).endswith(".") else _RESAVE
-        raise ArgumentError("path", f"={str(path)!r} {error}{advice}") from error
+        raise ArgumentError("path", f": {error}{advice}") from error
     return Weights(tensors, name, header, hashlib.blake2b(content, digest_size=16).hexdigest())
 
 
-def _state_dict(saved, is_known):
+def _state_dict(path, saved, is_known):
     """The dictionary of tensors in what was saved: itself, or the one that it holds; of several the known one."""
     if _is_state_dict(saved):
         return saved
     held = saved if isinstance(saved, dict) else {"it": saved}
-    found = {key: value for key, value in held.items() if _is_state_dict(value)}
-    found = {key: tensors for key, tensors in found.items() if is_known(tensors)} or found
+    once = {id(value): key for key, value in reversed(held.items())}  # a small file may name one of them very often
+    found = {key: held[key] for key in reversed(once.values()) if _is_state_dict(held[key])}
+    if len(found) <= MAX_NETWORKS:
+        found = {key: tensors for key, tensors in found.items() if is_known(tensors)} or found
     chosen = [key for key in _WRAPPERS if key in found] or (list(found) if len(found) == 1 else [])
     if chosen:
         return found[chosen[0]]
     objects = [f"{key}: {value.name.replace(' ', '.')}" for key, value in held.items() if isinstance(value, Symbol)]
-    what = f"several ({shown(found)})" if found else f"objects ({shown(objects)})" if objects else "none"
-    raise Unreadable(f"holds {what} where one state_dict is wanted")
+    what = f"several ({few(found)})" if found else f"objects ({few(objects)})" if objects else "none"
+    raise UserError(f"{path} holds {what} where one state_dict is wanted")
 
 
 def _is_state_dict(saved):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from flax.traverse_util import flatten_dict
@@ -27,9 +28,18 @@ class Fit:
     width: float | None
 
 
-def shapes(module, image_shape) -> dict:
-    """Flat shapes of a classifier's variables."""
-    return flatten_dict(Network(module, tuple(image_shape), (0.5,), (0.5,)).shapes(), sep="/")
+@lru_cache(20)
+def shapes(module, image_shape: tuple[int, ...]) -> dict:
+    """Flat shapes of a classifier's variables.
+
+    Raises:
+      Unlike: the module cannot be built for such images.
+    """
+    try:
+        return flatten_dict(Network(module, image_shape, (0.5,), (0.5,)).shapes(), sep="/")
+    except Exception as error:  # the module's, Flax's or JAX's
+        size = "x".join(map(str, image_shape))
+        raise Unlike(f"it cannot be built for images of {size}: {type(error).__name__}") from error
 
 
 def fit(network: str, tensors: Mapping[str, np.ndarray], image_shape=(32, 32, 3)) -> Fit:
@@ -38,12 +48,14 @@ def fit(network: str, tensors: Mapping[str, np.ndarray], image_shape=(32, 32, 3)
     Raises:
       Unlike: it is not there; says why.
     """
-    full = shapes(build_classifier(network, 2), image_shape)
+    full = shapes(build_classifier(network, 2), tuple(image_shape))
     naming = find_naming(network, tensors, full)
     kernels = {place: (key, tensors[key].shape) for key, place in naming.places(full).items() if "/kernel" in place}
     for place, (key, shape) in kernels.items():
         if len(shape) != len(full[place].shape):
             raise Unlike(f"{key} has {len(shape)} dimensions and should have {len(full[place].shape)}")
+        if 0 in shape:
+            raise Unlike(f"{key} has no numbers")
     first, classes = next(iter(kernels.values()))[1], kernels.pop("params/classifier/kernel")[1][0]
     width = _width([(shape[0], full[place].shape[-1]) for place, (_, shape) in kernels.items()])
     return Fit(network, naming, classes, first[1] if len(first) == 4 else image_shape[2], width)

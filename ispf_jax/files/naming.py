@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ispf_jax.files.guard import shown
+from ispf_jax.errors import few
 from ispf_jax.models import CONVENTIONS
 
 _LEAVES = (
@@ -58,7 +58,7 @@ class Naming:
         ]
         found = {key: place for key, place in pairs if place in flat}
         if unnamed := set(flat) - set(found.values()):
-            raise Unlike(f"CONVENTIONS has no names for its {shown(sorted(unnamed))}")
+            raise Unlike(f"CONVENTIONS has no names for its {few(sorted(unnamed))}")
         return found
 
     def spare(self, key: str, flat: Mapping) -> str:
@@ -77,7 +77,7 @@ def find_naming(network: str, tensors: Collection[str], flat: Mapping) -> Naming
       Unlike: in no known way; the text has the differences from the nearest one.
     """
     keys = tuple(tensors)
-    nearest = Unlike(f"it has {shown(keys)}", math.inf)
+    nearest = Unlike(f"it has {few(keys)}", math.inf)
     for modules in CONVENTIONS.get(network, ()):
         anchor = f"{next(iter(modules))}.weight"
         prefixes = {key.removesuffix(anchor) for key in keys if key.endswith(anchor)}
@@ -91,7 +91,7 @@ def find_naming(network: str, tensors: Collection[str], flat: Mapping) -> Naming
             if not distance:
                 return naming
             if distance < nearest.distance:
-                nearest = Unlike("; ".join(f"{what} {shown(which)}" for what, which in differences if which), distance)
+                nearest = Unlike("; ".join(f"{what} {few(which)}" for what, which in differences if which), distance)
     raise nearest
 
 
@@ -129,6 +129,8 @@ def to_flax(naming: Naming, tensors: Mapping[str, np.ndarray], flat: Mapping) ->
             raise Unlike(f"{key} is {_size(value.shape)} and should be {_size(theirs)}")
         if place.endswith("/var") and (value.min() < 0 or not value.any()):
             raise Unlike(f"{key} has negative numbers, or nothing but zeros, where variances should be")
+        if place.endswith("/kernel") and value.size > 1 and value.min() == value.max():
+            raise Unlike(f"{key} has the same number everywhere, so nothing was ever learned in it")
         if place in flattened:
             value = value.reshape(len(value), flattened[place], -1).swapaxes(1, 2).reshape(value.shape)
         value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
@@ -169,11 +171,11 @@ def _flattened(places, flat):
 def _single(key, value):
     """float32 of finite numbers."""
     if value.dtype.kind not in "fV":  # V: bfloat16
-        raise Unlike(f"{shown([key])} is of type {value.dtype}, which is not one of weights")
+        raise Unlike(f"{key} is of type {value.dtype}, which is not one of weights")
     with np.errstate(over="ignore"):
         value = value.astype(np.float32)
     if not np.all(np.isfinite(value)):
-        raise Unlike(f"{shown([key])} has numbers that are not finite")
+        raise Unlike(f"{key} has numbers that are not finite")
     return value
 
 

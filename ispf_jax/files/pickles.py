@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ispf_jax.files.guard import MAX_INDEX, Unreadable
-
-_MAX_OPCODES = 300_000
+MAX_INDEX = 16 << 20  # bytes of the part of a file that lists its tensors
+_OPCODES, _ARGUMENTS, _NAME = 300_000, 16, 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,25 +25,29 @@ def load(data: bytes, functions: Mapping[str, Callable], refer: Callable[[Any], 
     """What a pickle describes: dictionaries, lists, tuples, plain values, and `Symbol`s for everything else.
 
     Args:
-      functions: those that may be called, by "module name"; they must expect arguments of any type.
+      functions: those that may be called, by "module name"; they must expect up to 16 arguments of any type.
       refer: makes an object of the identity of something outside the pickle.
 
     Raises:
-      Unreadable: the pickle is too large or uses an unknown opcode; a damaged one can raise any other Exception.
+      ValueError: the pickle is too large or uses an unknown opcode; a damaged one can raise any other Exception.
     """
     if len(data) > MAX_INDEX:
-        raise Unreadable("has a pickle that is too large")
+        raise ValueError("it has a pickle that is too large")
 
     def call(items):
         name = items[0].name if isinstance(items[0], Symbol) else ""
-        return functions[name](*items[1]) if name in functions else Symbol(name)
+        if name not in functions:
+            return Symbol(name)
+        if not isinstance(items[1], tuple) or len(items[1]) > _ARGUMENTS:  # they would be copied for every call
+            raise ValueError(f"it calls {name} with too many arguments")
+        return functions[name](*items[1])
 
     special = {"REDUCE": call, "NEWOBJ": call, "NEWOBJ_EX": call, "BINPERSID": lambda items: refer(items[0])}
     operations, stack, marks, memo = _OPERATIONS | special, [], [], {}
     for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
         name, before = opcode.name, opcode.stack_before
-        if count == _MAX_OPCODES:
-            raise Unreadable("has a pickle that is too long")
+        if count == _OPCODES:
+            raise ValueError("it has a pickle that is too long")
         if name == "STOP":
             return stack.pop()
         if name == "MARK":
@@ -62,7 +65,8 @@ def load(data: bytes, functions: Mapping[str, Callable], refer: Callable[[Any], 
         elif opcode.arg and not before:
             stack += [Symbol(str(argument)) if name == "GLOBAL" else argument] * len(opcode.stack_after)
         elif name not in ("PROTO", "FRAME"):
-            raise Unreadable(f"has a pickle with the opcode {name}, which is not known here")
+            raise ValueError(f"it has a pickle with the opcode {name}, which is not known here")
+    raise EOFError("it has a pickle without an end")
 
 
 def named(name: str) -> bytes:
@@ -104,5 +108,5 @@ _OPERATIONS: dict[str, Callable[[list], Any]] = {
     **dict.fromkeys(("NONE", "POP", "POP_MARK"), lambda items: None),
     **{"NEWTRUE": lambda items: True, "NEWFALSE": lambda items: False},
     **dict.fromkeys(("DUP", "BUILD"), lambda items: items[0]),
-    "STACK_GLOBAL": lambda items: Symbol(" ".join(items)),
+    "STACK_GLOBAL": lambda items: Symbol(" ".join(item[:_NAME] for item in items)),  # the same text may come again
 }

@@ -7,7 +7,7 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
-from ispf_jax.files.guard import MAX_INDEX, Unreadable
+from ispf_jax.files.pickles import MAX_INDEX
 
 SUFFIXES = (".safetensors",)
 _DTYPES = {
@@ -26,18 +26,24 @@ def read(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Tensors and header.
 
     Raises:
-      Unreadable: not a whole file of this format.
+      Exception: not a whole file of this format; the library raises many kinds.
     """
     end = 8 + int.from_bytes(content[:8], "little")
     if end > MAX_INDEX:
-        raise Unreadable("has a header that is too long")
-    entries, header = dict(safetensors.deserialize(content)), json.loads(content[8:end])
+        raise ValueError("it has a header that is too long")
+    entries, header = dict(safetensors.deserialize(content)), json.loads(content[8:end], object_pairs_hook=_unique)
     tensors = {
         name: np.frombuffer(entries[name]["data"], _DTYPES[entries[name]["dtype"]]).reshape(entries[name]["shape"])
         for name in header  # in this order, which `entries` has lost
         if name in entries
     }
     return tensors, header.get("__metadata__", {})
+
+
+def _unique(pairs):
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("it has two tensors or entries of the same name")
+    return found
 
 
 def write(tensors: Mapping[str, np.ndarray], header: Mapping[str, str]) -> bytes:

@@ -16,11 +16,12 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from ispf_jax.files.guard import MAX_TENSORS, Unreadable
-from ispf_jax.files.pickles import literal, load, named, tuple_of
+from ispf_jax.files.pickles import Symbol, literal, load, named, tuple_of
+from ispf_jax.runtime.guard import stored_zip
 
 SUFFIXES = (".pt", ".pth")
 _ROOT = "weights"  # what `<name>` is in files written here
+_DIMENSIONS = 8
 _DTYPES = {
     **{"Float": np.float32, "Double": np.float64, "Half": np.float16, "BFloat16": ml_dtypes.bfloat16},
     **{"Long": np.int64, "Int": np.int32, "Short": np.int16, "Char": np.int8, "Byte": np.uint8, "Bool": np.bool_},
@@ -38,28 +39,24 @@ def read(content: bytes) -> tuple[Any, dict[str, str]]:
     """What `torch.save` was given, with tensors as arrays that may share memory, and a header, which this format lacks.
 
     Raises:
-      Unreadable: not a whole file of this format.
+      Exception: not a whole file of this format; zipfile and others raise many kinds.
     """
-    if content.count(b"PK\x01\x02") > 10 * MAX_TENSORS:  # before zipfile makes an object of every entry
-        raise Unreadable("is a zip archive of too many files")
-    archive = zipfile.ZipFile(io.BytesIO(content))
-    names, entries = archive.namelist(), archive.infolist()
-    if len(set(names)) < len(names):
-        raise Unreadable("is a zip archive with two files of the same name")
+    archive = stored_zip(io.BytesIO(content))
+    names = archive.namelist()
     pickles = [name for name in names if name.endswith("/data.pkl")]
     if len(pickles) != 1:
-        raise Unreadable("is a zip archive without the data.pkl that torch.save writes")
-    if any(e.compress_type for e in entries) or sum(e.file_size for e in entries) > len(content):
-        raise Unreadable("is a zip archive whose files are compressed or overlap, which torch.save never writes")
+        raise ValueError("it is a zip archive without the one data.pkl that torch.save writes")
     root = pickles[0].removesuffix("data.pkl")
     if root + "byteorder" in names and archive.read(root + "byteorder") != b"little":
-        raise Unreadable("was written on a big-endian machine")
+        raise ValueError("it was written on a big-endian machine")
     read_storage = cache(lambda key: archive.read(f"{root}data/{key}"))
 
     def refer(identity):
         kind, symbol, key, _, count = identity
-        if kind != "storage" or symbol.name not in _STORAGES:
-            raise Unreadable(f"has tensors of a type that is not known here ({getattr(symbol, 'name', kind)})")
+        if not isinstance(symbol, Symbol) or type(key) is not str or kind != "storage":
+            raise ValueError("it refers to something that is no storage")
+        if symbol.name not in _STORAGES:
+            raise ValueError(f"it has tensors of a type that is not known here, {symbol.name}")
         return _Storage(np.frombuffer(read_storage(key), _STORAGES[symbol.name], count))
 
     return load(archive.read(pickles[0]), _FUNCTIONS, refer), {}
@@ -94,13 +91,15 @@ class _Storage:
 def _tensor(storage, offset, size, stride, *_):
     """torch._utils._rebuild_tensor_v2 with arguments of any type; refuses what does not lie inside the storage."""
     if not isinstance(storage, _Storage) or type(size) is not tuple or type(stride) is not tuple:
-        raise Unreadable("has a tensor that is not made of a storage")
-    if any(type(n) is not int or n < 0 for n in (offset, *size, *stride)) or len(size) != len(stride):
-        raise Unreadable("has a tensor whose shape is not made of numbers")
+        raise ValueError("it has a tensor that is not made of a storage")
+    if len(size) != len(stride) or len(size) > _DIMENSIONS:
+        raise ValueError("it has a tensor of too many dimensions")
+    if any(type(n) is not int or not 0 <= n < 1 << 40 for n in (offset, *size, *stride)):
+        raise ValueError("it has a tensor whose shape is not made of numbers")
     numbers, count = storage.numbers, math.prod(size)
     last = offset + sum((n - 1) * s for n, s in zip(size, stride))
     if count > len(numbers) or (count and last >= len(numbers)):
-        raise Unreadable("has a tensor that reaches beyond its data")
+        raise ValueError("it has a tensor that reaches beyond its data")
     strides = [s * numbers.itemsize for s in stride]
     return np.lib.stride_tricks.as_strided(numbers[offset:], size, strides, writeable=False)
 

@@ -7,6 +7,7 @@ package, and the features are the input of the last dense layer.
 """
 
 import inspect
+from functools import reduce
 from typing import Any
 
 import flax.linen as nn
@@ -32,8 +33,18 @@ def adapt(module: nn.Module, image_shape: tuple[int, int, int]) -> nn.Module:
     if {"mask", "axis"} <= set(inspect.signature(type(module).__call__).parameters):
         return module
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    places: list[tuple[str, ...]] = []
+
+    def noted(call, args, kwargs, context):
+        if isinstance(context.module, nn.Dense) and context.method_name == "__call__":
+            places.append(context.module.scope.path)
+        return call(*args, **kwargs)
+
     try:
-        logits, _ = jax.eval_shape(Adapted(module, 0).init_with_output, jax.random.key(0), images)[0]
+        with nn.intercept_methods(noted):
+            (logits, features), variables = jax.eval_shape(
+                Adapted(module, 0).init_with_output, jax.random.key(0), images
+            )
     except (TypeError, ValueError, AttributeError) as error:  # whatever a module says of images that it cannot take
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         text = f" is {type(module).__name__}, which cannot be called with images {list(images.shape)}: {first}"
@@ -41,7 +52,9 @@ def adapt(module: nn.Module, image_shape: tuple[int, int, int]) -> nn.Module:
     if getattr(logits, "ndim", 0) != 2:
         shape = list(getattr(logits, "shape", ()))
         raise ArgumentError("module", f" is {type(module).__name__}; it must return logits [N, C], not {shape}.")
-    return Adapted(module, logits.shape[-1])
+    kernel = reduce(lambda tree, name: tree.get(name, {}), places[-1] if places else (), variables["params"])
+    linear = getattr(kernel.get("kernel"), "shape", ()) == (features.shape[-1], logits.shape[-1]) and "bias" in kernel
+    return Adapted(module, logits.shape[-1], places[-1] if linear else ())
 
 
 class Adapted(nn.Module):
@@ -50,10 +63,12 @@ class Adapted(nn.Module):
     Attributes:
       inner: images [N, H, W, C] -> logits [N, num_classes], or a tuple that begins with them. If it has an argument
         such as `train` or `deterministic`, it gets it.
+      head: where the last dense layer lies among the parameters; empty if it does not give the logits.
     """
 
     inner: nn.Module
     num_classes: int
+    head: tuple[str, ...] = ()
 
     def setup(self):
         nn.share_scope(self, self.inner)

@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ispf_jax.report import workdir as reading
 from ispf_jax.report.paper import paper_tables
 from ispf_jax.report.results import result_tables
-from ispf_jax.report.tables import Table, of_part, to_console, to_markdown
+from ispf_jax.report.tables import to_console, to_markdown
 from ispf_jax.report.verdict import class_table, places_table, verdict_table, write_audit_csv, write_averages_csv
+from ispf_jax.report.workdir import Contents, missing, of_parts, read
 from ispf_jax.runtime.atomic import atomic_write_text, ensure_writable, from_plain, to_plain
 from ispf_jax.runtime.measurements import parse_audit
 from ispf_jax.runtime.rows import write_results
@@ -24,17 +24,17 @@ def write_report(workdir: str | os.PathLike, provenance: dict[str, Any] | None =
     The files are `results.json`, `results.csv`, `audit.csv` and `averages.csv` (if there is an audit), `tables.md`,
     `figures/` and `report/index.html`.
     """
-    workdir, contents = Path(workdir), reading.read(workdir, provenance)
+    workdir, contents = Path(workdir), read(workdir, provenance)
     write_results(workdir, contents.rows, provenance)
     if contents.audits:
         write_audit_csv(workdir / "audit.csv", contents.audits)
         write_averages_csv(workdir / "averages.csv", contents.audited)
-    atomic_write_text(workdir / "tables.md", _markdown({"": contents}))
+    atomic_write_text(workdir / "tables.md", _markdown([contents]))
     from ispf_jax.report import page  # brings matplotlib, which takes a second to import
 
     pictures = page.gallery(contents)
     drawn = page.write_pictures(pictures, workdir / "figures")
-    _write_page(workdir, page.render({"": contents}, pictures, drawn))
+    _write_page(workdir, page.render([contents], pictures, drawn))
     results = "\n\n".join(map(to_console, result_tables(contents.rows))) or "no results yet"
     places = map(places_table, contents.audited.values())
     return "\n\n".join([results, *(to_console(table) for table in places if table)])
@@ -48,10 +48,10 @@ def write_combined(workdir: str | os.PathLike, parts: list[str]) -> None:
     """
     from ispf_jax.report import page
 
-    workdir, found = Path(workdir), {part: reading.read_part(Path(workdir) / part) for part in parts}
-    rows = [replace(row, part=part) for part, c in found.items() for row in c.rows]
-    write_results(workdir, rows, {part: c.provenance | {"config": c.config} for part, c in found.items()})
-    _write_page(workdir, page.render(found, page.combined_gallery(found)))
+    workdir, found = Path(workdir), [read(Path(workdir) / part, part=part) for part in parts]
+    rows = [replace(row, part=c.part) for c in found for row in c.rows]
+    write_results(workdir, rows, {c.part: c.provenance | {"config": c.config} for c in found})
+    _write_page(workdir, page.render(found, [picture for c in found for picture in page.gallery(c)]))
     pages = "\n".join(f"- [{part}]({part}/report/index.html)" for part in parts)
     atomic_write_text(workdir / "tables.md", f"{_markdown(found)}\n## Pages of the parts\n\n{pages}\n")
 
@@ -64,27 +64,21 @@ def write_audit_page(content: dict[str, Any], path: str | os.PathLike) -> Path:
     """
     from ispf_jax.report import page
 
-    contents = reading.Contents(audits=[parse_audit(from_plain(to_plain(content)))])
-    return atomic_write_text(path, page.render({"": contents}, page.gallery(contents)))
+    contents = Contents(audits=[parse_audit(from_plain(to_plain(content)))])
+    return atomic_write_text(path, page.render([contents], page.gallery(contents)))
 
 
 def _write_page(workdir: Path, text: str) -> None:
     atomic_write_text(ensure_writable(workdir / "report") / "index.html", text)
 
 
-def _markdown(parts: dict[str, reading.Contents]) -> str:
+def _markdown(parts: Sequence[Contents]) -> str:
     """All tables of numbers, one kind after the other, and what is missing."""
-    kinds = zip(*([[of_part(t, part) for t in kind if t] for kind in _tables(c)] for part, c in parts.items()))
-    tables = [to_markdown(table) for kind in kinds for of_parts in kind for table in of_parts]
-    text = ["# Results", *([] if any(c.rows for c in parts.values()) else ["no results yet"]), *tables]
-    missing = reading.missing(parts)
-    text += ["## Missing", "\n".join(f"- {sentence}" for sentence in missing)] if missing else []
+    verdicts = [verdict for c in parts for verdict in c.audited.values()]
+    tables = of_parts(parts, lambda c: result_tables(c.rows))
+    tables += [*map(verdict_table, verdicts), *filter(None, map(class_table, verdicts))]
+    text = ["# Results", *["no results yet"] * (not any(c.rows for c in parts))]
+    text += map(to_markdown, tables + of_parts(parts, paper_tables))
+    said = missing(parts)
+    text += ["## Missing", "\n".join(f"- {sentence}" for sentence in said)] if said else []
     return "\n\n".join(text) + "\n"
-
-
-def _tables(contents: reading.Contents) -> list[Sequence[Table | None]]:
-    """The tables of one work directory by kind: results, what is left, classes, the paper's."""
-    verdicts = {", ".join(key): verdict for key, verdict in contents.audited.items()}
-    left = [verdict_table(verdict, f"What is left: {name}") for name, verdict in verdicts.items()]
-    classes = [class_table(verdict, f"Class by class: {name}") for name, verdict in verdicts.items()]
-    return [result_tables(contents.rows), left, classes, paper_tables(contents)]

@@ -1,12 +1,13 @@
 """What models are called, how they look and the order in which they are shown, and the texts of the report."""
 
-import csv
 import tomllib
 import zlib
-from dataclasses import dataclass
 from importlib import resources
+from typing import NamedTuple
 
-from ispf_jax.runtime.rows import method_order
+from ispf_jax.runtime.rows import model_order
+
+__all__ = ["MODELS", "TEXTS", "Model", "model_name", "model_order", "read_text", "shown"]
 
 
 def read_text(name: str) -> str:
@@ -14,18 +15,12 @@ def read_text(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
-def read_table(name: str) -> list[dict[str, str]]:
-    """The lines of a table (.csv) of this package."""
-    return list(csv.DictReader(read_text(name).splitlines()))
-
-
 TEXTS = tomllib.loads(read_text("texts.toml"))
 """What the report says to its readers, by section and name."""
 
 
-@dataclass(frozen=True)
-class Model:
-    """How the report shows a method: its name, colour and marker, and what a reader must know about a reference."""
+class Model(NamedTuple):
+    """How the report shows a method: its name, colour and marker, and how a reference was made."""
 
     name: str
     color: str
@@ -33,7 +28,7 @@ class Model:
     note: str = ""
 
 
-MODELS = {line.pop("method"): Model(**line) for line in read_table("models.csv")}
+MODELS = {method: Model(*look) for method, look in TEXTS["models"].items()}
 """Colours are those of Okabe & Ito and of P. Tol, distinct for colour-blind readers; markers work without colour."""
 
 _OWN = (("#332288", "*"), ("#117733", "h"), ("#88CCEE", "<"), ("#661100", ">"), ("#DDCC77", "8"))
@@ -50,9 +45,3 @@ def model_name(model: str, bases: bool = False) -> str:
     """How the page calls a model, with its base if `bases`."""
     base = model.partition("/")[2]
     return shown(model).name + (f" ({base})" if bases and base else "")
-
-
-def model_order(model: str) -> tuple:
-    """Sort key: references, then base by base in the order of the methods."""
-    method, _, base = model.partition("/")
-    return base, method_order(method)

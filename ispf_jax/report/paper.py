@@ -6,6 +6,7 @@ trials; MIA and AIN are printed without. Original and DFKD rows of tables 1 and 
 set as both A_f and A_r.
 """
 
+import csv
 import runpy
 from collections import defaultdict
 from dataclasses import dataclass
@@ -13,21 +14,16 @@ from functools import cache, reduce
 from pathlib import PurePath
 from typing import Any
 
-from ispf_jax.report.names import TEXTS, read_table, shown
+from ispf_jax.report.names import TEXTS, read_text, shown
 from ispf_jax.report.results import Average, average, by_setting, count
 from ispf_jax.report.tables import MISSING, Cell, Column, Table, make_table
 from ispf_jax.report.workdir import Contents
 from ispf_jax.runtime.rows import BEST_TEST, REFERENCES, Row, RunKey, forget_order, method_order
 
-NEAR = {"AIN": 0.1, "#Sample": 5.0}
-"""A difference to the paper up to this (else one percentage point) is marked as near."""
-
 _TEXTS = TEXTS["paper"]
-_DATASETS = ("cifar100", "cifar10", "svhn")
-_TITLES = {"svhn": "SVHN", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "allcnn": "AllCNN", "resnet18": "ResNet18"}
 _ACCURACIES = ("A_f", "A_r", "A_f*", "A_r*")
-_AUDITED = {"mia1": "MIA-I", "mia2": "MIA-II", "ain": "AIN"}
-_SMALL = {"#Sample": "of the batch", "AIN": "1 is like retraining", "MIA-II": "F1 x 100"}
+_AUDITED = _TEXTS["audited"]
+_DATASETS = ("cifar100", "cifar10", "svhn")
 
 _COMPARED = ("model.", "generator.", "train.", "distill.", "evaluate.every", "data.mean", "data.std")
 _COMPARED += ("data.image_size", "data.channels", "data.max_train", "data.max_test", "data.val_fraction")
@@ -70,7 +66,7 @@ class Block:
 @cache
 def printed() -> dict[tuple[str, ...], Average]:
     """The paper's numbers by (table, dataset, arch, sets, method, metric)."""
-    lines = [list(line.values()) for line in read_table("paper.csv")]
+    _, *lines = csv.reader(read_text("paper.csv").splitlines())
     return {tuple(key): Average(float(mean), float(std or "nan")) for *key, mean, std in lines}
 
 
@@ -92,7 +88,7 @@ def counterpart(dataset: str, arch: str, config: dict[str, Any], note: str = "")
 
 def paper_tables(contents: Contents) -> list[Table]:
     """All tables that the runs of a work directory fill at least partly."""
-    return [table for block in _blocks(contents) for table in _tables(block)]
+    return [table for block in _blocks(contents) for table in _tables(block) if table.rows]
 
 
 def _blocks(contents: Contents) -> list[Block]:
@@ -137,46 +133,48 @@ def _tables(block: Block) -> list[Table]:
         title = several if len(singles) > 1 else f"forgetting class {singles[0]}"
         tables.append(_table(block, 1, title, (*_ACCURACIES, *_AUDITED.values()), singles, methods=ours))
     if multis or block.paper_dataset == "cifar100":
-        kinds = {"single": ("single classes", singles), "multi": ("ten classes at once, distributed", [])}
-        kinds[""] = "several classes at once", []
-        for s in multis:
-            kinds["multi" if _kind(s) == "distributed" else ""][1].append(s)
-        tables += [_table(block, 2, title, _ACCURACIES, sets, kind) for kind, (title, sets) in kinds.items() if sets]
+        distributed = [s for s in multis if _kind(s) == "distributed"]
+        others = [s for s in multis if s not in distributed]
+        for kind, sets in (("single", singles), ("multi", distributed), ("", others)):
+            title = _TEXTS["table2"][kind or "others"]
+            tables += [_table(block, 2, title, _ACCURACIES, sets, kind)] if sets else []
     if multis and any(head == "#Sample" for _, head in block.values):
         tables.append(_table6(block, multis))
     if len(ours) < len(block.methods):
-        methods = [m for m in ("pd", "pd_is", "pf", "ispf", "retrain") if m in block.methods]
-        title = "PostFilter or zeroed probabilities"
+        methods, title = ("pd", "pd_is", "pf", "ispf", "retrain"), "PostFilter or zeroed probabilities"
         tables.append(_table(block, 8, title, ("A_r", "A_r*", "MIA-II"), singles or multis, methods=methods))
-    tens = [singles[i : i + 10] for i in range(0, len(singles), 10)] if len(singles) > 1 else []
-    return tables + [_table9(block, sets) for sets in tens]
+    tens = range(0, len(singles), 10) if len(singles) > 1 else ()
+    return tables + [_table9(block, singles[i : i + 10]) for i in tens]
 
 
 def _table(block: Block, number: int, title: str, heads, sets: list[str], kind="single", methods=()) -> Table:
     """A line per method with the means over the forget sets."""
     heads = _present(block, heads)
-    methods = [m for m in methods or block.methods if any(block.runs(m, head, sets) for head in heads)]
-    lines = [_line(block, number, m, heads, sets, kind) for m in methods]
-    runs = [{*block.runs(m, "A_r", sets), *block.runs(m, "A_r*", sets)} for m in methods]
-    whole = all(map(_whole, filter(None, runs)))
-    notes = {2: [_TEXTS[kind]] if kind else []}.get(number, [] if whole else [_TEXTS["fewer"]])
+    wanted, lines, runs = [(head, sets, kind) for head in heads], [], []
+    for method in methods or block.methods:
+        if every := {run for head in heads for run in block.runs(method, head, sets)}:
+            lines.append([Cell(shown(method).name, count(every)), *_cells(block, number, method, wanted)])
+            runs.append({*block.runs(method, "A_r", sets), *block.runs(method, "A_r*", sets)})
+    notes = [_TEXTS["fewer"]] * (not all(map(_whole, filter(None, runs))))
     bounds = dict.fromkeys(text for forget in sets for text in block.bounds[forget])
-    about = [_TEXTS["whole"], *([_TEXTS["bounds"].format("; ".join(bounds))] if bounds else [])] * (number == 1)
-    columns = [Column("method", small="sets x seeds", words=True), *(Column(h, "", _SMALL.get(h, "%")) for h in heads)]
+    about = [_TEXTS["whole"], bounds and _TEXTS["bounds"].format("; ".join(bounds))] * (number == 1)
+    columns = [Column("method", "", "sets x seeds", words=True)]
+    columns += [Column(head, "", _TEXTS["small"].get(head, "%")) for head in heads]
+    notes = [kind and _TEXTS[kind]] if number == 2 else notes
     return _noted(block, f"Table {number}: {{}}, {title}", columns, lines, notes, about)
 
 
 def _table6(block: Block, sets: list[str]) -> Table:
     """Mean number of distilled samples per step, and A_r, of every set of several classes."""
-    heads = _present(block, ("#Sample", "A_r", "A_r*"))
-    columns, lines = [Column("method", words=True)], []
-    for method in (m for m in block.methods if (m, "#Sample") in block.values):
-        cells = [cell for s in sets for cell in _line(block, 6, method, heads, [s], _kind(s))[1:]]
-        lines.append([Cell(shown(method).name), *cells])
-    for forget in sets:
-        columns += [Column(h, _kind(forget).capitalize() or f"classes {forget}") for h in heads]
-    notes = [_TEXTS["multi"]] * any(_kind(s) == "distributed" for s in sets)
-    return _noted(block, "Table 6: {}, samples per step that the student learns from", columns, lines, (), notes)
+    wanted = [
+        (head, [forget], _kind(forget)) for forget in sets for head in _present(block, ("#Sample", "A_r", "A_r*"))
+    ]
+    methods = [method for method in block.methods if (method, "#Sample") in block.values]
+    lines = [[Cell(shown(method).name), *_cells(block, 6, method, wanted)] for method in methods]
+    heads = [Column(head, kind.capitalize() or f"classes {forget}") for head, (forget,), kind in wanted]
+    notes = [_TEXTS["multi"]] * any(kind == "distributed" for _, _, kind in wanted)
+    title = "Table 6: {}, samples per step that the student learns from"
+    return _noted(block, title, [Column("method", words=True), *heads], lines, (), notes)
 
 
 def _table9(block: Block, sets: list[str]) -> Table:
@@ -184,7 +182,7 @@ def _table9(block: Block, sets: list[str]) -> Table:
     lines = []
     for method in (m for m in block.methods if m not in (*REFERENCES, "dfkd")):
         for i, head in enumerate(h for h in ("A_r", "A_f", "A_r*", "A_f*") if block.runs(method, h, sets)):
-            cells = [_line(block, 9, method, [head], [forget], forget)[1] for forget in sets]
+            cells = _cells(block, 9, method, [(head, [forget], forget) for forget in sets])
             lines.append([Cell("" if i else shown(method).name), Cell(head), *cells])
     columns = [Column("method", words=True), Column("", words=True), *(Column(s, "forgotten class") for s in sets)]
     return _noted(block, "Table 9: {}, class by class", columns, lines)
@@ -192,31 +190,30 @@ def _table9(block: Block, sets: list[str]) -> Table:
 
 def _noted(block: Block, title: str, columns: list[Column], lines: list[list[Cell]], compared=(), always=()) -> Table:
     """A table with the notes on how to read it next to the paper; `compared` are those for numbers of the paper."""
-    name = ", ".join(_TITLES.get(name, name) for name in (block.dataset, block.arch))
+    name = ", ".join(_TEXTS["titles"].get(name, name) for name in (block.dataset, block.arch))
     name += f" ({block.base})" if block.base else ""
+    notes = [f"The paper has no numbers for {name}{', forgetting these classes' if block.paper_dataset else ''}."]
     if any(cell.small.startswith("paper ") for line in lines for cell in line):
-        reasons = ["Not comparable: " + "; ".join(block.reasons) + "."] if block.reasons else []
-        notes = [_TEXTS["print"], *reasons, *compared]
-    else:
-        notes = [f"The paper has no numbers for {name}{', forgetting these classes' if block.paper_dataset else ''}."]
+        reasons = block.reasons and "Not comparable: " + "; ".join(block.reasons) + "."
+        notes = [_TEXTS["print"], reasons, *compared]
     starred = any("A_r*" in words for words in ([c.label for c in columns], [line[1].text for line in lines]))
-    return make_table(title.format(name), columns, lines, [*notes, *always, *[_TEXTS["star"]] * starred])
+    return make_table(title.format(name), columns, lines, [*notes, *always, starred and _TEXTS["star"]])
 
 
-def _line(block: Block, number: int, method: str, heads: list[str], sets: list[str], kind: str) -> list[Cell]:
-    """The cells of one method; one that is over fewer runs than the line says so."""
-    runs = {head: block.runs(method, head, sets) for head in heads}
-    every = set().union(*runs.values())
-    cells = [Cell(shown(method).name, count(every) if every else "")]
-    for head, mine in runs.items():
-        plain, theirs, ours = head.rstrip("*"), None, average(mine)
+def _cells(block: Block, number: int, method: str, wanted: list[tuple[str, list[str], str]]) -> list[Cell]:
+    """A method's cell for every (head, forget sets, kind of sets); one that is over fewer runs than others says so."""
+    cells = []
+    for head, sets, kind in wanted:
+        every = {run for other, of, _ in wanted if of == sets for run in block.runs(method, other, sets)}
+        mine, plain, theirs = block.runs(method, head, sets), head.rstrip("*"), None
         if head.endswith("*") == bool(block.runs(method, plain + "*", sets)):  # the paper's epoch, where it was kept
             theirs = _theirs(block, number, method, plain, kind, set(mine) or every)
-        small, mark = [f"paper {theirs.text()}"] if theirs else [], ""
+        ours, small, mark = average(mine), [f"paper {theirs.text()}"] if theirs else [], ""
         if ours and theirs:
             difference = ours.mean - theirs.mean
             small.append(f"{difference:+.2f}")
-            mark = "near" if abs(difference) <= NEAR.get(head, 1.0) else "above" if difference > 0 else "below"
+            near = abs(difference) <= _TEXTS["near"].get(head, 1.0)
+            mark = "near" if near else "above" if difference > 0 else "below"
         small += [f"{len(mine)} of {len(every)} runs"] if 0 < len(mine) < len(every) else []
         cells.append(Cell(ours.text() if ours else MISSING, ", ".join(small), mark))
     return cells
@@ -243,7 +240,7 @@ def _theirs(block: Block, table: int, method: str, head: str, kind: str, runs: s
 
 
 def _present(block: Block, heads: tuple[str, ...]) -> list[str]:
-    return [head for head in heads if any(block.values[key] for key in block.values if key[1] == head)]
+    return [head for head in heads if any(runs and head == known for (_, known), runs in block.values.items())]
 
 
 def _whole(runs: set[RunKey]) -> bool:

@@ -1,28 +1,17 @@
 """The table of results, one line per base and method, and the one way in which this report averages over runs."""
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ispf_jax.report.names import TEXTS
 from ispf_jax.report.tables import MISSING, Table, make_table
-from ispf_jax.runtime.rows import BEST_TEST, REFERENCES, Row, RunKey, method_order
+from ispf_jax.runtime.rows import BEST_TEST, Row, RunKey, model_order
 
 _NOTES = TEXTS["notes"]
-_COLUMNS = {  # head: field of the rows
-    "forget": "acc_forget",
-    "retain": "acc_retain",
-    "overall": "acc_overall",
-    "forget*": "acc_forget",
-    "retain*": "acc_retain",
-    "agrees": "agreement",
-    "called forgotten": "called_forgotten",
-    "seconds": "train_seconds",
-    "steps": "student_steps",
-}
 
 
 @dataclass(frozen=True)
@@ -42,12 +31,18 @@ class Average:
         return f"{self.mean:.{digits}f}" + (f" +/- {self.std:.{digits}f}" if self.std == self.std else "")
 
 
+def grouped(items: Iterable, key: Callable) -> dict[Any, list]:
+    """The items by key, in the order of their first appearance."""
+    groups = defaultdict(list)
+    for item in items:
+        groups[key(item)].append(item)
+    return dict(groups)
+
+
 def average(values: dict[RunKey, float]) -> Average | None:
     """The average of the runs' values; None if there are none. Seeds weigh the same, also if some runs are missing."""
-    by_seed = defaultdict(list)
-    for (_, seed), value in values.items():
-        by_seed[seed].append(value)
-    means = [np.mean(numbers) for numbers in by_seed.values()]
+    by_seed = grouped(values.items(), lambda item: item[0][1])
+    means = [np.mean([value for _, value in items]) for items in by_seed.values()]
     if len(means) < 2:
         return Average(float(means[0])) if means else None
     return Average(float(np.mean(means)), float(np.std(means)), float(np.std(means, ddof=1)))
@@ -61,10 +56,9 @@ def count(runs: Iterable[RunKey]) -> str:
 
 
 class Summary(NamedTuple):
-    """All runs of one (base, method, selection)."""
+    """All runs of one model ("ispf/dfq", or a reference) with one selection."""
 
-    base: str
-    method: str
+    model: str
     selection: str
     runs: dict[RunKey, Row]
 
@@ -74,20 +68,15 @@ class Summary(NamedTuple):
 
 
 def summarise(rows: Iterable[Row]) -> list[Summary]:
-    """Group rows of one data set and network by (base, method, selection): references first, then base by base."""
-    groups = defaultdict(dict)
-    for row in rows:
-        groups[row.of_base, row.method, row.selection][row.run] = row
-    order = sorted(groups, key=lambda key: (key[1] not in REFERENCES, key[0], method_order(key[1]), key[2]))
-    return [Summary(*key, groups[key]) for key in order]
+    """Group rows of one data set and network by model and selection: references first, then base by base."""
+    groups = grouped(rows, lambda row: (row.model, row.selection))
+    order = sorted(groups, key=lambda key: (model_order(key[0]), key[1]))
+    return [Summary(*key, {row.run: row for row in groups[key]}) for key in order]
 
 
 def by_setting(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
     """The rows of each (data set, network), in the order of the names."""
-    parts = defaultdict(list)
-    for row in rows:
-        parts[row.dataset, row.arch].append(row)
-    return dict(sorted(parts.items()))
+    return dict(sorted(grouped(rows, lambda row: (row.dataset, row.arch)).items()))
 
 
 def result_tables(rows: Iterable[Row]) -> list[Table]:
@@ -97,24 +86,21 @@ def result_tables(rows: Iterable[Row]) -> list[Table]:
 
 def _table(title: str, summaries: list[Summary]) -> Table:
     """A line per base and method; columns that no row fills are left out."""
-    rows = [row for s in summaries for row in s.runs.values()]
-    best = {s[:2]: s for s in summaries if s.selection == BEST_TEST}
-    others = Counter(s[:2] for s in summaries if s.selection != BEST_TEST)
-    agrees, access = any(row.called_forgotten is not None for row in rows), any(row.access for row in rows)
-    empty = {*(() if best else ("forget*", "retain*")), *(() if agrees else ("agrees", "called forgotten"))}
-    columns = [head for head in _COLUMNS if head not in empty]
     lines = []
-    for s in summaries:
-        if s.selection == BEST_TEST and others[s[:2]]:
-            continue  # its numbers are in the line of the other selection
-        line = [f"{s.method} ({s.selection})" if others[s[:2]] > 1 else s.method, s.base or MISSING, count(s.runs)]
-        for head in columns:
-            of = best.get(s[:2]) if head.endswith("*") else s if s.selection != BEST_TEST else None
-            found = of and of.average(_COLUMNS[head])
-            whole = head in ("seconds", "steps")
-            line.append(MISSING if not found else f"{found.mean:.0f}" if whole else found.text())
-        used = {row.access for row in s.runs.values() if row.access and s.selection != BEST_TEST}
-        lines.append([*line, *(["; ".join(sorted(used)) or MISSING] if access else [])])
-    heads = ["method", "base", "sets x seeds", *columns, *["used"] * access]
-    notes = [*_NOTES["results"], *[_NOTES["best"]] * bool(best), *[_NOTES["agrees"]] * agrees]
-    return make_table(title, heads, lines, notes, words=("method", "base", "used"))
+    for model, selections in grouped(summaries, lambda s: s.model).items():
+        best = next((s for s in selections if s.selection == BEST_TEST), None)
+        others = [s for s in selections if s is not best]
+        for s in others or [None]:
+            runs, (method, _, base) = (s or best).runs, model.partition("/")
+            name = f"{method} ({s.selection})" if len(others) > 1 else method
+            line = {"method": name, "base": base or MISSING, "sets x seeds": count(runs)}
+            for head, (field, digits) in TEXTS["results"].items():
+                of = best if head.endswith("*") else s
+                found = of and of.average(field)
+                line[head] = MISSING if not found else found.text() if digits else f"{found.mean:.0f}"
+            used = sorted({row.access for row in runs.values() if row.access}) if s else []
+            lines.append(line | {"used": "; ".join(used) or MISSING})
+    heads = [head for head in lines[0] if any(line[head] != MISSING for line in lines)]
+    notes = [*_NOTES["results"], "retain*" in heads and _NOTES["best"], "agrees" in heads and _NOTES["agrees"]]
+    rows = [[line[head] for head in heads] for line in lines]
+    return make_table(title, heads, rows, notes, words=("method", "base", "used"))

@@ -4,27 +4,17 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from ispf_jax.report.names import TEXTS, model_name, shown
+from ispf_jax.report.names import TEXTS, model_order, shown
+from ispf_jax.report.results import grouped
 from ispf_jax.report.tables import MISSING, Column, Table, make_table
 from ispf_jax.report.verdict import tier_order
 from ispf_jax.report.workdir import Contents
-from ispf_jax.runtime.measurements import Measurement
 from ispf_jax.runtime.metrics import metric
-from ispf_jax.runtime.rows import STAGES, Row, RunLog
+from ispf_jax.runtime.rows import STAGES, Row, RunLog, forget_order
 
 _WORK = ("student_steps", "generator_steps", "images_synthesised")
-_COLUMNS = ("method", "base", "forget", "seed", "selection", "epoch", "train_seconds", *_WORK)
-_COLUMNS += ("access", "computed", "weights", "teacher")
-_HEADS = {"train_seconds": "seconds", "access": "used", "computed": "computed on"}
-_WORDS = ("method", "base", "forget", "selection", "used", "computed on", "weights", "teacher")
 _STAGE_OF = {"original": "original", "masked_head": "original", "retrain": "retrain"}
-
-
-_DUPLICATES = {
-    "duplicates/exact": "equal images",
-    "duplicates/pixels": "near in pixels",
-    "duplicates/features": "near in features",
-}
+_NOTES, _DUPLICATES = TEXTS["notes"], TEXTS["duplicates"]
 
 
 def limits(contents: Contents) -> dict[str, list]:
@@ -34,26 +24,30 @@ def limits(contents: Contents) -> dict[str, list]:
       "sentences"; "tiers": (tier, metrics that needed it); "not_run": (metric, why it was not measured).
     """
     measured = sorted((m for a in contents.audits for m in a.measurements), key=lambda m: metric(m.metric).order)
-    texts, said = TEXTS["limits"], list(TEXTS["limits"]["always"])
-    said += [texts["mia1"]] if any(m.metric == "mia1" for m in measured) else []
-    said += [texts["no_test"]] if contents.rows and all(row.acc_overall is None for row in contents.rows) else []
-    ways = sorted(Counter(row.computed for row in contents.rows if row.computed).items())
-    counts = [f"{way} ({n} result{'s' * (n > 1)})" for way, n in ways]
-    said += [texts["ways"].format("; ".join(counts))] if len(ways) > 1 else []
+    texts, rows = TEXTS["limits"], contents.rows
+    ways = sorted(Counter(row.computed for row in rows if row.computed).items())
+    counts = "; ".join(f"{way} ({_plural(n, 'result')})" for way, n in ways)
     sets, seeds = (len({a.run[axis] for a in contents.audits}) for axis in (0, 1))
-    if measured and (seeds < 3 or sets < 2):
-        audited = f"{sets} forget set{'s' * (sets > 1)} and {seeds} training seed{'s' * (seeds > 1)}"
-        said.append(f"{audited} were audited; results vary with both.")
+    grid = f"{_plural(sets, 'forget set')} and {_plural(seeds, 'training seed')}"
+    said = {
+        "mia1": any(m.metric == "mia1" for m in measured),
+        "no_test": rows and all(row.acc_overall is None for row in rows),
+        "ways": len(ways) > 1,
+        "few": measured and (seeds < 3 or sets < 2),
+    }
     tiers, undefined = defaultdict(dict), defaultdict(dict)
     for m in measured:
         tiers[m.tier or "not stated"][metric(m.metric).label.partition(",")[0]] = None
         if m.value is None:
             note = f": {m.note}" if m.note not in ("", "undefined") else ""
-            undefined[metric(m.metric).label, note][model_name(m.model, contents.bases)] = None
+            undefined[metric(m.metric).label, note][contents.name(m.model)] = None
     not_run = list(dict.fromkeys(pair for audit in contents.audits for pair in audit.not_run))
     not_run += [(label, f"undefined for {', '.join(models)}{note}") for (label, note), models in undefined.items()]
-    needed = [(tier, ", ".join(tiers[tier])) for tier in sorted(tiers, key=tier_order)]
-    return {"sentences": said, "tiers": needed, "not_run": not_run}
+    return {
+        "sentences": [*texts["always"], *(texts[name].format(ways=counts, grid=grid) for name in said if said[name])],
+        "tiers": [(tier, ", ".join(tiers[tier])) for tier in sorted(tiers, key=tier_order)],
+        "not_run": not_run,
+    }
 
 
 def facts(contents: Contents) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -64,36 +58,34 @@ def facts(contents: Contents) -> list[tuple[str, list[tuple[str, str]]]]:
         (groups if isinstance(value, dict) else groups["Run"])[heading] = value
     groups.pop("Config", None)
     groups |= {"Audit": contents.audits[0].settings if contents.audits else {}, "Configuration": contents.config}
-    return [(heading, _flat(values)) for heading, values in groups.items() if values]
+    return [(contents.titled(heading), _flat(values)) for heading, values in groups.items() if values]
 
 
-def runs_table(rows: Sequence[Row]) -> Table | None:
+def runs_table(contents: Contents) -> Table | None:
     """One line per result: time, steps, images, and what it used beyond the weights."""
     lines = []
-    for row in rows:
+    for row in sorted(contents.rows, key=lambda row: (model_order(row.model), forget_order(row.forget), row.seed)):
         own = {"method": shown(row.method).name, "seed": str(row.seed), "train_seconds": f"{row.train_seconds:,.0f}"}
-        lines.append([_said(own.get(name, getattr(row, name))) for name in _COLUMNS])
-    heads = [_HEADS.get(name, name.replace("_", " ")) for name in _COLUMNS]
-    return make_table("Runs one by one", heads, lines, [TEXTS["notes"]["runs"]], _WORDS) if lines else None
+        lines.append([_said(own.get(name, getattr(row, name))) for name in TEXTS["runs"].values()])
+    words = ("method", "base", "forget", "selection", "used", "computed on", "weights", "teacher")
+    return make_table("Runs one by one", TEXTS["runs"], lines, [_NOTES["runs"]], words) if lines else None
 
 
 def times_table(contents: Contents) -> Table | None:
     """Wall time by stage over all starts, with the work that was done in it; None without a journal."""
-    work, lines = defaultdict(list), []
-    for row in _once(contents.rows):
-        work[_STAGE_OF.get(row.method, "unlearn")].append(row)
-    for stage in (*STAGES, "audit"):
-        jobs = [job for job in contents.jobs if job["stage"] == stage]
+    work = grouped(_once(contents.rows), lambda row: _STAGE_OF.get(row.method, "unlearn"))
+    jobs_of, lines = grouped(contents.jobs, lambda job: job["stage"]), []
+    for stage in (stage for stage in (*STAGES, "audit") if stage in jobs_of):
+        jobs = jobs_of[stage]
         cut = sum(not job.get("finished") for job in jobs)
         devices = dict.fromkeys(f"{len(job['devices'])} x {job['devices'][0]}" for job in jobs if job["devices"])
-        counts = [_said(sum(getattr(row, name) for row in work[stage]) or "") for name in _WORK]
+        counts = [_said(sum(getattr(row, name) for row in work.get(stage, [])) or "") for name in _WORK]
         number = f"{len(jobs)}" + (f" ({cut} interrupted)" if cut else "")
-        lines += [[stage, *_times(jobs), number, ", ".join(devices), *counts]] if jobs else []
+        lines.append([stage, *_times(jobs), number, ", ".join(devices), *counts])
     lines.append(["total", *_times(contents.jobs), str(len(contents.jobs)), *[MISSING] * 4])
     heads = ["stage", "wall time", Column("processor time", small="all cores"), "jobs", "devices"]
     heads += [name.replace("_", " ") for name in _WORK]
-    notes = [TEXTS["notes"]["times"]]
-    return make_table("Time and work", heads, lines, notes, ("stage", "devices")) if contents.jobs else None
+    return make_table("Time and work", heads, lines, [_NOTES["times"]], ("stage", "devices")) if contents.jobs else None
 
 
 def hashes_table(contents: Contents) -> Table | None:
@@ -106,9 +98,9 @@ def hashes_table(contents: Contents) -> Table | None:
     lines = []
     for audit in contents.audits:
         sources = dict.fromkeys(("masked_head", "retrained_head"), audit.weights.get("original"))
-        for model, digest in audit.weights.items():
+        for model in sorted(audit.weights, key=model_order):
             source = sources.get(model) or teachers.get((model, *audit.run)) or MISSING
-            lines.append([model_name(model, contents.bases), audit.forget, str(audit.seed), digest, source])
+            lines.append([contents.name(model), audit.forget, str(audit.seed), audit.weights[model], source])
     heads = ["model", "forget", "seed", "hash of the weights", "made from"]
     return make_table("Weights", heads, lines, words=[head for head in heads if head != "seed"]) if lines else None
 
@@ -116,44 +108,48 @@ def hashes_table(contents: Contents) -> Table | None:
 def generator_table(contents: Contents) -> Table | None:
     """One line per run; None without runs. Duplicates are those that the audit of the run's trial counted."""
     counted = {(m.model, m.run, m.metric): m for m in contents.measurements if m.metric in _DUPLICATES}
-    copies = [name for name in _DUPLICATES if any(name == metric for _, _, metric in counted)]
-    words = ("method", "base", "forget")
-    heads = [*words, "seed", "images", "learned from", "filtered out", "of forgotten classes", "H per image"]
-    heads += ["rarest class", "commonest class", "empty steps", *(_DUPLICATES[name] for name in copies)]
     lines = []
-    for run in contents.runs:
-        found = [counted.get((f"{run.method}/{run.base}", (run.forget, run.seed), name)) for name in copies]
-        shares = [_number("{:.1f} %", m and m.value) for m in found]
-        lines.append([shown(run.method).name, run.base, run.forget, str(run.seed), *_health(run), *shares])
-    notes = [TEXTS["notes"]["generator"], _about_copies(list(counted.values()))]
-    return make_table("Generator health", heads, lines, notes, words) if lines else None
+    for run in sorted(
+        contents.runs, key=lambda r: (model_order(f"{r.method}/{r.base}"), forget_order(r.forget), r.seed)
+    ):
+        line = {"method": shown(run.method).name, "base": run.base, "forget": run.forget, "seed": str(run.seed)}
+        line |= _health(run)
+        for name in (name for name in _DUPLICATES if any(name == of for *_, of in counted)):
+            found = counted.get((f"{run.method}/{run.base}", (run.forget, run.seed), name))
+            line[_DUPLICATES[name]] = _number("{:.1f} %", found and found.value)
+        lines.append(line)
+    sizes = " or ".join(f"{n:,}" for n in sorted({m.n for m in counted.values() if m.n}))
+    copies = _NOTES["duplicates" if counted else "no_duplicates"].format(sizes)
+    real = dict.fromkeys(f"{_DUPLICATES[m.metric]} {m.note}" for m in counted.values() if m.note)
+    copies += (f" ({'; '.join(real)})" if real else "") + "." * bool(counted)
+    rows, words = [line.values() for line in lines], ("method", "base", "forget")
+    return make_table("Generator health", lines[0], rows, [_NOTES["generator"], copies], words) if lines else None
 
 
-def _health(run: RunLog) -> list[str]:
+def _health(run: RunLog) -> dict[str, str]:
     """Images of all steps, shares of three kinds, entropy per kept image, extreme classes, empty steps."""
     last = {name: run.series(name)[-1:].sum() for name in ("student_step", "generator_step", "entropy", "kept")}
     batch, classes, skipped = run.series("batch_size")[-1:].sum(), run.class_shares(), run.series("skipped_steps")
-    kinds = [run.series(name) for name in ("kept", "filtered", "forget_samples")]
+    parts = {"learned from": "kept", "filtered out": "filtered", "of forgotten classes": "forget_samples"}
+    means = {head: part.mean() for head, name in parts.items() if len(part := run.series(name)) and batch}
     extremes = [] if classes is None else [(c, 100 * classes[c]) for c in (classes.argmin(), classes.argmax())]
-    return [
-        _number("{:,.0f}", batch * (last["student_step"] + last["generator_step"]) or None),
-        *(_number("{:.1f} %", 100 * part.mean() / batch if len(part) and batch else None) for part in kinds),
-        _number("{:.2f}", last["entropy"] / last["kept"] if last["kept"] else None),
-        *([f"{c}: {share:.1f} %" for c, share in extremes] or [MISSING] * 2),
-        _number("{:.0f}", skipped.sum() if len(skipped) else None),
-    ]
+    rarest, commonest = [f"{c}: {share:.1f} %" for c, share in extremes] or [MISSING] * 2
+    return {
+        "images": _number("{:,.0f}", batch * (last["student_step"] + last["generator_step"]) or None),
+        **{head: _number("{:.1f} %", 100 * means[head] / batch if head in means else None) for head in parts},
+        "H per image": _number("{:.2f}", last["entropy"] / last["kept"] if last["kept"] else None),
+        "rarest class": rarest,
+        "commonest class": commonest,
+        "empty steps": _number("{:.0f}", skipped.sum() if len(skipped) else None),
+    }
 
 
 def _number(form: str, value: float | None) -> str:
     return MISSING if value is None else form.format(value)
 
 
-def _about_copies(counted: list[Measurement]) -> str:
-    """What the shares of duplicates are shares of, and the same of real images."""
-    sizes = " or ".join(f"{n:,}" for n in sorted({m.n for m in counted if m.n}))
-    real = dict.fromkeys(f"{_DUPLICATES[m.metric]} {m.note}" for m in counted if m.note)
-    text = TEXTS["notes"]["duplicates" if counted else "no_duplicates"].format(sizes)
-    return text + (f" ({'; '.join(real)})." if real else "." * bool(counted))
+def _plural(n: int, noun: str) -> str:
+    return f"{n} {noun}{'s' * (n > 1)}"
 
 
 def _once(rows: Sequence[Row]) -> list[Row]:

@@ -1,18 +1,18 @@
 """Tables as values, written once and shown three ways: on the console, in `tables.md` and on the page."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
 MISSING = "-"
 """What a cell shows when nothing was measured."""
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a number lies between retraining (0) and the original (1), with the ends of its interval or range if known.
 
-    `sure` is False where the 95 % intervals of retrained and original overlap: the metric hardly separates them.
+    `sure` is False where the 95 % intervals of retrained and original overlap: the place is undecided.
     """
 
     at: float
@@ -52,8 +52,7 @@ class Cell:
         return f"{self.text} ({words})" if words else self.text
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """The head of a column; neighbours share a `group` above it, `small` (unit, tier) is below; words go left."""
 
     label: str
@@ -67,19 +66,13 @@ class Column:
         return f"{self.group}: {self.label}" if self.group else self.label
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """A table with its notes; every row has as many cells as there are columns."""
 
     title: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
-
-    @property
-    def placed(self) -> bool:
-        """Whether any cell has a place, so that the scale must be explained."""
-        return any(cell.place for row in self.rows for cell in row)
 
     @property
     def groups(self) -> list[tuple[str, int]]:
@@ -92,17 +85,7 @@ def make_table(title: str, heads: Iterable, rows: Iterable, notes: Iterable = ()
     """A table from heads (`Column` or text) and rows of `Cell` or text; columns in `words` are left-aligned."""
     columns = (h if isinstance(h, Column) else Column(h, words=h in words) for h in heads)
     cells = (tuple(c if isinstance(c, Cell) else Cell(c) for c in row) for row in rows)
-    return Table(title, tuple(columns), tuple(cells), tuple(notes))
-
-
-def in_part(title: str, part: str) -> str:
-    """A title with the part of a sweep, if there is one."""
-    return f"{title} (part {part})" if part else title
-
-
-def of_part(table: Table, part: str) -> Table:
-    """The table with the part of a sweep in its title."""
-    return replace(table, title=in_part(table.title, part))
+    return Table(title, tuple(columns), tuple(cells), tuple(filter(None, notes)))
 
 
 def to_console(table: Table) -> str:
@@ -110,10 +93,8 @@ def to_console(table: Table) -> str:
     lines = [[column.name for column in table.columns], *([cell.plain for cell in cells] for cells in table.rows)]
     widths = [max(map(len, column)) for column in zip(*lines)]
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    aligned = [
-        "  ".join(t.ljust(w) if c.words else t.rjust(w) for t, w, c in zip(line, widths, table.columns)).rstrip()
-        for line in lines
-    ]
+    pad = [str.ljust if column.words else str.rjust for column in table.columns]
+    aligned = ["  ".join(fill(t, w) for fill, t, w in zip(pad, line, widths)).rstrip() for line in lines]
     return "\n".join([table.title, rule, aligned[0], rule, *aligned[1:], rule, *table.notes])
 
 

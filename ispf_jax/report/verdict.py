@@ -9,11 +9,11 @@ from pathlib import Path
 from statistics import median
 
 from ispf_jax.report.names import TEXTS, model_name, model_order, shown
-from ispf_jax.report.results import Average, average, count
+from ispf_jax.report.results import Average, average, count, grouped
 from ispf_jax.report.tables import MISSING, Cell, Column, Place, Table, make_table
 from ispf_jax.runtime.measurements import Audit, Measurement
 from ispf_jax.runtime.metrics import TIERS, metric, metric_order
-from ispf_jax.runtime.rows import RunKey, write_csv
+from ispf_jax.runtime.rows import RunKey, forget_order, write_csv
 
 Runs = dict[RunKey, Measurement]
 
@@ -58,16 +58,26 @@ class Finding:
             undefined = f", {runs - len(self.defined)} of them undefined" if len(self.defined) < runs else ""
             return spread + (f"{runs} of " if incomplete else "") + f"{grid} runs{undefined}"
         (m,) = self.runs.values()
-        interval = "" if None in (m.low, m.high) else f"{m.low:.{digits}f} to {m.high:.{digits}f}"
-        return ", ".join(filter(None, (interval, f"n {m.n}" if m.n is not None else "")))
+        interval = [] if m.low is None or m.high is None else [f"{m.low:.{digits}f} to {m.high:.{digits}f}"]
+        return ", ".join(interval + ([f"n {m.n}"] if m.n is not None else []))
+
+    def cell(self, unit: bool = True) -> Cell:
+        """The number, with its place or, where it has none, what it is over."""
+        return Cell(self.text if unit else self.text.removesuffix(" %"), self.small, place=self.place)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """All measurements of one data set and network; `bases`: whether names must say the base."""
+    """All measurements of one data set and network.
+
+    Attributes:
+      bases: whether names must say the base.
+      title: what they are of, in words.
+    """
 
     measurements: list[Measurement]
     bases: bool = False
+    title: str = ""
 
     @cached_property
     def findings(self) -> dict[tuple[str, str], Finding]:
@@ -77,9 +87,12 @@ class Verdict:
             pool[m.model, m.metric][m.run] = m
         found = {}
         for model, name in sorted(pool, key=lambda key: (model_order(key[0]), metric_order(key[1]))):
-            runs, *ends = (_defined(pool.get((of, name), {})) for of in (model, "retrain", "original"))
-            mean = average({run: m.value for run, m in runs.items()}) or Average(math.nan)
-            found[model, name] = Finding(model, name, pool[model, name], runs, mean, _place(runs, *ends))
+            runs, *ends = (
+                {run: m for run, m in pool.get((of, name), {}).items() if m.value is not None}
+                for of in (model, "retrain", "original")
+            )
+            known = average({run: m.value for run, m in runs.items()}) or Average(math.nan)
+            found[model, name] = Finding(model, name, pool[model, name], runs, known, _place(runs, *ends))
         return found
 
     @property
@@ -90,9 +103,14 @@ class Verdict:
     def metrics(self) -> list[str]:
         return sorted({name for _, name in self.findings}, key=metric_order)
 
-    def of(self, forget: str) -> "Verdict":
+    def of(self, forget: str, name: str = "") -> "Verdict":
         """The same for one forget set."""
-        return Verdict([m for m in self.measurements if m.forget == forget], self.bases)
+        mine = [m for m in self.measurements if m.forget == forget]
+        return Verdict(mine, self.bases, f"{self.title}: forgetting {name or forget}")
+
+    @property
+    def forget_sets(self) -> list[str]:
+        return sorted({m.forget for m in self.measurements}, key=forget_order)
 
     def name(self, model: str) -> str:
         return model_name(model, self.bases)
@@ -138,59 +156,54 @@ def write_averages_csv(path: Path, verdicts: dict[tuple[str, str], Verdict]) -> 
     write_csv(path, names, lines)
 
 
-def verdict_table(verdict: Verdict, title: str) -> Table:
+def verdict_table(verdict: Verdict) -> Table:
     """Method by metric: the metrics of the first screen, each with its place, after the range of all residue."""
-    names = _one_per_family([name for name in verdict.metrics if metric(name).verdict])
+    families = grouped((n for n in verdict.metrics if metric(n).verdict), lambda name: metric(name).family)
+    names = [members[len(members) // 2] for members in families.values()]  # of 1, 5, 20 images per class the middle one
     spans = {model: _span(verdict.residue(model)) for model in verdict.models}
-    residue = [Column("Residue", small="median place, range")] if any(spans.values()) else []
-    heads = [Column("", words=True), *residue]
+    heads = [Column("", words=True), *[Column("Residue", small="median place, range")] * any(spans.values())]
+    rows = [[Cell(verdict.name(m), shown(m).note), *[spans[m] or Cell()] * any(spans.values())] for m in verdict.models]
     for name in names:
         label, kind = metric(name).label, metric(name).kind
         label = label.removeprefix("Accuracy, ").capitalize() if kind == "accuracy" else label
         heads.append(Column(label, _GROUPS.get(kind, kind), verdict.tier(name)))
-    rows = [
-        [
-            Cell(verdict.name(model), shown(model).note),
-            *([spans[model] or Cell()] if residue else []),
-            *(_cell(verdict.findings.get((model, name))) for name in names),
-        ]
-        for model in verdict.models
-    ]
-    grids = {count(f.runs) for (_, name), f in verdict.findings.items() if name in names}
+        for row, finding in zip(rows, verdict.line(name)):
+            row.append(finding.cell() if finding else Cell())
+    shown_here = [f for (_, name), f in verdict.findings.items() if name in names]
     spread = any(f.average.std == f.average.std for f in verdict.findings.values())
-    notes = (
-        [_NOTES["reading"]] * bool(residue) + [_NOTES["deviations"]] * spread + [_NOTES["uneven"]] * (len(grids) > 1)
-    )
-    return make_table(title, heads, rows, notes)
+    uneven = len({count(f.runs) for f in shown_here}) > 1
+    said = {"reading": any(spans.values()), "deviations": spread, "uneven": uneven}
+    return make_table(f"{verdict.title}: what is left", heads, rows, [_NOTES[name] for name in said if said[name]])
 
 
 def places_table(verdict: Verdict) -> Table | None:
     """The verdict for a narrow console: places alone; None if nothing has a place."""
-    table = verdict_table(verdict, "What is left: 0 = like the retrained model, 1 = like the original")
+    table = verdict_table(verdict)
     chosen = [i for i in range(len(table.columns)) if any(cells[i].place for cells in table.rows)]
     heads = ["model", *(table.columns[i].label.lower() for i in chosen)]
     rows = [[cells[0].text, *(str(cells[i].place or MISSING) for i in chosen)] for cells in table.rows]
     unsure = any(text.endswith("?") for cells in rows for text in cells[1:])
-    notes = ["? = the intervals of retrained and original overlap"] * unsure
-    return make_table(table.title, heads, rows, notes, words=["model"]) if chosen else None
+    title = "What is left: 0 = like the retrained model, 1 = like the original"
+    return make_table(title, heads, rows, [_NOTES["undecided"]] * unsure, words=["model"]) if chosen else None
 
 
-def full_table(verdict: Verdict, title: str) -> Table:
+def full_table(verdict: Verdict) -> Table:
     """Every metric (rows) of every model (columns), with what it needed and what it asks."""
     rows = []
     for name in (name for name in verdict.metrics if metric(name).kind != "classes"):
-        kind, found = metric(name), verdict.line(name)
-        smalls = [f.small for f in found if f]
-        shared = smalls[0] if len(smalls) > 1 and len(set(smalls)) == 1 else ""  # said once, in the second column
-        cells = [_cell(f, unit=False) for f in found]
-        cells = [replace(cell, small="") for cell in cells] if shared else cells
+        kind, cells = metric(name), [f.cell(unit=False) if f else Cell() for f in verdict.line(name)]
+        smalls = {cell.small for cell, f in zip(cells, verdict.line(name)) if f}
+        shared = smalls.pop() if len(smalls) == 1 and sum(map(bool, verdict.line(name))) > 1 else ""
+        cells = (
+            [replace(cell, small="") for cell in cells] if shared else cells
+        )  # it is said once, in the second column
         label = kind.label + (f" [{kind.unit}]" if kind.unit else "")
         rows.append([Cell(label, kind.asks), Cell(verdict.tier(name) or MISSING, shared), *cells])
     heads = ["metric", "needed", *map(verdict.name, verdict.models)]
-    return make_table(title, heads, rows, _notes(verdict), words=heads[:2])
+    return make_table(f"{verdict.title}: all measurements", heads, rows, _notes(verdict), words=heads[:2])
 
 
-def class_table(verdict: Verdict, title: str) -> Table | None:
+def class_table(verdict: Verdict) -> Table | None:
     """Accuracy of every class (rows) of every model (columns) with its interval; None where no audit counted them."""
     rows = []
     for name in (name for name in verdict.metrics if metric(name).kind == "classes"):
@@ -199,50 +212,37 @@ def class_table(verdict: Verdict, title: str) -> Table | None:
         cells = [Cell(f.text.removesuffix(" %"), f.small.partition(", n ")[0]) if f else Cell() for f in found]
         rows.append([metric(name).number, ", ".join(map(str, counts)), *cells])
     heads = [Column("class", words=True), "images", *(Column(verdict.name(m), small="%") for m in verdict.models)]
+    title = f"{verdict.title}: accuracy class by class"
     return make_table(title, heads, rows, [_NOTES["classes"]]) if rows else None
 
 
 def sentences(verdict: Verdict) -> list[tuple[str, str]]:
     """(model, what its numbers say) for the masked head and every method: arithmetic in words, no judgement."""
     said = []
-    for model in verdict.models:
+    for model in (model for model in verdict.models if model not in ("original", "retrain")):
         residue, accuracy = verdict.residue(model), verdict.findings.get((model, "accuracy/forget"))
         words = [f"classifies {accuracy.text} of the forgotten test images correctly."] if accuracy else []
         if residue:
             (least, low), *_, (most, high) = ((metric(f.metric).label, f.place) for f in (residue[0], residue[-1]))
             span = f"median {_span(residue).text} of {len(residue)} measures"
             words.append(f"What can be recovered: most by {most} (place {high}), least by {least} ({low}); {span}.")
-        if words and model not in ("original", "retrain"):
-            said.append((verdict.name(model), " ".join(words)))
+        said += [(verdict.name(model), " ".join(words))] if words else []
     return said
-
-
-def _one_per_family(names: list[str]) -> list[str]:
-    """Of metrics that differ only by a number (1, 5, 20 images per class) the middle one."""
-    groups = defaultdict(list)
-    for name in names:
-        groups[metric(name).family].append(name)
-    return [members[len(members) // 2] for members in groups.values()]
 
 
 def _notes(verdict: Verdict) -> list[str]:
     """The notes of the numbers; one that all models share names none of them."""
     said, models = defaultdict(dict), defaultdict(set)
-    for (model, name), finding in sorted(verdict.findings.items(), key=lambda item: metric(item[0][1]).order):
-        for m in finding.runs.values():
-            said[metric(name).label, m.note].setdefault(verdict.name(model))
-            models[metric(name).label].add(verdict.name(model))
+    for f in sorted(verdict.findings.values(), key=lambda f: metric_order(f.metric)):
+        label, name = metric(f.metric).label, verdict.name(f.model)
+        models[label].add(name)
+        for m in f.runs.values():
+            said[label, m.note][name] = None
     return [
         label + ("" if len(names) == len(models[label]) else f" ({', '.join(names)})") + f": {note}."
         for (label, note), names in said.items()
         if note
     ]
-
-
-def _cell(finding: Finding | None, unit: bool = True) -> Cell:
-    if finding is None:
-        return Cell()
-    return Cell(finding.text if unit else finding.text.removesuffix(" %"), finding.small, place=finding.place)
 
 
 def _span(residue: list[Finding]) -> Cell | None:
@@ -252,10 +252,6 @@ def _span(residue: list[Finding]) -> Cell | None:
     places = [f.place.at for f in residue]
     span = Place(median(places), places[0], places[-1])
     return Cell(str(span), f"{residue[0].place} to {residue[-1].place}, {len(places)} measures", place=span)
-
-
-def _defined(runs: Runs) -> Runs:
-    return {run: m for run, m in runs.items() if m.value is not None}
 
 
 def _place(runs: Runs, retrain: Runs, original: Runs) -> Place | None:
@@ -269,29 +265,26 @@ def _place(runs: Runs, retrain: Runs, original: Runs) -> Place | None:
     if not places:
         return None
     both = [run for run in runs if run in retrain and run in original]
-    mine, zeros, ones = ({run: of[run] for run in both} for of in (runs, retrain, original))
-    sure = not both or not _overlap(zeros, ones)
-    ends = [_mean(zeros.values()), _mean(ones.values())] if both else [0.0, 0.0]
-    zero, distance = ends[0], ends[1] - ends[0]
+    mine, zeros, ones = ([of[run] for run in both] for of in (runs, retrain, original))
+    zero = _mean(zeros) if both else 0.0
+    distance = _mean(ones) - zero if both else 0.0
+    exact = distance and set(places) <= set(both)
+    ends, at = [*places.values()], (_mean(mine) - zero) / distance if exact else sum(places.values()) / len(places)
     if len(places) == 1 and len(both) < 2:
-        ((run, at),) = places.items()
-        m = runs[run]
-        if m.low is None or m.high is None or run not in both or not distance:
-            return Place(at, sure=sure)
-        return Place(at, *sorted((value - zero) / distance for value in (m.low, m.high)), sure)
-    at = sum(places.values()) / len(places)
-    if set(places) <= set(both) and distance:
-        at = (_mean(mine.values()) - zero) / distance
-    return Place(at, min(places.values()), max(places.values()), sure)
+        (m,) = (runs[run] for run in places)
+        interval = [x for x in (m.low, m.high) if x is not None]
+        ends = [(x - zero) / distance for x in interval] if exact and len(interval) == 2 else [None]
+    low, high = (None, None) if None in ends else (min(ends), max(ends))
+    return Place(at, low, high, sure=not both or not _overlap(zeros, ones))
 
 
-def _mean(measurements: Iterable[Measurement]) -> float:
+def _mean(measurements: list[Measurement]) -> float:
     return average({m.run: m.value for m in measurements}).mean
 
 
-def _overlap(a: Runs, b: Runs) -> bool:
+def _overlap(a: list[Measurement], b: list[Measurement]) -> bool:
     """Whether the 95 % intervals of two averages overlap; numbers without an interval count as exact."""
-    lower, upper = sorted((list(a.values()), list(b.values())), key=_mean)
+    lower, upper = sorted((a, b), key=_mean)
     return _mean(upper) - _mean(lower) <= _arm(lower, "high") + _arm(upper, "low")
 
 
@@ -300,8 +293,6 @@ def _arm(measurements: list[Measurement], end: str) -> float:
 
     Seeds share the test images, so more of them do not shorten it; different forget sets have different images.
     """
-    arms = defaultdict(list)
-    for m in measurements:
-        limit = getattr(m, end)
-        arms[m.forget].append(0.0 if limit is None else abs(limit - m.value))
-    return math.hypot(*(sum(by_seed) / len(by_seed) for by_seed in arms.values())) / len(arms)
+    by_set = grouped(measurements, lambda m: m.forget).values()
+    arms = ([0.0 if getattr(m, end) is None else abs(getattr(m, end) - m.value) for m in group] for group in by_set)
+    return math.hypot(*(sum(by_seed) / len(by_seed) for by_seed in arms)) / len(by_set)

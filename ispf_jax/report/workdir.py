@@ -2,7 +2,8 @@
 
 import json
 import os
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from ispf_jax.errors import UserError
 from ispf_jax.forget import forget_sets, named
 from ispf_jax.report.names import TEXTS, model_name, model_order
+from ispf_jax.report.results import grouped
+from ispf_jax.report.tables import Table
 from ispf_jax.report.verdict import Verdict
 from ispf_jax.runtime.measurements import Audit, Measurement, read_audits
 from ispf_jax.runtime.provenance import JOURNAL
@@ -31,6 +34,7 @@ class Contents:
       jobs: the journal's {"stage", "job", "seconds", "cpu_seconds", "finished", "ended", "devices"}.
       begun_audits: runs whose audit has measured some models only.
       other_audits: audits with other settings than most, which no average may mix with those.
+      part: which part of a sweep it is; empty if it is none.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -44,22 +48,25 @@ class Contents:
     jobs: list[dict[str, Any]] = field(default_factory=list)
     begun_audits: list[RunKey] = field(default_factory=list)
     other_audits: list[Audit] = field(default_factory=list)
+    part: str = ""
 
     @cached_property
     def measurements(self) -> list[Measurement]:
         """The long list: all that audits measured, and the accuracies of result rows where no audit was run."""
         found = {}
         for row in (row for row in self.rows if row.selection != BEST_TEST):
-            for name, value in (("forget", row.acc_forget), ("retain", row.acc_retain), ("overall", row.acc_overall)):
-                m = Measurement(row.dataset, row.arch, *row.run, row.model, f"accuracy/{name}", value, "%")
-                found |= {} if value is None else {m[:6]: m._replace(tier="test images")}
+            for name in ("forget", "retain", "overall"):
+                at = (row.dataset, row.arch, *row.run, row.model, f"accuracy/{name}")
+                if (value := getattr(row, f"acc_{name}")) is not None:
+                    found[at] = Measurement(*at, value, "%", tier="test images")
         return list((found | {m[:6]: m for audit in self.audits for m in audit.measurements}).values())
 
     @cached_property
     def verdicts(self) -> dict[tuple[str, str], Verdict]:
         """What is left, by (data set, network)."""
         settings = sorted({(of.dataset, of.arch) for of in (*self.rows, *self.audits)})
-        return {key: Verdict([m for m in self.measurements if m[:2] == key], self.bases) for key in settings}
+        found = grouped(self.measurements, lambda m: m[:2])
+        return {key: Verdict(found.get(key, []), self.bases, self.titled(", ".join(key))) for key in settings}
 
     @property
     def audited(self) -> dict[tuple[str, str], Verdict]:
@@ -87,50 +94,72 @@ class Contents:
         """Where the images came from, where that matters."""
         return str((self.provenance.get("data") or {}).get("note") or "")
 
+    def name(self, model: str) -> str:
+        """What a model is called here."""
+        return model_name(model, self.bases)
+
+    def titled(self, title: str) -> str:
+        """A title with the part of the sweep, if it is one."""
+        return f"{title} (part {self.part})" if self.part else title
+
     def forget_name(self, forget: str) -> str:
         """ "3" or, if the classes have names, "3 (cat)"."""
         names = self.class_names or next((a.class_names for a in self.audits if a.class_names), [])
         return named(forget_order(forget), names) or forget
 
+    def trial_names(self, runs: Iterable[RunKey], most: int = 4) -> str:
+        """ "class 3, seed 0; class 7, seed 0; and 8 more"."""
+        words = [f"class {self.forget_name(forget)}, seed {seed}" for forget, seed in dict.fromkeys(runs)]
+        return "; ".join(words[:most] + ([f"and {len(words) - most} more"] if len(words) > most else []))
 
-def read(workdir: str | os.PathLike, provenance: dict[str, Any] | None = None) -> Contents:
-    """Read a work directory; whatever is not there stays empty. Damaged files are set aside first."""
-    workdir, provenance = Path(workdir), dict(provenance or {})
+
+def read(workdir: str | os.PathLike, provenance: dict[str, Any] | None = None, part: str = "") -> Contents:
+    """Read a work directory; whatever is not there stays empty. Damaged files are set aside first.
+
+    Args:
+      part: read it as this part of a sweep, with its own configuration and the provenance of its last report.
+    """
+    workdir = Path(workdir)
     rows, runs, audits = read_rows(workdir), load_runs(workdir), read_audits(workdir)
-    usual = max(map(_settings, audits), key=list(map(_settings, audits)).count, default="")
+    numbers = [_numbers(audit) for audit in audits]
+    usual = max(numbers, key=numbers.count, default={})
     saved, journal = _json(workdir / "config.json"), workdir / JOURNAL
-    journal = read_metrics(journal) if journal.exists() else []
+    provenance = dict(_json(workdir / "results.json").get("provenance") or {} if part else provenance or {})
+    config = (not part and provenance.get("config")) or saved.get("config") or {}
     if saved.get("data_fingerprint"):
         provenance["data_fingerprint"] = saved["data_fingerprint"]
     return Contents(
         rows,
         runs,
-        audits=[a for a in audits if _settings(a) == usual],
-        other_audits=[a for a in audits if _settings(a) != usual],
+        audits=[audit for audit, mine in zip(audits, numbers) if mine == usual],
+        other_audits=[audit for audit, mine in zip(audits, numbers) if mine != usual],
         samples=[(run, path.read_bytes()) for run, path in run_files(workdir, "samples.png")],
         damaged=_damaged(workdir),
         class_names=[str(name) for name in saved.get("class_names") or []],
-        config=provenance.get("config") or saved.get("config") or {},
+        config=config,
         provenance=provenance,
-        jobs=[job for job in journal if {"stage", "seconds", "devices"} <= job.keys()],
+        jobs=[
+            j for j in (read_metrics(journal) if journal.exists() else []) if {"stage", "seconds", "devices"} <= {*j}
+        ],
         begun_audits=_begun_audits(workdir),
+        part=part,
     )
 
 
-def read_part(workdir: str | os.PathLike) -> Contents:
-    """Read the work directory of a part of a sweep, with its configuration and the provenance of its last report."""
-    contents = read(workdir, _json(Path(workdir) / "results.json").get("provenance"))
-    saved = _json(Path(workdir) / "config.json").get("config")
-    return replace(contents, config=saved or {})
+def of_parts(parts: Iterable[Contents], make: Callable[[Contents], list[Table] | Table | None]) -> list[Table]:
+    """The tables of every part of a sweep, or of the one work directory, titled with the part."""
+    made = ((c, make(c)) for c in parts)
+    made = ((c, found if isinstance(found, list) else [found]) for c, found in made if found)
+    return [table._replace(title=c.titled(table.title)) for c, tables in made for table in tables]
 
 
-def missing(parts: dict[str, Contents]) -> list[str]:
+def missing(parts: Iterable[Contents]) -> list[str]:
     """What was asked for and is not there, and what is damaged, as sentences; each begins with its part of a sweep."""
-    sentences = {
-        part: [*unfinished(c), *unaudited(c), *(f"{name} is damaged and was set aside." for name in c.damaged)]
-        for part, c in parts.items()
-    }
-    return [f"{part}: {sentence}" if part else sentence for part, said in sentences.items() for sentence in said]
+    said = []
+    for c in parts:
+        sentences = [*unfinished(c), *unaudited(c), *(f"{name} is damaged and was set aside." for name in c.damaged)]
+        said += [f"{c.part}: {sentence}" if c.part else sentence for sentence in sentences]
+    return said
 
 
 def unfinished(contents: Contents) -> list[str]:
@@ -146,37 +175,36 @@ def unfinished(contents: Contents) -> list[str]:
     wanted = [stage for stage in ("original", "retrain") if stage in stages]
     if "unlearn" in stages:
         wanted += [f"{method}/{base}" for base in config.get("base", ()) for method in config.get("methods", ())]
-    jobs = dict.fromkeys([(model, *run) for model in wanted for run in _expected(contents)] + list(begun))
+    jobs = dict.fromkeys([*((model, *run) for model in wanted for run in _expected(contents)), *begun])
     said = []
     for model in sorted({model for model, *_ in jobs}, key=model_order):
         rest = [job for job in jobs if job[0] == model and job not in have]
         epochs = [begun[job].records[-1].get("epoch") or 0 for job in rest if job in begun]
         state = f"; {len(epochs)} begun, the furthest at epoch {max(epochs)}" if epochs else ""
         runs = f"{len(rest)} of {sum(job[0] == model for job in {*jobs, *have})} runs without a result"
-        name, which = model_name(model, contents.bases), _runs([job[1:] for job in rest], contents)
-        said += [f"{name}: {runs} ({which}{state})."] if rest else []
+        which = contents.trial_names(job[1:] for job in rest)
+        said += [f"{contents.name(model)}: {runs} ({which}{state})."] if rest else []
     return said
 
 
 def unaudited(contents: Contents) -> list[str]:
     """Trials without an audit, and models that the audit of their trial left out, as sentences."""
-    audits, said, again = contents.audits, [], "start it again with audit in config.stages."
-    for run in contents.begun_audits:
-        said.append(f"The audit of {_runs([run], contents)} was begun and is not finished: {again}")
+    audits, name, again = contents.audits, contents.trial_names, "start it again with audit in config.stages."
+    said = [f"The audit of {name([run])} was begun and is not finished: {again}" for run in contents.begun_audits]
     for other in contents.other_audits:
         mine, usual = _numbers(other), _numbers(audits[0])
         differ = ", ".join(f"audit.{k}={v}, not {usual.get(k)}" for k, v in mine.items() if v != usual.get(k))
-        which = _runs([other.run], contents)
-        said.append(f"The audit of {which} has other settings than most ({differ}) and is left out: {again}")
+        said.append(
+            f"The audit of {name([other.run])} has other settings than most ({differ}) and is left out: {again}"
+        )
     if not audits:
         return said or [TEXTS["limits"]["no_audit"]] * bool(contents.rows)
     audited = {audit.run: audit.models for audit in (*audits, *contents.other_audits)}
     if without := [run for run in contents.trials if run not in audited]:
-        said.append(f"{len(without)} of {len(contents.trials)} trials without an audit ({_runs(without, contents)}).")
+        said.append(f"{len(without)} of {len(contents.trials)} trials without an audit ({name(without)}).")
     for model in contents.models:
         runs = [r.run for r in contents.rows if r.model == model and model not in audited.get(r.run, [model])]
-        which = _runs(list(dict.fromkeys(runs)), contents)
-        said += [f"{model_name(model, contents.bases)}: left out of the audit of {which}."] if runs else []
+        said += [f"{contents.name(model)}: left out of the audit of {name(runs)}."] if runs else []
     return said
 
 
@@ -189,10 +217,6 @@ def _numbers(audit: Audit) -> dict[str, Any]:
     return {k: v for k, v in audit.settings.items() if k not in SETTINGS_OF_EXTENT}
 
 
-def _settings(audit: Audit) -> str:
-    return json.dumps(_numbers(audit), sort_keys=True)
-
-
 def _expected(contents: Contents) -> list[RunKey]:
     """The (forget set, seed) pairs of the configuration; without one that fits the classes, those of rows and logs."""
     try:
@@ -201,12 +225,6 @@ def _expected(contents: Contents) -> list[RunKey]:
         sets = ()
     wanted = [(",".join(map(str, ids)), seed) for ids in sets for seed in contents.config.get("seeds") or []]
     return wanted or sort_runs({row.run for row in contents.rows} | {(run.forget, run.seed) for run in contents.runs})
-
-
-def _runs(runs: list[RunKey], contents: Contents, most: int = 4) -> str:
-    """ "class 3, seed 0; class 7, seed 0; and 8 more"."""
-    words = [f"class {contents.forget_name(forget)}, seed {seed}" for forget, seed in runs[:most]]
-    return "; ".join(words + ([f"and {len(runs) - most} more"] if len(runs) > most else []))
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -1,20 +1,23 @@
-"""The guard for files from outside: regular files of bounded size, and tar archives that hold what they declare."""
+"""The guard for files from outside: regular files of bounded size, and archives that hold what they declare."""
 
 import bz2
 import gzip
 import lzma
 import os
 import posixpath
+import re
 import stat
 import tarfile
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from ispf_jax.errors import UserError
 
 _BLOCK, _CHUNK, _HEADERS = 512, 1 << 20, 1 << 20
-_MEMBERS, _PADDING = 1_000_000, 16 << 20
+_MEMBERS, _ENTRIES, _PADDING = 100_000, 100_000, 16 << 20
 _COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 
 
@@ -24,12 +27,14 @@ def regular_file(path, limit: int) -> Path:
     Raises:
       UserError: it is something else, larger, or cannot be reached.
     """
-    path = Path(path)
-    try:
-        _check(path, path.stat(), limit)
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
-    return path
+    with _reachable(path):
+        found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        what = "a directory" if stat.S_ISDIR(found.st_mode) else "a pipe, socket or device"
+        raise UserError(f"{path} is {what}, but must be a regular file; remove or replace it.")
+    if found.st_size > limit:
+        raise UserError(f"{path} has {found.st_size:,} bytes; at most {limit:,} are read.")
+    return Path(path)
 
 
 def read_bounded(path, limit: int) -> bytes:
@@ -38,34 +43,20 @@ def read_bounded(path, limit: int) -> bytes:
     Raises:
       UserError: see `regular_file`.
     """
-    path, patient = Path(path), getattr(os, "O_NONBLOCK", 0)
-    try:
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | patient)) as file:
-            size = _check(path, os.fstat(file.fileno()), limit)
-            content = file.read(size + 1)
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
+    size, patient = regular_file(path, limit).stat().st_size, getattr(os, "O_NONBLOCK", 0)
+    with _reachable(path), open(path, "rb", opener=lambda name, flags: os.open(name, flags | patient)) as file:
+        content = file.read(size + 1) or b""
     if len(content) > size:
         raise UserError(f"{path} holds more than the {size:,} bytes that it should; it changes, or is no real file.")
     return content
 
 
-def _check(path, found, limit) -> int:
-    """The size of a file with this status; UserError if it is not to be read."""
-    if not stat.S_ISREG(found.st_mode):
-        what = "a directory" if stat.S_ISDIR(found.st_mode) else "a pipe, socket or device"
-        raise UserError(f"{path} is {what}, but must be a regular file; remove or replace it.")
-    if found.st_size > limit:
-        raise UserError(f"{path} has {found.st_size:,} bytes; at most {limit:,} are read.")
-    return found.st_size
-
-
-def _unreadable(path, error):
-    if isinstance(error, UserError):
-        return error
-    if isinstance(error, IsADirectoryError):
-        return UserError(f"{path} is a directory, but must be a regular file; remove or replace it.")
-    return UserError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}).")
+@contextmanager
+def _reachable(path):
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
 
 
 @contextmanager
@@ -76,31 +67,58 @@ def reading(what) -> Iterator[None]:
     except Exception as error:
         if type(error) is UserError:  # an ArgumentError names an argument that the user does not know
             raise
+        if isinstance(error, MemoryError):
+            raise UserError(f"{what} takes more memory than there is.") from error
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(f"{what} is damaged or cannot be read ({reason}); check, replace or remove it.") from error
 
 
-def tar_entries(path: Path, wanted: Callable[[str], bool], limit: int) -> Iterator[tuple[str, bytes | None]]:
+def stored_zip(file: BinaryIO) -> zipfile.ZipFile:
+    """The zip archive in an open file, of which no more is unpacked than there is: nothing is compressed or overlaps.
+
+    Raises:
+      Exception: it is another one; zipfile raises many kinds.
+    """
+    size, listed = file.seek(0, os.SEEK_END), 0
+    file.seek(0)
+    while block := file.read(_CHUNK):  # before zipfile makes an object of every entry
+        listed += block.count(b"PK\x01\x02")
+    if listed > _ENTRIES:
+        raise ValueError("it is a zip archive of too many files")
+    archive = zipfile.ZipFile(file)
+    entries = archive.infolist()
+    if len({entry.filename for entry in entries}) < len(entries):
+        raise ValueError("it is a zip archive with two files of the same name")
+    if any(entry.compress_type for entry in entries) or sum(entry.file_size for entry in entries) > size:
+        raise ValueError("it is a zip archive whose files are compressed or overlap")
+    return archive
+
+
+def tar_entries(
+    path: Path, wanted: Callable[[str], bool], limit: int, total: int = 0
+) -> Iterator[tuple[str, bytes | None]]:
     """The members of a tar archive (plain, gz, bz2 or xz) in the order stored; nothing is written to disk.
 
     Args:
       wanted: whether a file is to be read, from its name.
       limit: the largest file that is read, in bytes.
+      total: what all files together may have; 0: 1 GiB, or 100 times the size of the archive if that is more.
 
     Returns:
       (name, content), where the content is None for what is not wanted and the name of a directory ends in "/".
 
     Raises:
       UserError: the archive is damaged or cut; it holds a link or anything else than files and directories; or it
-        declares more than a million members, or more than 4 GiB and 100 times the size of the archive.
+        declares more than `total`, or more than 100,000 members and one for every 64 bytes of the archive.
     """
-    most = max(4 << 30, 100 * regular_file(path, 1 << 62).stat().st_size)
+    size = regular_file(path, 1 << 62).stat().st_size
+    most, members = total or max(1 << 30, 100 * size), max(_MEMBERS, size // 64)
     with reading(path):
         with path.open("rb") as file:
             start = file.read(5)
         opener = next((opener for magic, opener in _COMPRESSIONS.items() if start.startswith(magic)), open)
         with opener(path, "rb") as stream:
-            yield from _entries(path, stream, wanted, limit, most)
+            yield from _entries(path, stream, wanted, limit, most, members)
 
 
 class _Headers:
@@ -113,10 +131,13 @@ class _Headers:
         self.left -= size
         if size < 0 or self.left < 0:
             raise tarfile.ReadError("a header declares more than 1 MiB")
-        return self._read(size)
+        found = self._read(size)
+        if re.search(rb"\d{256}", found):  # on which the patterns of Python before 3.11.10 and 3.12.6 take for ever
+            raise tarfile.ReadError("a header has numbers of more than 255 digits")
+        return found
 
 
-def _entries(path, stream, wanted, limit, most):
+def _entries(path, stream, wanted, limit, most, members):
     headers = _Headers(stream)
     tar = tarfile.TarFile(fileobj=headers)
     tar.offset = declared = count = padding = 0
@@ -135,7 +156,7 @@ def _entries(path, stream, wanted, limit, most):
             what = what if member.issym() or member.islnk() else "neither a plain file nor a directory"
             raise UserError(f"{name!r} in the archive {path} is {what}; make the archive again without it.")
         declared, count = declared + member.size + _BLOCK, count + 1
-        if declared > most or count > _MEMBERS:
+        if declared > most or count > members:
             raise UserError(f"The archive {path} declares {declared:,} bytes in {count:,} members, which is too much.")
         content = None
         if member.isfile() and wanted(name):

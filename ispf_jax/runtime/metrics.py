@@ -47,6 +47,15 @@ class Metric:
     number: str = ""
     order: tuple = ()
 
+    def place(self, value, original, retrained) -> float | None:
+        """(value - retrained) / (original - retrained): 0 like the retrained model, 1 like the original, or beyond.
+
+        None if the metric is not placed, one of the three is None, or the ends differ by no more than `eps`.
+        """
+        if self.eps is None or None in (value, original, retrained) or abs(original - retrained) <= self.eps:
+            return None
+        return (value - retrained) / (original - retrained)
+
 
 @cache
 def metric(name: str) -> Metric:

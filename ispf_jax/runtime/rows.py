@@ -150,6 +150,12 @@ def method_order(method: str) -> tuple[int, str]:
     return (names.index(method) if method in names else len(names), method)
 
 
+def model_order(model: str) -> tuple:
+    """Sort key of a model ("ispf/dfq" or a reference): references, then base by base in the order of the methods."""
+    method, _, base = model.partition("/")
+    return base, method_order(method)
+
+
 def forget_order(forget: str) -> list[int]:
     """Sort key of a forget set, and its class ids: "2" before "10"."""
     return [int(number) for number in re.findall(r"\d+", forget)]

@@ -18,10 +18,14 @@ def check_classifier(model, classes: int, image_shape: tuple[int, int, int]) -> 
     """The classifier of `config.model.checkpoint`; UserError if it is not the one that the other keys describe."""
     settings = {"network": model.name, "width": model.width, "dtype": model.dtype}
     try:
-        return files.load(model.checkpoint, image_shape=image_shape, classes=classes, **settings)
+        found = files.load(model.checkpoint, image_shape=image_shape, **settings)
     except ArgumentError as error:
         key = _KEYS.get(error.argument, f"data.{error.argument}")
         raise ArgumentError(f"config.{key}", error.text) from error
+    if classes != found.num_classes:
+        text = f"={classes} must be {found.num_classes}, as many as {model.checkpoint} has, in the same order."
+        raise ArgumentError("config.data.classes", text)
+    return found
 
 
 def given_original(worker, directory: Path) -> Classifier:

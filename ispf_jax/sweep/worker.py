@@ -127,7 +127,7 @@ class Worker:
 
     def shadow(self, job: Job):
         """One shadow model of the audit's attacks."""
-        from ispf_jax.evaluate.shadow_models import members
+        from ispf_jax.evaluate.attacks import members
 
         member = members(self.e.audit, len(self.data.train), job.method)[job.seed]
         self._shadow(f"{job.method} {job.seed}", member, job)

@@ -7,11 +7,13 @@ import json
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import tarfile
 import threading
 import time
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,6 +110,19 @@ def test_foreign_mat(tmp_path, monkeypatch, content):
     savemat(tmp_path / "test_32x32.mat", content, do_compression=True)
     with pytest.raises(UserError, match=r"test_32x32.mat is damaged or cannot"):
         load("svhn", tmp_path)
+
+
+def test_a_mat_that_fills_its_bound(tmp_path, monkeypatch):
+    """And then, where nothing is left, goes on with much more; and one of very many arrays."""
+    makers.svhn(tmp_path)
+    monkeypatch.setitem(archives.OFFICIAL, "svhn", replace(archives.OFFICIAL["svhn"], counts=(24, 12)))
+    file = tmp_path / "test_32x32.mat"
+    head, limit = file.read_bytes()[:128], 12 * (archives.PIXELS + 8) + (1 << 20)
+    parts = [zlib.compress(bytes(n)) for n in (limit - 128, 100 << 20)]
+    for content in (b"".join(struct.pack("<II", 15, len(part)) + part for part in parts), bytes(8 * 101)):
+        file.write_bytes(head + content)
+        with pytest.raises(UserError, match=r"test_32x32.mat is damaged or .*holds more than"):
+            load("svhn", tmp_path)
 
 
 def test_spoilt_mat(tmp_path):
@@ -316,6 +331,7 @@ DAMAGES = {
     "cut": rewrite(lambda c: c[:-20]),
     "shifted": rewrite(lambda c: b"\1" + c),
     "spoilt image": rewrite(lambda c: c[:FIRST] + bytes([c[FIRST] ^ 0xFF]) + c[FIRST + 1 :]),
+    "a record more": rewrite(lambda c: c + c[: int.from_bytes(c[:8], "little") + 16]),
     "record missing": rewrite(lambda c: c[int.from_bytes(c[:8], "little") + 16 :]),
     "record of 1 EB": rewrite(lambda c: (1 << 60).to_bytes(8, "little") + c[8:]),
     "shard missing": lambda folder: shard(folder).unlink(),
@@ -330,6 +346,18 @@ DAMAGES = {
     "no such split": lambda folder: change_info(folder, name="../train"),
     "too few names": lambda folder: (folder / "label.labels.txt").write_text("cat\ndog\n"),
 }
+
+
+def test_an_array_record_that_unpacks_to_much_more(tmp_path):
+    """A record of 1 GB in a file of 0.1 MB, for which the library takes three times as much."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    makers.prepared(tmp_path / "tfds", file_format="array_record")
+    writer = ArrayRecordWriter(str(shard(tmp_path / "tfds" / "svhn_cropped" / "3.1.0")), "group_size:1")
+    writer.write(bytes(1 << 30))
+    writer.close()
+    with pytest.raises(UserError, match=r"svhn_cropped/3.1.0 is damaged"):
+        data.load("svhn", download=False)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ispf_jax.data import pixels as image_pixels
 from ispf_jax.errors import UserError
 from tests.data.makers import archive, encoded, load, make_folder, pixels
 
@@ -30,6 +31,34 @@ def test_an_image_that_would_fill_the_memory(tmp_path):
     (root / "train" / "ant" / "-.pgm").write_bytes(b"P5 9000 9000 255\n")
     with pytest.raises(UserError, match=r"-.pgm has 9000x9000 pixels; at most 67,108,864"):
         load(root, image_size=8, resize=True)
+
+
+@pytest.mark.parametrize(
+    "name, content, options, words",
+    [
+        ("-.pgm", b"P5 4097 4097 255\n", {}, "4097x4097 pixels, but at most 4096 are kept; set resize"),
+        ("-.pgm", b"P2 2000 2000 255\n" + b"7 " * 4_000_000, {}, "written in plain text"),
+        ("-.png", b"hello", {}, "none of PNG, JPEG, BMP, WEBP, PPM"),
+        ("-.jpg", "scans", {"image_size": 8, "resize": True}, "pixels in .* bytes, too many to decode"),
+    ],
+)
+def test_images_that_would_take_too_long(tmp_path, name, content, options, words):
+    """Among them one of 2,000 scans, each of which says of all pixels that nothing changes."""
+    root = make_folder(tmp_path / "pets")
+    if content == "scans":
+        Image.new("RGB", (2100, 2100)).save(root / name, "JPEG", progressive=True)
+        content = (root / name).read_bytes()
+        content = content[:-2] + content[content.rindex(b"\xff\xda") : -2] * 2000 + content[-2:]
+        options = {"image_size": 8, "resize": True}
+    (root / "test" / "ant" / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{name} .*{words}"):
+        load(root, **options)
+
+
+def test_as_much_as_the_machine_holds(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_pixels, "memory", lambda: 4 * 11 * 8 * 8 * 3)
+    with pytest.raises(UserError, match=r"images up to .*train/dog/1.png take 2,304 bytes, too much for this machine"):
+        load(make_folder(tmp_path / "pets"))
 
 
 @pytest.mark.parametrize("grey_first", [True, False])

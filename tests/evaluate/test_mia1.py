@@ -47,7 +47,6 @@ def test_the_seed_decides_which():
 @pytest.mark.parametrize(
     "changed, sentence",
     [
-        ({"protocol": "other"}, "mia1_protocol='other' must be one of salun, unsc"),
         ({"test_labels": np.ones(15, int)}, "no test images"),
         ({"member": TRAIN_LABELS == 1}, "no retained images"),
         ({"original_member": TRAIN_LABELS != 1}, "no forgotten images"),

@@ -88,10 +88,7 @@ class Recorder(nn.Module):
 
 def test_every_epoch_shows_every_member_once_and_nothing_else():
     setup = RelearnSetup(Network(Recorder(), (1, 1, 1), (0.0,), (1.0,)), steps=4, batch_size=16)
-    images, member = (
-        np.arange(40, dtype=np.uint8)[:, None, None, None],
-        np.arange(40) >= 10,
-    )  # 30 images: 16 and 14 per epoch
+    images, member = np.arange(40, dtype=np.uint8)[:, None, None, None], np.arange(40) >= 10
     variables = {"params": {"unused": jnp.float32(0)}, "batch_stats": {"seen": jnp.zeros(40)}}
 
     def share_seen(times, evaluated):
@@ -99,6 +96,7 @@ def test_every_epoch_shows_every_member_once_and_nothing_else():
         train, test = Subset(images, labels, member), Subset(images, labels, evaluated)
         return relearn.relearn_curve(setup, variables, train, test, seed=0)
 
+    # 30 images: 16 and 14 per epoch.
     np.testing.assert_allclose(share_seen(1, member)[:3], [0, 1600 / 30, 100], rtol=1e-6)
     np.testing.assert_allclose(share_seen(2, member), [0, 0, 0, 1600 / 30, 100], rtol=1e-6)
     np.testing.assert_allclose(share_seen(0, ~member), [100] * 5)

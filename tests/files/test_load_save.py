@@ -165,7 +165,8 @@ ONES = np.ones((4, 3, 7, 7))
 REFUSED = {
     "another network": ({"network": "allcnn"}, NET, "network='allcnn' is not what .*looks like resnet18"),
     "an unknown network": ({"network": "vgg"}, NET, "network='vgg' must be one of allcnn, resnet18"),
-    "other classes": ({"classes": 7}, NET, "classes=7 must be 5"),
+    "other classes": ({"class_names": "abcdefg"}, NET, "class_names=abcdefg must be 5 different"),
+    "an empty class name": ({"class_names": ["a", "b", " ", "d", "e"]}, NET, r"class_names\[2\]=' ' must be text"),
     "other channels": ({"image_shape": (16, 16, 1)}, NET, "image_shape=.* must have 3 channel"),
     "no shape": ({"image_shape": None}, NET, r"image_shape=\(\) must be \(height"),
     "no width": ({"width": 0.0}, NET, "width=0 does not make .*; 0.0625 does"),
@@ -176,7 +177,7 @@ REFUSED = {
     ),
     "a tensor too many": ({}, changed(module__layer2__0__se__weight=1), "it also has module.layer2.0.se.weight"),
     "nothing known": ({}, {"x": np.ones(3, np.float32)}, "holds no network that is known here"),
-    "control characters": ({}, changed(**{"\x1b[2Jx": 1}), r"it also has '\\x1b\[2Jx'"),
+    "control characters": ({}, changed(**{"\x1b[2Jx": 1}), r"it also has \\x1b\[2Jx"),
     "seven by seven": ({}, changed(module__conv1__weight=ONES), "conv1.weight is 4x3x7x7 and should be 4x3x3x3"),
     "odd filters": ({}, changed(module__conv1__weight=np.ones((5, 3, 3, 3))), "filters that no width makes"),
     "a scalar": ({}, changed(module__conv1__weight=1), "module.conv1.weight has 0 dimensions"),
@@ -186,6 +187,8 @@ REFUSED = {
     "a negative variance": ({}, changed(module__bn1__running_var=[1, 1, -1, 1]), "bn1.running_var has negative"),
     "no variance": ({}, changed(module__bn1__running_var=np.zeros(4)), "bn1.running_var has .*nothing but zeros"),
     "not a number": ({}, changed(module__fc__bias=[1, np.nan, 1, 1, 1]), "module.fc.bias has numbers that are not fin"),
+    "nothing learned": ({}, changed(module__conv1__weight=np.full((4, 3, 3, 3), 0.5)), "conv1.weight has the same num"),
+    "no classes": ({}, NET | {"module.fc.weight": np.ones((0, 32), np.float32)}, "module.fc.weight has no numbers"),
     "too large": ({}, NET | {"module.fc.bias": np.full(5, 1e300)}, "module.fc.bias has numbers that are not finite"),
 }
 

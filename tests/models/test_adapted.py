@@ -29,10 +29,12 @@ class Stock(nn.Module):
 class WithoutNorm(nn.Module):
     """Logits and something else; no batch norm, no argument for training, a hidden dense layer."""
 
+    classes: int = 3
+
     @nn.compact
     def __call__(self, images):
         x = nn.relu(nn.Conv(4, (3, 3), 2)(images)).reshape(len(images), -1)
-        return nn.Dense(3)(nn.relu(nn.Dense(5)(x))), {"more": x}
+        return nn.Dense(self.classes)(nn.relu(nn.Dense(5)(x))), {"more": x}
 
 
 def test_logits_features_and_variables_are_those_of_the_same_network_made_here():
@@ -68,6 +70,22 @@ def test_a_network_without_batch_norm_learns_and_unlearns():
     assert min(jax.tree.leaves(moved)) > 0
     logits, features = teacher.module.apply(teacher.variables, np.zeros((2, 8, 8, 1)))
     assert (logits.shape, features.shape) == ((2, 3), (2, 5))
+
+
+def test_a_module_made_elsewhere_is_audited_with_its_head_found():
+    data = ispf_jax.data.load("synthetic", classes=4, image_size=8, channels=1, max_train=200, max_test=80)
+    recipe = ispf_jax.Train(epochs=8, batch_size=32, decay_epochs=(6,), lr=0.1)
+    module = WithoutNorm(4)
+    teacher = ispf_jax.train(data, module, config=recipe, devices=1, progress=False)
+    assert teacher.network.head == ("Dense_0",)  # the outer one is made first
+    settings = ispf_jax.Distill(epochs=2, loops=2, student_steps=3, batch_size=8, generator_width=0.04)
+    out = ispf_jax.unlearn(teacher, [1], config=settings, devices=1, progress=False)
+    wanted = {"metrics": ("accuracy", "features"), "synthetic_images": 64, "embedding_images": 0}
+    result = ispf_jax.audit({"mine": out}, data, [1], original=teacher, **wanted)
+    found = {(m["model"], m["metric"]): m["value"] for m in result.measurements}
+    assert found["masked_head", "acc_forget"] == 0 == found["retrained_head", "acc_forget"]
+    for head in ("masked_head", "retrained_head"):  # the class is still in the features
+        assert found[head, "linear_probe/penultimate"] == found["original", "linear_probe/penultimate"] > 50
 
 
 class Heights(nn.Module):

@@ -119,13 +119,8 @@ def make_run():
         steps = {"epoch": epoch, "student_step": 10 * (epoch - 1), "generator_step": epoch, "seconds": 1.5 * epoch}
         generator = {"generator/total": 5.0 / epoch, "generator/adv": -0.1 * epoch, "class_counts": [1, 2, 5]}
         generator |= {"generator/bn": 9.0 / epoch} if base == "dfq" else {}
-        samples = {
-            "kept": 100,
-            "filtered": 28 - epoch,
-            "forget_samples": 20.0,
-            "retain_samples": 108.0,
-            "skipped_steps": 1,
-        }
+        samples = {"kept": 100, "filtered": 28 - epoch, "skipped_steps": 1}
+        samples |= {"forget_samples": 20.0, "retain_samples": 108.0}
         student = samples | {"student/loss": 1.0 / epoch, "entropy": 60.0 + epoch, "teacher_forget_probability": 0.25}
         tested = {"test/acc_retain": 90.0 + epoch, "test/acc_forget": 0.0}
         return steps | generator | {"batch_size": 128} | (student if epoch > 1 else {}) | ({} if epoch % 2 else tested)

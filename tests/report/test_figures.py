@@ -11,7 +11,8 @@ from PIL import Image
 from ispf_jax.methods import METHODS
 from ispf_jax.report.figures.runs import accuracy_bars, loss_curves, training_curves
 from ispf_jax.report.figures.style import compose, draw
-from ispf_jax.report.names import MODELS
+from ispf_jax.report.names import MODELS, shown
+from ispf_jax.report.workdir import Contents
 from ispf_jax.runtime.rows import REFERENCES
 
 
@@ -48,7 +49,9 @@ def test_methods_share_a_picture_and_other_settings_get_their_own(make_run):
 
 
 def test_every_method_has_a_look_of_its_own():
-    assert set(MODELS) == {*REFERENCES, *METHODS}
+    assert set(MODELS) == {*REFERENCES, *METHODS} and shown("mine") == shown("mine/dfq")
+    looks = [(model.color, model.marker) for model in (*MODELS.values(), shown("mine"))]
+    assert len(set(looks)) == len(looks)
     colors = np.array([to_rgba(model.color)[:3] for model in MODELS.values()])
     distance = np.linalg.norm(colors[:, None] - colors[None], axis=-1) + 9 * np.eye(len(colors))
     assert distance.min() > 0.15
@@ -78,7 +81,7 @@ def test_accuracy_bars_show_means_of_the_last_epoch(make_row):
     rows += [make_row("ispf", seed=s, acc_forget=1.0, acc_retain=90.0 + 4 * s) for s in (0, 1)]
     rows += [make_row("ispf", selection="best_test_retain", acc_retain=100.0)]
     rows += [make_row("gkt", arch="net/work", acc_forget=None)]
-    figures = drawn(accuracy_bars(rows))
+    figures = drawn(accuracy_bars(Contents(rows=rows)))
     assert list(figures) == ["accuracy_digits_allcnn", "accuracy_digits_net-work"]
     axes = figures["accuracy_digits_allcnn"].axes[0]
     assert [bar.get_height() for bar in axes.patches] == [95.0, 97.0, 1.0, 92.0]

@@ -56,9 +56,8 @@ def test_best_on_test_is_shown_next_to_the_last_epoch_and_never_replaces_it(make
 
 def test_references_first_then_base_by_base_in_the_order_of_methods(make_row):
     runs = [("ispf", "zskt"), ("ispf", "dfq"), ("gkt", "dfq"), ("masked_head", ""), ("retrain", ""), ("original", None)]
-    order = [(s.base, s.method) for s in summarise([make_row(method, base=base) for method, base in runs])]
-    references = [("", "original"), ("", "retrain"), ("", "masked_head")]
-    assert order == [*references, ("dfq", "gkt"), ("dfq", "ispf"), ("zskt", "ispf")]
+    order = [s.model for s in summarise([make_row(method, base=base) for method, base in runs])]
+    assert order == ["original", "retrain", "masked_head", "gkt/dfq", "ispf/dfq", "ispf/zskt"]
 
 
 def test_settings_are_kept_apart_and_access_is_shown(make_row):

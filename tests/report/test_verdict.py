@@ -78,7 +78,7 @@ def test_undefined_numbers_and_bounds_are_named(make_audit):
 
 
 def test_the_verdict_has_a_line_per_model_and_a_place_per_number(make_audit):
-    table = verdict_table(judge([make_audit()]), "x")
+    table = verdict_table(judge([make_audit()]))
     names = "Original, Retrained, Masked head, Re-trained head, GKT, ISPF"
     assert [cells[0].text for cells in table.rows] == names.split(", ")
     assert cell(table, "Masked head", "Prototype").place.at == 1.0
@@ -92,7 +92,7 @@ def test_the_verdict_has_a_line_per_model_and_a_place_per_number(make_audit):
 def test_without_an_audit_the_rows_give_the_accuracies(make_row):
     best = make_row("ispf", selection="best_test_retain", acc_retain=99.0)
     verdict = judge(rows=[make_row("original", acc_forget=97.0), make_row("ispf", acc_retain=91.5), best])
-    table = verdict_table(verdict, "x")
+    table = verdict_table(verdict)
     assert cell(table, "ISPF", "Retained").plain == "91.5 %"
     assert [c.label for c in table.columns] == ["", "Forgotten", "Retained"] and places_table(verdict) is None
     assert sentences(verdict) == [("ISPF", "classifies 0.0 % of the forgotten test images correctly.")]
@@ -101,11 +101,11 @@ def test_without_an_audit_the_rows_give_the_accuracies(make_row):
 def test_an_audit_of_a_subset_of_models(make_audit):
     verdict = judge([make_audit(models=("original", "ispf/dfq"))])
     assert verdict.models == ["original", "ispf/dfq"] and not verdict.residue("ispf/dfq")
-    assert "Residue" not in [c.label for c in verdict_table(verdict, "x").columns]
+    assert "Residue" not in [c.label for c in verdict_table(verdict).columns]
 
 
 def test_the_full_table_has_all_metrics_and_says_shared_n_once(make_audit):
-    table = full_table(judge([make_audit()]), "x")
+    table = full_table(judge([make_audit()]))
     assert len(table.rows) == 18 and not any("class 2" in cells[0].text for cells in table.rows)
     (line,) = [cells for cells in table.rows if cells[0].text == "KL to retrained [nats]"]
     assert line[1].plain == "retrained models (n 37)" and line[-1].plain == "0.849 (place 0.25)"
@@ -131,13 +131,13 @@ def test_names_of_metrics_and_models():
 
 
 def test_accuracy_class_by_class_has_a_line_per_class(make_audit):
-    table = class_table(judge([make_audit()]), "x")
+    table = class_table(judge([make_audit()]))
     assert [[cell.text for cell in cells[:2]] for cells in table.rows] == [["2", "37"], ["3", "37"]]
     assert cell(table, "3", "Original").plain == "97.3 (88.8 to 100.0)" and cell(table, "2", "GKT").text == "81.5"
     audits = [make_audit("1", 0), make_audit("1", 1, shift=3.0)]
-    both = class_table(judge(audits), "x")
+    both = class_table(judge(audits))
     assert cell(both, "2", "ISPF").plain == "97.5 (sd 1.5, sample sd 2.1, 1 x 2 runs)"
-    assert class_table(judge([make_audit(measurements=[])]), "x") is None
+    assert class_table(judge([make_audit(measurements=[])])) is None
 
 
 def test_averages_csv_has_both_standard_deviations(tmp_path, make_audit):

@@ -2,13 +2,63 @@
 
 import gzip
 import io
+import logging
 import os
+import resource
 import tarfile
+import zipfile
 
 import pytest
 
-from ispf_jax.errors import UserError
-from ispf_jax.runtime.guard import read_bounded, tar_entries
+from ispf_jax import cli
+from ispf_jax.errors import ArgumentError, UserError, few
+from ispf_jax.memory import host_bytes
+from ispf_jax.runtime import guard
+from ispf_jax.runtime.guard import read_bounded, reading, stored_zip, tar_entries
+
+
+def test_text_of_files_does_not_reach_the_terminal_as_it_is():
+    """Escape sequences, line breaks, other directions of writing, and what no terminal can encode."""
+    text = "a\x1b[2J\r\n\x9b\u202e\u2028\udce9é中"
+    escaped = "a\\x1b[2J\\r\\n\\x9b\\u202e\\u2028\\udce9é中"
+    assert str(UserError(text)) == escaped and str(ArgumentError("path", text)) == "path" + escaped
+    record = logging.LogRecord("ispf_jax", logging.WARNING, "", 0, "%s", (text,), None)
+    assert cli._Plain().format(record) == f"warning: {escaped}"
+    record.levelno = logging.INFO
+    assert cli._Plain().format(record) == escaped.replace("\\n", "\n")
+    assert (
+        len(str(UserError("x" * 10**6))) < 3000 and few(["x" * 10**6] * 5) == ", ".join(["x" * 100] * 3) + " and 2 more"
+    )
+
+
+def test_memory():
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 0 < host_bytes() <= machine
+    with pytest.raises(UserError, match="file takes more memory than there is"), reading("file"):
+        raise MemoryError
+    assert resource.getrlimit(resource.RLIMIT_AS) == limits
+
+
+def zipped(*entries, **options):
+    with zipfile.ZipFile(file := io.BytesIO(), "w", **options) as archive:
+        for name, content in entries:
+            archive.writestr(name, content)
+    return file
+
+
+def test_stored_zip():
+    assert stored_zip(zipped(("a", b"x"), ("b", b"y"))).read("b") == b"y"
+    content = zipped(("a", b"x" * 999), ("b", b"x" * 999)).getvalue()
+    larger = content.replace((999).to_bytes(4, "little"), (9999).to_bytes(4, "little"))
+    for file, words in [
+        (zipped(("a", b"x" * 999), compression=zipfile.ZIP_DEFLATED), "compressed or overlap"),
+        (io.BytesIO(larger), "compressed or overlap"),
+        (io.BytesIO(content.replace(b"b", b"a")), "two files of the same name"),
+        (io.BytesIO(b"PK\1\2" * 100_001), "too many files"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            stored_zip(file)
 
 
 def test_read_bounded(tmp_path):
@@ -77,6 +127,7 @@ HOSTILE = {
     "above the root": ([member("../a.png")], "leads out of it"),
     "too large a file": ([member(content=bytes(1001))], "has 1,001 bytes; at most 1,000"),
     "header of 2 MB": ([member(pax_headers={"comment": "x" * (2 << 20)})], "header declares more than 1 MiB"),
+    "digits": ([member(pax_headers={"comment": "1" * 900_000})], "numbers of more than 255 digits"),
     "header of 2 MB, later": ([member(), member(pax_headers={"comment": "x" * (2 << 20)})], "more than 1 MiB"),
 }
 
@@ -86,6 +137,19 @@ def test_hostile_members(tmp_path, case):
     members, words = HOSTILE[case]
     with pytest.raises(UserError, match=words):
         read(written(tmp_path / "a.tgz", *members))
+
+
+def test_totals_and_numbers_of_members(tmp_path, monkeypatch):
+    """Very many members take little of a compressed file, but time."""
+    path = written(tmp_path / "a.tgz", member(content=bytes(900)), member("b", bytes(900)))
+    assert len(list(tar_entries(path, bool, 1000, 3000))) == 2
+    with pytest.raises(UserError, match="declares 2,824 bytes in 2 members"):
+        list(tar_entries(path, bool, 1000, 2800))
+    monkeypatch.setattr(guard, "_MEMBERS", 1000)
+    with gzip.open(path, "wb") as stream:
+        stream.write(tarfile.TarInfo("x").tobuf(tarfile.GNU_FORMAT) * 1001)
+    with pytest.raises(UserError, match="in 1,001 members"):
+        read(path)
 
 
 def header(size: bytes) -> bytes:

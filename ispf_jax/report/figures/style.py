@@ -6,7 +6,6 @@ gives the same bytes.
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib import resources
 from typing import NamedTuple
 
@@ -36,24 +35,21 @@ class Panel(NamedTuple):
     size: tuple[float, float] = (3.3, 2.9)
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """What is drawn as one figure.
 
     Attributes:
-      section: of the page; pictures of "losses" are only in files.
-      kind: what it shows; chooses the caption.
+      kind: what it shows; chooses the caption and the section of the page.
       title: what it shows, in words, and of which run: "Relearning", "forgetting 3, seed 0".
       slug: identifies it among others of its kind in file names.
       keys: the entries of the legend.
     """
 
-    section: str
     kind: str
     title: tuple[str, str]
     slug: str
-    panels: tuple[Panel, ...]
-    keys: tuple[dict, ...] = ()
+    panels: Sequence[Panel]
+    keys: Sequence[dict] = ()
 
     @property
     def name(self) -> str:
@@ -106,17 +102,17 @@ def model_key(model: str, bases: bool = False) -> dict[str, str]:
     return key(model_name(model, bases), shown(model).color, shown(model).marker)
 
 
-def label(axes: Axes, title: str, x: str = "", y: str = "") -> None:
+def label(axes: Axes, title: str, x: str = "", y: str = ""):
     """Title and axes; an empty panel gets the words "not recorded"."""
     axes.set(title=title, xlabel=x, ylabel=y)
     if not (axes.lines or axes.patches or axes.collections or axes.images):
         axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", va="center", color="#777777")
 
 
-def line(axes: Axes, model: str, xs: np.ndarray, ys: np.ndarray, **options) -> None:
+def line(axes: Axes, model: str, xs: np.ndarray, ys: np.ndarray, **options):
     """One curve in the colour of its model, with about eight markers."""
-    every = max(1, len(xs) // 8)
     if len(xs):
+        every = max(1, len(xs) // 8)
         axes.plot(xs, ys, color=shown(model).color, marker=shown(model).marker, markevery=every, **options)
 
 
@@ -134,13 +130,12 @@ def heat(
     names = names if len(names) == values.shape[1] else [str(c) for c in range(values.shape[1])]
     top, step, crowded = values.max() if digits else 100, max(1, len(names) // ANNOTATED), max(map(len, names)) > 2
 
-    def draw(axes: Axes) -> None:
+    def draw(axes: Axes):
         axes.imshow(values, cmap="Blues", vmin=0, vmax=top, aspect="auto")
         for c in framed:
             axes.add_patch(Rectangle((c - 0.5, -0.5), 1, len(rows), fill=False, edgecolor=FORGOTTEN, linewidth=1.4))
         axes.set_yticks(range(len(rows)), rows)
-        turned = {"rotation": 45, "ha": "right"} if crowded else {}
-        axes.set_xticks(range(0, len(names), step), names[::step], **turned)
+        axes.set_xticks(range(0, len(names), step), names[::step], **{"rotation": 45, "ha": "right"} if crowded else {})
         axes.grid(False)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
