@@ -52,7 +52,7 @@ class Evaluate(Settings):
     Attributes:
       every: epochs of distillation between two looks at the test images; 0: only at the end. The epoch that is best on
         test images, which the program reports, becomes a separate row.
-      batch_size: images per forward pass.
+      batch_size: images per forward pass; all there are, if these are fewer.
     """
 
     every: int = key(1, least=0, below=10**6)
