@@ -106,7 +106,7 @@ def program(monkeypatch):
     """The program as a module with separate flags."""
     values = flags.FlagValues()
     monkeypatch.setattr(flags, "FLAGS", values)
-    for name in ("DEFINE_string", "DEFINE_integer", "DEFINE_bool"):
+    for name in ("DEFINE_string", "DEFINE_integer", "DEFINE_bool", "DEFINE_float"):
         define = getattr(flags, name)
         monkeypatch.setattr(
             flags, name, lambda *args, _define=define, **named: _define(*args, **named, flag_values=values)

@@ -105,4 +105,4 @@ def _end(code):
 
 def _say(text):
     with suppress(OSError, ValueError, AttributeError):  # the console may have gone away
-        print(text, file=sys.stderr, flush=True)
+        os.write(sys.stderr.fileno(), f"{text}\n".encode())  # the stream itself may be in the middle of a write

@@ -102,4 +102,4 @@ def test_the_process_ends_with_its_own_exit_code(tmp_path):
     rest = process.stderr.read()
     assert process.wait(timeout=60) == interruption.EXIT_CODE
     assert "the same command continues" in rest and "Traceback" not in rest
-    assert list((tmp_path / "runs").rglob("checkpoints/*/state"))
+    assert list((tmp_path / "runs").rglob("checkpoints/*/state")), rest
