@@ -197,7 +197,7 @@ def _not_run(config, names) -> dict[str, str]:
     missing = {family: "not among the metrics asked for" for family in FAMILIES if family not in config.metrics}
     if "masked_head" not in names:
         missing["masked_head"] = (
-            "the network's head is no dense layer, or a single class is retained: the mean of its logits is its own"
+            "there is no dense head, or only a single retained class, whose logit the mean of the retained logits is"
         )
     if "retrain" not in names:
         missing["places, ain, distances to retraining"] = "there is no retrained model"

@@ -44,14 +44,19 @@ class Quiet:
             return getattr(self._stream, name)(*args)
 
 
+def line(record: logging.LogRecord) -> str:
+    """A message of the package as the console shows it."""
+    warning = record.levelno >= logging.WARNING
+    text = visible(record.getMessage(), kept="" if warning else "\n")  # tables have several lines
+    return f"{record.levelname.lower()}: {text}" if warning else text
+
+
 class _Messages(logging.Handler):
     """The package's messages on the console, and in the log file."""
 
     def emit(self, record):
         with suppress(Exception):
-            warning = record.levelno >= logging.WARNING
-            text = visible(record.getMessage(), kept="" if warning else "\n")  # tables have several lines
-            print(f"{record.levelname.lower()}: {text}" if warning else text, file=sys.stderr, flush=True)
+            print(line(record), file=sys.stderr, flush=True)
             others.emit(record)
 
 

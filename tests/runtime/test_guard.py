@@ -10,10 +10,9 @@ import zipfile
 
 import pytest
 
-from ispf_jax import cli
 from ispf_jax.errors import ArgumentError, UserError, few
 from ispf_jax.memory import host_bytes
-from ispf_jax.runtime import guard
+from ispf_jax.runtime import console, guard
 from ispf_jax.runtime.guard import read_bounded, reading, stored_zip, tar_entries
 
 
@@ -23,9 +22,9 @@ def test_text_of_files_does_not_reach_the_terminal_as_it_is():
     escaped = "a\\x1b[2J\\r\\n\\x9b\\u202e\\u2028\\udce9é中"
     assert str(UserError(text)) == escaped and str(ArgumentError("path", text)) == "path" + escaped
     record = logging.LogRecord("ispf_jax", logging.WARNING, "", 0, "%s", (text,), None)
-    assert cli._Plain().format(record) == f"warning: {escaped}"
+    assert console.line(record) == f"warning: {escaped}"
     record.levelno = logging.INFO
-    assert cli._Plain().format(record) == escaped.replace("\\n", "\n")
+    assert console.line(record) == escaped.replace("\\n", "\n")
     assert (
         len(str(UserError("x" * 10**6))) < 3000 and few(["x" * 10**6] * 5) == ", ".join(["x" * 100] * 3) + " and 2 more"
     )

@@ -66,10 +66,12 @@ WAITING = {  # what a process does before its first epoch
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize("what", WAITING)
 def test_before_there_is_anything_to_lose_a_signal_ends_the_process(what, number):
-    code = f"from ispf_jax.runtime import interruption\ninterruption.listen()\nprint(flush=True)\n{WAITING[what]}"
+    code = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # under nohup it would be ignored
+    code += f"from ispf_jax.runtime import interruption\ninterruption.listen()\nprint(flush=True)\n{WAITING[what]}"
     code += "\nimport ispf_jax.sweep.pipeline\n" if what == "importing" else ""
     command = [sys.executable, "-c", code]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=ROOT, **pipes)
     process.stdout.readline()
     process.send_signal(number)
     _, said = process.communicate(timeout=50)  # those that do not end by themselves last for 60 s
