@@ -3,6 +3,8 @@
     ispf --config=FILE       train, retrain, unlearn, audit, report, as the configuration says; FILE is looked up in the
                              current directory, then among the configurations that come with the package
     ispf inspect FILE        say what a checkpoint is, and the command that unlearns it
+    ispf verify PATH         compare files with the checksums written next to them: a SHA256SUMS, a model card, or their
+                             directory
     ispf --help              all flags and configuration keys
     ispf --version           the version
 
@@ -35,7 +37,7 @@ _PROCESS = flags.DEFINE_integer("process", -1, "Which of them this one is, from 
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Several processes that the cluster's environment knows.")
 _WAIT = flags.DEFINE_float("wait", 300.0, "Seconds to wait for the other processes.", lower_bound=1.0, upper_bound=1e6)
 _FLAGS = (_WORKDIR, _COORDINATOR, _PROCESSES, _PROCESS, _DISTRIBUTED, _WAIT)
-_COMMANDS = ("inspect",)
+_COMMANDS = ("inspect", "verify")
 
 
 def main():
@@ -56,7 +58,7 @@ def _main(argv) -> int:
     """Do what the command line says; returns the exit code, and says on the console what prevented it."""
     try:
         if argv[1:2] and argv[1] in _COMMANDS:
-            return _inspect(argv[2:])
+            return {"inspect": _inspect, "verify": _verify}[argv[1]](argv[2:])
         if {"--help", "-h", "--helpfull", "--helpshort"} & set(argv[1:]):
             print(_help())
         elif "--version" in argv[1:]:
@@ -112,6 +114,23 @@ def _inspect(argv) -> int:
         raise UserError("ispf inspect needs the name of a file: ispf inspect model.pt")
     for path in argv:
         print(inspect(path))
+    return 0
+
+
+def _verify(argv) -> int:
+    """`ispf verify PATH ...`."""
+    from ispf_jax.files.card import verify
+
+    if not argv:
+        raise UserError(
+            "ispf verify needs a work directory, a SHA256SUMS or a model card: ispf verify runs/digits_ispf"
+        )
+    found = {path: verify(path) for path in argv}
+    for checked in found.values():
+        print(checked)
+    wrong = [f"{name} (in {path})" for path, checked in found.items() for name in checked.changed + checked.missing]
+    if wrong:
+        raise UserError(f"not as recorded: {', '.join(wrong)}.")
     return 0
 
 

@@ -151,6 +151,7 @@ class Unlearned:
       best: the student of the epoch with the highest score of the callback; None without one.
       meta: {"epoch", "seconds", "best_epoch", "best_score"}.
       steps: from a number of epochs to (student steps, generator steps).
+      images: from a number of epochs to how many new images were made in them.
       threshold: PreFilter's.
     """
 
@@ -164,6 +165,7 @@ class Unlearned:
     best: Classifier | None
     meta: dict
     steps: Callable[[int], tuple[int, int]]
+    images: Callable[[int], int]
     threshold: float
 
     def sample(self, count: int = 64, seed: int = 0) -> np.ndarray:
@@ -276,6 +278,9 @@ class UnlearningRun:
         self.devices = options.chosen()
         self.devices.check_batch(config.batch_size)
         self.setup = distill_setup(teacher.network, config, base, self.method)
+        if self.setup.replayed % self.devices.count:
+            text = f"={config.replay} makes {self.setup.replayed} of {config.batch_size} images earlier ones, which do"
+            raise ArgumentError("replay", f"{text} not divide evenly over {self.devices.count} devices.")
         memory.check_unlearning(self.setup, self.devices, config.memory if self.setup.replayed else 0)
 
     @property
@@ -364,8 +369,14 @@ class UnlearningRun:
             student.replace(variables=saved.best) if chosen else None,
             saved.meta,
             self.steps,
+            self.images,
             self.threshold,
         )
+
+    def images(self, epoch: int) -> int:
+        """New images that were made in `epoch` epochs, by generator and student steps."""
+        student_steps, generator_steps = self.steps(epoch)
+        return student_steps * self.setup.fresh + generator_steps * self.setup.batch_size
 
     def steps(self, epoch: int) -> tuple[int, int]:
         """(student steps, generator steps) after `epoch` epochs."""

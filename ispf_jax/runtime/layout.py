@@ -10,7 +10,9 @@
     .../weights.pt, weights.safetensors           networks for other programs, in the same directories
     shadows/mia2/shadow0/                         shadow models of the audit's attacks
     audit/3/seed0/{original.json,...,audit.json}  what is left of the forgotten classes
+    .../README.md, SHA256SUMS                     a card for a student's weights, and checksums, next to them
     report/ results.json results.csv ...          written by the report
+    SHA256SUMS                                    of all that is handed on
     *.damaged                                     what did not fit its schema (`schema.py`) and was set aside
 """
 

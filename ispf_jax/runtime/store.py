@@ -118,8 +118,10 @@ class Store:
         try:
             self._manager.save(step, args=ocp.args.Composite(**arrays, meta=ocp.args.JsonSave(meta)))
         except (OSError, ValueError) as error:
+            full = "RESOURCE_EXHAUSTED" in str(error)  # of tensorstore, which says where in a thousand characters
+            reason = "No space left on device" if full else _first_line(error)
             raise StorageError(
-                f"cannot save checkpoint {step} in {self.directory} ({_first_line(error)}); free space or make it "
+                f"cannot save checkpoint {step} in {self.directory} ({reason}); free space or make it "
                 "writable, then start the same command again: it continues from the checkpoint before."
             ) from error
 

@@ -1,12 +1,16 @@
-"""Finished networks as files for other programs, next to their checkpoints."""
+"""Finished networks as files for other programs, next to their checkpoints, with a card and checksums."""
 
+import importlib.metadata
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ispf_jax import files
 from ispf_jax.errors import UserError
 from ispf_jax.experiment import Experiment
 from ispf_jax.files import FORMATS, save
+from ispf_jax.files.card import CARD, SUMS, model_card, sha256, write_sums
+from ispf_jax.runtime.atomic import atomic_write_text
 from ispf_jax.runtime.layout import CHECKPOINTS, Job
 from ispf_jax.runtime.provenance import weights_digest
 from ispf_jax.runtime.rows import rows_of
@@ -38,7 +42,54 @@ def export(worker: Worker, jobs: list[Job]) -> list[Path]:
                 classifier = worker.read(job, "last" if job.kind == "unlearn" else "best").replace(origin=origin)
                 forgotten = [classifier.class_names[c] for c in job.forget]
                 written.append(save(classifier, path, header={"job": str(job), "forgotten": json.dumps(forgotten)}))
+        if job.kind == "unlearn":
+            _describe(worker, job)
     return written
+
+
+def seal(workdir: Path) -> Path:
+    """Checksums of everything in a work directory that is handed on: weights and cards, results, the page."""
+    found = [path for name in ("weights.*", CARD) for path in workdir.rglob(name) if path.suffix != ".damaged"]
+    found += [workdir / name for name in ("config.json", "results.csv", "audit.csv", "report/index.html")]
+    return write_sums(workdir, sorted(path for path in found if path.is_file()))
+
+
+def _describe(worker: Worker, job: Job):
+    """A model card and checksums next to a student's weights, unless they are there for these weights."""
+    directory, e = worker.workdir / job.place, worker.e
+    weights = [path for path in directory.glob("weights.*") if path.suffix.removeprefix(".") in FORMATS]
+    given = [Path(e.model.checkpoint)] if e.model.checkpoint else []
+    hashes = {path.name: sha256(path) for path in weights}
+    card, sums = directory / CARD, directory / SUMS
+    if not weights or (card.exists() and sums.exists() and all(h in sums.read_text() for h in hashes.values())):
+        return
+    row = rows_of(job, worker.workdir / job.result(job.forget))[0]
+    forgotten = ", ".join(worker.data.class_names[c] for c in job.forget)
+    of = f"`{given[0].name}` (sha256 {sha256(given[0])})" if given else f"the original of seed {job.seed}"
+    shares = [
+        f"{v:.1f} %" if v is not None else "not measured: no test images" for v in (row.acc_forget, row.acc_retain)
+    ]
+    sentences = (
+        f"This network was made from {of} to forget: {forgotten}. It started from random weights and learned from the "
+        "original on images that a generator invented; no image of any class was used.",
+        f"Accuracy on test images of forgotten classes: {shares[0]}; of retained classes: {shares[1]}. Accuracy alone "
+        "does not separate removal from hiding: see the audit, where one was made.",
+    )
+    facts = {
+        "forgotten": forgotten,
+        "classes": ", ".join(worker.data.class_names),
+        "network": f"{row.arch}, width {e.model.width:g}",
+        "images": f"{'x'.join(map(str, worker.network.image_shape))}, normalised as (x / 255 - mean) / std with mean "
+        f"{worker.network.mean}, std {worker.network.std}",
+        "method": f"{job.method} on the base {job.base}, seed {job.seed}, {row.student_steps:,} student steps",
+        "weights of the original": row.teacher,
+        "computed": row.computed,
+        "software": f"ispf_jax {importlib.metadata.version('ispf-jax')}",
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    title = f"{row.arch} without {forgotten}"
+    atomic_write_text(card, model_card(title, sentences, facts, hashes, [job.method]))
+    write_sums(directory, [*weights, *given])
 
 
 def _noted(worker, job):

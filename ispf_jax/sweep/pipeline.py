@@ -36,7 +36,7 @@ from ispf_jax.runtime.lock import locked
 from ispf_jax.runtime.provenance import Started, read_started
 from ispf_jax.runtime.telemetry import format_duration
 from ispf_jax.sweep import board, cluster, plan
-from ispf_jax.sweep.export import export, wanted
+from ispf_jax.sweep.export import export, seal, wanted
 from ispf_jax.sweep.given import check_classifier
 from ispf_jax.sweep.jobs import Job, finished, jobs
 from ispf_jax.sweep.worker import Worker
@@ -87,6 +87,8 @@ def run(config, workdir: str) -> str:
                 tables.append((f"{name}\n" if name else "") + write_report(one.workdir, one.provenance()))
             if wanted(e) and first:
                 one.export()
+            if first and {"report", "unlearn"} & set(e.stages):
+                seal(one.workdir)
         if "" not in experiments and tables:
             write_combined(workdir, list(experiments))
     if failed:

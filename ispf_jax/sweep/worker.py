@@ -313,7 +313,7 @@ class Worker:
             "teacher": weights_digest(teacher.variables),
             "student_steps": student_steps,
             "generator_steps": generator_steps,
-            "images_synthesised": (student_steps + generator_steps) * self.e.distill.batch_size,
+            "images_synthesised": out.images(epoch),
             "access": "weights only" if last else "test images",
         }
 

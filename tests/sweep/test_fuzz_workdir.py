@@ -30,16 +30,16 @@ from tests.sweep.test_audit import audited
 
 ORIGINAL, STUDENT = Job("original", 0), Job("unlearn", 0, (1,), "dfq", "ispf")
 TEXTS = {  # files that the report reads, and how often each is damaged
-    "config.json": 50,
-    "jobs.jsonl": 40,
-    "results.json": 40,
-    "original/seed0/rows/1/result.json": 60,
-    "retrain/1/seed0/result.json": 40,
-    "unlearn/dfq/ispf/1/seed0/result.json": 60,
-    "unlearn/dfq/ispf/1/seed0/metrics.jsonl": 60,
-    "unlearn/dfq/ispf/1/seed0/samples.png": 20,
-    "audit/1/seed0/audit.json": 90,
-    "audit/1/seed0/ispf_dfq.json": 50,
+    "config.json": 40,
+    "jobs.jsonl": 30,
+    "results.json": 30,
+    "original/seed0/rows/1/result.json": 50,
+    "retrain/1/seed0/result.json": 30,
+    "unlearn/dfq/ispf/1/seed0/result.json": 50,
+    "unlearn/dfq/ispf/1/seed0/metrics.jsonl": 50,
+    "unlearn/dfq/ispf/1/seed0/samples.png": 10,
+    "audit/1/seed0/audit.json": 70,
+    "audit/1/seed0/ispf_dfq.json": 30,
 }
 OTHERS = {"original/seed0/split.npz": 40, ".lock": 10, "unlearn/dfq/ispf/1/seed0/weights.safetensors": 30}
 CHECKPOINTS = {f"{job.place}/checkpoints": 90 for job in (ORIGINAL, STUDENT)}
