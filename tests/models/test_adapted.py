@@ -82,7 +82,7 @@ def test_a_module_made_elsewhere_is_audited_with_its_head_found():
     out = ispf_jax.unlearn(teacher, [1], config=settings, devices=1, progress=False)
     wanted = {"metrics": ("accuracy", "features"), "synthetic_images": 64, "embedding_images": 0}
     result = ispf_jax.audit({"mine": out}, data, [1], original=teacher, **wanted)
-    found = {(m["model"], m["metric"]): m["value"] for m in result.measurements}
+    found = {(m.model, m.metric): m.value for m in result.measurements}
     assert found["masked_head", "acc_forget"] == 0 == found["retrained_head", "acc_forget"]
     for head in ("masked_head", "retrained_head"):  # the class is still in the features
         assert found[head, "linear_probe/penultimate"] == found["original", "linear_probe/penultimate"] > 50
