@@ -3,6 +3,7 @@ ml_collections.
 """
 
 import difflib
+import inspect
 import re
 import runpy
 import sys
@@ -128,6 +129,8 @@ class ConfigFile(flags.ArgumentParser):
             if not hasattr(module, "get_config"):
                 raise UserError("it has no function get_config.")
             config = module.get_config(*[variant] * bool(colon))
+            if inspect.iscoroutine(config):
+                config.close()  # otherwise Python warns of it in lines of its own
             if not isinstance(config, ConfigDict):
                 raise UserError(f"get_config() returned {shown(config)}, but must return a ConfigDict.")
             _given(config)

@@ -267,6 +267,7 @@ FILES = {
     "def get_config(): return 3": ["returned 3", "ConfigDict"],
     "def get_config(): pass": ["returned None", "ConfigDict"],
     "def get_config(a): pass": ["TypeError", "'a'"],
+    "async def get_config(): pass": ["returned <coroutine", "ConfigDict"],
     "def get_config(): raise BaseException('a\\nb')": ["BaseException: a b", "line 1"],
     "def get_config(): return b'\\xff'.decode()": ["UnicodeDecodeError", "0xff"],
     "def get_config(): return get_config()": ["RecursionError"],

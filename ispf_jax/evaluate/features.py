@@ -90,7 +90,7 @@ def _is_norm(module, method):
 def _pass(network, layers, variables, images):
     apply = partial(network.module.apply, capture_intermediates=_is_norm, mutable=["intermediates"])
     (logits, penultimate), state = apply(variables, network.normalise(images))
-    outputs = flatten_dict(state.get("intermediates", {}), sep="/")
+    outputs = flatten_dict(state.get("intermediates", {}), sep="/")  # none without batch norms
 
     def pooled(name):
         if name == PENULTIMATE:

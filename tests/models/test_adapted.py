@@ -83,9 +83,9 @@ def test_a_module_made_elsewhere_is_audited_with_its_head_found():
     wanted = {"metrics": ("accuracy", "features"), "synthetic_images": 64, "embedding_images": 0}
     result = ispf_jax.audit({"mine": out}, data, [1], original=teacher, **wanted)
     found = {(m.model, m.metric): m.value for m in result.measurements}
-    assert found["masked_head", "acc_forget"] == 0 == found["retrained_head", "acc_forget"]
+    assert found["masked_head", "accuracy/forget"] == 0 == found["retrained_head", "accuracy/forget"]
     for head in ("masked_head", "retrained_head"):  # the class is still in the features
-        assert found[head, "linear_probe/penultimate"] == found["original", "linear_probe/penultimate"] > 50
+        assert found[head, "probe/penultimate"] == found["original", "probe/penultimate"] > 50
 
 
 class Heights(nn.Module):
