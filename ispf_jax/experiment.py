@@ -183,7 +183,11 @@ def flatten(experiment: Experiment) -> dict[str, Any]:
 
 
 def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Keys of two flat configurations that differ and are not free to differ, as those without a group are."""
+    """Keys of two flat configurations that differ and are not free to differ, as those without a group are.
+
+    A key that the old one lacks came later, with a default under which nothing changed.
+    """
+    old = flatten(Experiment()) | old
     groups = {field.name for field in dataclasses.fields(Experiment) if field.metadata.get("free")}
     free = {path for path, group, field, _ in keys() if not group or field.metadata["free"]}
     changed = sorted(path for path in {*old, *new} - free if old.get(path) != new.get(path))

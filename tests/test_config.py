@@ -187,6 +187,8 @@ def test_flat_configuration_and_its_differences():
     assert changed_keys(old, new) == ["distill.loops", "train.lr"]
     assert changed_keys(old, old) == []
     assert changed_keys({**old, "gone": 1}, old) == ["gone"]
+    before = {path: value for path, value in old.items() if path != "distill.loops"}
+    assert changed_keys(before, old) == [] and changed_keys(before, new) == ["distill.loops", "train.lr"]
 
 
 # What the command line is told

@@ -1,6 +1,7 @@
 """A classifier that comes as a file gives what the same one trained here gives, with images or with none."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 
 from ispf_jax.errors import UserError
 from ispf_jax.files import read_weights, torch_zip
+from ispf_jax.files.card import sha256, verify
 from ispf_jax.runtime.rows import read_rows
 from ispf_jax.sweep import pipeline
 from tests.sweep.test_pipeline import results, snapshot, tiny
@@ -111,12 +113,17 @@ def test_a_second_start_needs_the_file_no_more_and_makes_a_lost_export_again(own
     config, workdir = tiny(model__checkpoint=str(own_file), **OWN), tmp_path / "run"
     pipeline.run(config, str(workdir))
     before = snapshot(workdir)
+    card = (workdir / STUDENT).with_name("README.md")
+    assert verify(card).same == ("weights.pt", os.path.relpath(own_file, card.parent))
+    assert "forget: class1." in card.read_text() and sha256(own_file) in card.read_text()
+    assert {f"{STUDENT}.pt", "report/index.html"} <= set(verify(workdir).same)
     own_file.unlink()
     (workdir / f"{STUDENT}.pt").unlink()
     pipeline.run(config, str(workdir))
     assert {name: digest for name, digest in snapshot(workdir).items() if name in before and "report" not in name} == {
         name: digest for name, digest in before.items() if "report" not in name
     }
+    assert verify(workdir)
 
 
 def test_another_file_in_the_same_work_directory(own_file, tmp_path):

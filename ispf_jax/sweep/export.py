@@ -47,11 +47,10 @@ def export(worker: Worker, jobs: list[Job]) -> list[Path]:
     return written
 
 
-def seal(workdir: Path, e: Experiment) -> Path:
-    """Checksums of everything that is handed on: weights, results, the page, and the file that the original was."""
+def seal(workdir: Path) -> Path:
+    """Checksums of everything in a work directory that is handed on: weights and cards, results, the page."""
     found = [path for name in ("weights.*", CARD) for path in workdir.rglob(name) if path.suffix != ".damaged"]
     found += [workdir / name for name in ("config.json", "results.csv", "audit.csv", "report/index.html")]
-    found += [Path(e.model.checkpoint)] if e.model.checkpoint else []
     return write_sums(workdir, sorted(path for path in found if path.is_file()))
 
 

@@ -88,7 +88,7 @@ def run(config, workdir: str) -> str:
             if wanted(e) and first:
                 one.export()
             if first and {"report", "unlearn"} & set(e.stages):
-                seal(one.workdir, e)
+                seal(one.workdir)
         if "" not in experiments and tables:
             write_combined(workdir, list(experiments))
     if failed:
