@@ -150,6 +150,20 @@ def read_json(path: Path, parse: Callable[[Any], Record], limit: int = SMALL) ->
         return None
 
 
+def read_text(path: Path, pattern: str) -> str:
+    """A text that matches a pattern as a whole; empty if there is none, or it was damaged and has been set aside."""
+    if not os.path.exists(path):
+        return ""
+    try:
+        text = read_bounded(path, 1 << 20).decode()
+        if not re.fullmatch(pattern, text):
+            raise ValueError("not what is written there")
+        return text
+    except ValueError as error:
+        set_aside(path, error)
+        return ""
+
+
 def read_lines(path: Path, parse: Callable[[Any], Record], sort: Callable[[list], list] = list) -> list[Record]:
     """`parse` of every line of a file of JSON lines; none if there is no file.
 
@@ -207,8 +221,10 @@ def reason(path: Path, error: Exception | str) -> str:
     """What is wrong with a file, in words for a sentence that names it."""
     if isinstance(error, RecursionError):
         return "nested too deeply"
-    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+    if isinstance(error, json.JSONDecodeError):
         return "not valid JSON"
+    if isinstance(error, UnicodeDecodeError):
+        return "not UTF-8"
     return " ".join((str(error) or type(error).__name__).removeprefix(str(path)).split())[:300]
 
 

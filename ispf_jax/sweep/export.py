@@ -14,7 +14,7 @@ from ispf_jax.runtime.atomic import atomic_write_text
 from ispf_jax.runtime.layout import CHECKPOINTS, Job
 from ispf_jax.runtime.provenance import weights_digest
 from ispf_jax.runtime.rows import rows_of
-from ispf_jax.runtime.schema import set_aside
+from ispf_jax.runtime.schema import read_text, set_aside
 from ispf_jax.sweep.worker import Worker
 
 
@@ -60,8 +60,8 @@ def _describe(worker: Worker, job: Job):
     weights = [path for path in directory.glob("weights.*") if path.suffix.removeprefix(".") in FORMATS]
     given = [Path(e.model.checkpoint)] if e.model.checkpoint else []
     hashes = {path.name: sha256(path) for path in weights}
-    card, sums = directory / CARD, directory / SUMS
-    if not weights or (card.exists() and sums.exists() and all(h in sums.read_text() for h in hashes.values())):
+    card, recorded = directory / CARD, read_text(directory / SUMS, r"(\\?[0-9a-f]{64} [ *].+\n)*")
+    if not weights or (card.exists() and all(h in recorded for h in hashes.values())):
         return
     row = rows_of(job, worker.workdir / job.result(job.forget))[0]
     forgotten = ", ".join(worker.data.class_names[c] for c in job.forget)

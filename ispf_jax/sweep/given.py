@@ -1,6 +1,5 @@
 """The original that was trained elsewhere: read from its file once, and kept like one that was trained here."""
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +8,8 @@ from ispf_jax import files
 from ispf_jax.classifier import Classifier
 from ispf_jax.errors import ArgumentError, UserError
 from ispf_jax.runtime.atomic import atomic_write_text
-from ispf_jax.runtime.guard import read_bounded
 from ispf_jax.runtime.layout import CHECKPOINTS, Job
-from ispf_jax.runtime.schema import set_aside
+from ispf_jax.runtime.schema import read_text
 from ispf_jax.runtime.store import Saved, Store, identity
 from ispf_jax.training import stream_name, trained
 
@@ -57,7 +55,7 @@ def given_original(worker, job: Job) -> Classifier:
 
 def _same_file(note: Path, digest: str):
     """All trials of a work directory have one original: a file that changed since the first is refused."""
-    kept = _noted(note)
+    kept = read_text(note, "[0-9a-f]{16,128}\n?").strip()
     if not kept:
         atomic_write_text(note, digest + "\n")
     elif kept != digest:
@@ -65,17 +63,3 @@ def _same_file(note: Path, digest: str):
             "config.model.checkpoint names a file that has changed since the first trial of this work directory; "
             f"put the old file back, or use another --workdir (its digest is in {note})."
         )
-
-
-def _noted(note: Path) -> str:
-    """The digest in a note; empty if there is none, or it was damaged and has been set aside."""
-    if not note.exists():
-        return ""
-    try:
-        kept = read_bounded(note, 1000).decode().strip()
-        if not re.fullmatch("[0-9a-f]{16,128}", kept):
-            raise ValueError("no digest")
-        return kept
-    except ValueError as error:
-        set_aside(note, error)
-        return ""

@@ -41,7 +41,8 @@ TEXTS = {  # files that the report reads, and how often each is damaged
     "audit/1/seed0/audit.json": 70,
     "audit/1/seed0/ispf_dfq.json": 30,
 }
-OTHERS = {"original/seed0/split.npz": 40, ".lock": 10, "unlearn/dfq/ispf/1/seed0/weights.safetensors": 30}
+OTHERS = {"original/seed0/split.npz": 40, ".lock": 10}
+OTHERS |= {f"unlearn/dfq/ispf/1/seed0/{name}": 20 for name in ("weights.safetensors", "SHA256SUMS")}
 CHECKPOINTS = {f"{job.place}/checkpoints": 90 for job in (ORIGINAL, STUDENT)}
 HASHED = ("split.npz", "weights.safetensors", "checkpoints", "samples.png")
 WRONG = (None, True, -1, 0.5, 1e308, -(10**400), 2**70, "nan", "inf", "x", "\ud800", "a\nb", "1" * 5000, [], {}, [[]])
