@@ -50,7 +50,7 @@ def export(worker: Worker, jobs: list[Job]) -> list[Path]:
 def seal(workdir: Path) -> Path:
     """Checksums of everything in a work directory that is handed on: weights and cards, results, the page."""
     found = [path for name in ("weights.*", CARD) for path in workdir.rglob(name) if path.suffix != ".damaged"]
-    found += [workdir / name for name in ("config.json", "results.csv", "audit.csv", "report/index.html")]
+    found += [workdir / name for name in ("results.csv", "audit.csv", "report/index.html")]
     return write_sums(workdir, sorted(path for path in found if path.is_file()))
 
 
