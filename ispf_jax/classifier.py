@@ -204,6 +204,8 @@ def _check_variables(variables, expected):
         shapes = [list(np.shape(leaves[name])) if name in leaves else "nothing" for leaves in (found, wanted)]
         if shapes[0] != shapes[1]:
             raise ArgumentError("variables", f" have {shapes[0]} at {name}, where the module has {shapes[1]}.")
+        if not np.all(np.isfinite(np.asarray(found[name], np.float32))):
+            raise ArgumentError("variables", f" have numbers that are not finite at {name}.")
 
 
 def _per_channel(argument, value, channels) -> tuple[float, ...]:

@@ -22,8 +22,8 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from ispf_jax.errors import UserError, shown
-from ispf_jax.runtime import console, interruption, rollcall
+from ispf_jax.errors import UserError, short_repr
+from ispf_jax.runtime import console, interruption, rendezvous
 
 if any(word.lstrip("-").partition("=")[0] == "flagfile" for word in sys.argv):  # absl would read it already here
     print("error: --flagfile is not supported; write the options on the command line.", file=sys.stderr)
@@ -50,7 +50,7 @@ def main():
     except SystemExit as ended:  # a signal
         code = ended.code
     console.show_held()
-    rollcall.leave(code)
+    rendezvous.leave(code)
     sys.exit(code)
 
 
@@ -142,7 +142,7 @@ def parse_flags(argv):
     flags.FLAGS["config"].parser = ConfigFile()
     for word in argv:
         flag, _, text = word.partition("=")
-        converted(str, flag if flag.isprintable() else shown(flag), text or flag)
+        converted(str, flag if flag.isprintable() else short_repr(flag), text or flag)
     try:
         rest = flags.FLAGS(argv)
         check_path("--workdir", _WORKDIR.value or "")

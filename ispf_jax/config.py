@@ -18,7 +18,7 @@ from absl import flags
 from ml_collections import ConfigDict, FieldReference, FrozenConfigDict
 
 from ispf_jax import models
-from ispf_jax.errors import ArgumentError, UserError, shown
+from ispf_jax.errors import ArgumentError, UserError, short_repr
 from ispf_jax.experiment import Experiment, keys, keys_of
 from ispf_jax.runtime.guard import regular_file
 from ispf_jax.settings import check_path
@@ -115,7 +115,7 @@ class ConfigFile(flags.ArgumentParser):
     def parse(self, text: str) -> ConfigDict:
         """Run the file; whatever goes wrong in it is a UserError of one line."""
         file, colon, variant = text.partition(":")
-        flag = f"--config={text if text.isprintable() else shown(text)}"
+        flag = f"--config={text if text.isprintable() else short_repr(text)}"
         try:
             check_path("--config", file)
             regular_file(file, _FILE_BYTES)
@@ -132,7 +132,7 @@ class ConfigFile(flags.ArgumentParser):
             if inspect.iscoroutine(config):
                 config.close()  # otherwise Python warns of it in lines of its own
             if not isinstance(config, ConfigDict):
-                raise UserError(f"get_config() returned {shown(config)}, but must return a ConfigDict.")
+                raise UserError(f"get_config() returned {short_repr(config)}, but must return a ConfigDict.")
             _given(config)
             return (ConfigDict(config) if isinstance(config, FrozenConfigDict) else config).lock()
         except KeyboardInterrupt:
@@ -177,7 +177,7 @@ def make_experiments(config: Any) -> dict[str, Experiment]:
     raw = _plain(config)
     parts = raw.pop("parts", None) or {}
     if not isinstance(parts, dict):
-        raise ArgumentError("config.parts", f"={shown(parts)} must be {{name: {{keys that differ}}}}.")
+        raise ArgumentError("config.parts", f"={short_repr(parts)} must be {{name: {{keys that differ}}}}.")
     experiments = {} if parts else {"": make_experiment(raw)}
     for name, changes in parts.items():
         label = f"config.parts.{_name(name)}"
@@ -185,7 +185,7 @@ def make_experiments(config: Any) -> dict[str, Experiment]:
             rule = f"use 1 to 100 letters, digits, '_' and '-', but not {', '.join(_TAKEN)}: it becomes a directory."
             raise ArgumentError(label, f" is no name of a part; {rule}")
         if not isinstance(changes, dict) or "parts" in changes:
-            raise ArgumentError(label, f"={shown(changes)} must be {{keys that differ}}, without parts.")
+            raise ArgumentError(label, f"={short_repr(changes)} must be {{keys that differ}}, without parts.")
         try:
             experiments[name] = made = make_experiment(_merged(raw, changes))
         except UserError as error:
@@ -213,9 +213,9 @@ def override_problem(path: str, text: str) -> str:
         try:
             kind(text)
         except ValueError:
-            return f"config.{path}={shown(text)} must be {'a whole number' if kind is int else 'a number'}."
+            return f"config.{path}={short_repr(text)} must be {'a whole number' if kind is int else 'a number'}."
     if kind is bool and text.lower() not in ("true", "false", "t", "f", "1", "0"):
-        return f"config.{path}={shown(text)} must be True or False."
+        return f"config.{path}={short_repr(text)} must be True or False."
     return ""
 
 
@@ -224,8 +224,9 @@ def _plain(config) -> dict:
     try:
         return dict(config.to_dict(preserve_field_references=True) if isinstance(config, ConfigDict) else config)
     except Exception as error:
-        text = f"the configuration {shown(config)} cannot be read as keys with values ({type(error).__name__}: {error})"
-        raise UserError(f"{' '.join(text.split())}.") from error
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        text = f"the configuration {short_repr(config)} cannot be read as keys with values ({said})."
+        raise UserError(text) from error
 
 
 def _resolved(path, value):
@@ -245,7 +246,7 @@ def _given(config) -> dict[str, Any]:
         if isinstance(value, dict) and name not in (*known, "parts"):
             flat |= {f"{name}.{inner}": v for inner, v in value.items()}
         elif name in groups:
-            raise ArgumentError(f"config.{name}", f"={shown(value)} must be a group of keys, config.{name}.<key>.")
+            raise ArgumentError(f"config.{name}", f"={short_repr(value)} must be a group of keys, config.{name}.<key>.")
         else:
             flat[str(name)] = value
     flat.pop("parts", None)
@@ -267,7 +268,7 @@ def _merged(config: dict, changes: dict) -> dict:
 
 def _name(path) -> str:
     """A key as a message shows it."""
-    return path if isinstance(path, str) and path.isprintable() and len(path) < 100 else shown(path)
+    return path if isinstance(path, str) and path.isprintable() and len(path) < 100 else short_repr(path)
 
 
 def _unknown(path, known):

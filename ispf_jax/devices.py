@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 
 from ispf_jax import ops
 from ispf_jax.errors import ArgumentError, UserError
-from ispf_jax.runtime import rollcall
+from ispf_jax.runtime import rendezvous
 
 AXIS = "devices"
 _PATIENCE = 7 * 24 * 3600  # seconds that processes wait at the end for the first one, which audits and reports
@@ -239,7 +239,7 @@ def join(coordinator: str = "", processes: int = 0, process: int = -1, wait: flo
         address, count, number, local = who
         if address is None or count is None or number is None:
             raise ValueError("the environment does not say where the others are")
-        rollcall.gather(address, count, number, wait)
+        rendezvous.gather(address, count, number, wait)
         options = {"initialization_timeout": int(wait), "shutdown_timeout_seconds": _PATIENCE}
         jax.distributed.initialize(address, count, number, local, **options)
     except UserError:

@@ -60,7 +60,7 @@ def keyed(prefix: str) -> Iterator[None]:
         raise ArgumentError(prefix + error.argument, error.text) from error
 
 
-def shown(value: Any, most: int = 80) -> str:
+def short_repr(value: Any, most: int = 80) -> str:
     """`repr` of a value for a message: one line, short, and never an error, whatever the object does."""
     try:
         text = " ".join(repr(value).split())

@@ -12,7 +12,7 @@ from typing import Any
 
 from ispf_jax import files, models, ops
 from ispf_jax.data.dataset import DataRequest
-from ispf_jax.errors import ArgumentError, shown
+from ispf_jax.errors import ArgumentError, short_repr
 from ispf_jax.evaluate.settings import Audit
 from ispf_jax.methods import METHODS
 from ispf_jax.settings import Settings, joined, key, meanings
@@ -128,10 +128,10 @@ class Experiment(Settings):
         if not self.base:
             raise ArgumentError("base", f" is empty; allowed are {', '.join(BASES)}.")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ArgumentError("seeds", f"={shown(joined(self.seeds))} must be one or more different numbers.")
+            raise ArgumentError("seeds", f"={short_repr(joined(self.seeds))} must be one or more different numbers.")
         for name, values in (("mean", self.model.mean), ("std", self.model.std)):
             if len(values) not in (1, 3) or not all(0 <= v <= 1 for v in values) or (name == "std" and 0 in values):
-                text = f"={shown(joined(values))} must be one number, or three for colour, from 0 to 1"
+                text = f"={short_repr(joined(values))} must be one number, or three for colour, from 0 to 1"
                 raise ArgumentError(
                     f"data.{name}", f"{text}: it is for pixels in [0, 1]; divide one for 0 to 255 by 255."
                 )
@@ -145,7 +145,7 @@ class Experiment(Settings):
             if value and self.model.name not in files.CONVENTIONS:
                 known = ", ".join(files.CONVENTIONS)
                 text = (
-                    f"={shown(value)} needs to know what files call the tensors of {self.model.name}; known are {known}"
+                    f"={short_repr(value)} needs names for the tensors of {self.model.name} in files; known are {known}"
                 )
                 raise ArgumentError(path, f"{text} (docs/extending.md says how to add one).")
 

@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from numbers import Integral
 
-from ispf_jax.errors import ArgumentError, shown
+from ispf_jax.errors import ArgumentError, short_repr
 
 ForgetSet = tuple[int, ...]
 _LARGE = 10**9  # more than any number of classes
@@ -43,12 +43,12 @@ def forget_set(forget: int | str | Iterable[int | str], class_names: Sequence[st
         words = [forget]
     ids = tuple(sorted(_class_id(word, forget, class_names) for word in words))
     if len(set(ids)) < len(ids):
-        raise ArgumentError("forget", f"={shown(forget)} names a class twice in one set; name every class once.")
+        raise ArgumentError("forget", f"={short_repr(forget)} names a class twice in one set; name every class once.")
     if not ids:
-        raise ArgumentError("forget", f"={shown(forget)} names no class.")
+        raise ArgumentError("forget", f"={short_repr(forget)} names no class.")
     if len(ids) == len(class_names):
         raise ArgumentError(
-            "forget", f"={shown(forget)} forgets all {len(ids)} classes at once; leave at least one to retain."
+            "forget", f"={short_repr(forget)} forgets all {len(ids)} classes at once; leave at least one to retain."
         )
     return ids
 
@@ -60,14 +60,14 @@ def forget_sets(spec: str, class_names: Sequence[str]) -> tuple[ForgetSet, ...]:
         return tuple((c,) for c in range(len(class_names)))
     sets = tuple(forget_set(words, class_names) for words in spec.split(";"))
     if len(set(sets)) < len(sets):
-        raise ArgumentError("forget", f"={shown(spec)} names the same set twice; name every set once.")
+        raise ArgumentError("forget", f"={short_repr(spec)} names the same set twice; name every set once.")
     return sets
 
 
 def _class_id(word, spec, class_names):
     """The class that a word means: a name, an id, or `name:...` and `id:...` where one word could be both."""
     if isinstance(word, bool) or not isinstance(word, (Integral, str)):
-        raise ArgumentError("forget", f"={shown(spec)}: {shown(word)} is neither a class id nor a name.")
+        raise ArgumentError("forget", f"={short_repr(spec)}: {short_repr(word)} is neither a class id nor a name.")
     word = word.strip() if isinstance(word, str) else f"id:{min(max(int(word), -_LARGE), _LARGE)}"
     kind, _, rest = word.partition(":")
     number = rest if kind == "id" else word
@@ -79,7 +79,7 @@ def _class_id(word, spec, class_names):
         known = ", ".join(class_names[:10]) + (", ..." if len(class_names) > 10 else "")
         allowed = f"allowed are 0 to {len(class_names) - 1} or a name ({known})"
         raise ArgumentError(
-            "forget", f"={shown(spec)}: there is no class {shown(word.removeprefix('id:'))}; {allowed}."
+            "forget", f"={short_repr(spec)}: there is no class {short_repr(word.removeprefix('id:'))}; {allowed}."
         )
     if word.isdecimal() and numbered is not None:
         # A folder "05" may be the fourth class: taking it, or "5", for class 5 would remove the wrong one.
@@ -88,7 +88,7 @@ def _class_id(word, spec, class_names):
         if other != numbered:
             raise ArgumentError(
                 "forget",
-                f"={shown(spec)}: {word!r} is class {numbered} by its number, which is called "
+                f"={short_repr(spec)}: {word!r} is class {numbered} by its number, which is called "
                 f"{class_names[numbered]!r}, and class {other} by its name; write id:{numbered} or "
                 f"name:{class_names[other]}.",
             )

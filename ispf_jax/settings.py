@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
-from ispf_jax.errors import ArgumentError, shown
+from ispf_jax.errors import ArgumentError, short_repr
 
 Allowed = Iterable[str | int] | Callable[[], Iterable[str | int]]
 
@@ -73,7 +73,7 @@ class Settings:
     def of(cls, config: Any, name: str = "config") -> Self:
         """The argument `config` of a function: settings of this class, or None for the defaults."""
         if config is not None and not isinstance(config, cls):
-            raise ArgumentError(name, f"={shown(config)} must be settings, {cls.__name__}(...).")
+            raise ArgumentError(name, f"={short_repr(config)} must be settings, {cls.__name__}(...).")
         return cls() if config is None else config
 
 
@@ -93,9 +93,11 @@ def _checked(field, value):
         allowed = tuple(limits["among"]() if callable(limits["among"]) else limits["among"])
         for _, element in values:
             if element not in allowed:
-                raise ArgumentError(name, f"={shown(element)} is unknown; allowed are {', '.join(map(str, allowed))}.")
+                raise ArgumentError(
+                    name, f"={short_repr(element)} is unknown; allowed are {', '.join(map(str, allowed))}."
+                )
         if isinstance(value, tuple) and len(set(value)) < len(value):
-            raise ArgumentError(name, f"={shown(joined(value))} names one twice; name every one once.")
+            raise ArgumentError(name, f"={short_repr(joined(value))} names one twice; name every one once.")
     elif limits:
         for label, number in values:
             _check_range(label, number, limits)
@@ -111,16 +113,16 @@ def converted(kind: type, name: str, value: Any) -> Any:
     if fits and kind is float:
         fits = value == 0 or _SMALLEST <= abs(value) <= _LARGEST
     if not fits:
-        raise ArgumentError(name, f"={shown(value)} must be {words}.")
+        raise ArgumentError(name, f"={short_repr(value)} must be {words}.")
     return kind(value)
 
 
 def check_path(name: str, value: str):
     """ArgumentError if no file can have this name."""
     if os.path.expanduser(value).startswith("~"):
-        raise ArgumentError(name, f"={shown(value)} begins with ~ and a user that this machine does not have.")
+        raise ArgumentError(name, f"={short_repr(value)} begins with ~ and a user that this machine does not have.")
     if len(value.encode()) > 4000 or any(len(part.encode()) > 255 for part in value.split("/")):
-        raise ArgumentError(name, f"={shown(value)} is too long for the name of a file.")
+        raise ArgumentError(name, f"={short_repr(value)} is too long for the name of a file.")
 
 
 def joined(values: Iterable) -> str:
@@ -135,10 +137,10 @@ def _elements(kind, name, value) -> tuple:
             value = [kind(word.strip()) for word in value.split(",") if word.strip()]
         except ValueError:
             kinds = {int: "whole numbers", float: "numbers", str: "names"}[kind]
-            raise ArgumentError(name, f"={shown(value)} must be {kinds} separated by commas.") from None
+            raise ArgumentError(name, f"={short_repr(value)} must be {kinds} separated by commas.") from None
     value = [value] if isinstance(value, Real) else value
     if not isinstance(value, (tuple, list)):
-        raise ArgumentError(name, f"={shown(value)} must be a list, a tuple, or text with commas.")
+        raise ArgumentError(name, f"={short_repr(value)} must be a list, a tuple, or text with commas.")
     if len(value) > _MOST_ELEMENTS:
         raise ArgumentError(name, f" has {len(value):,} elements; at most {_MOST_ELEMENTS:,} are possible.")
     return tuple(converted(kind, f"{name}[{i}]", element) for i, element in enumerate(value))
@@ -154,7 +156,7 @@ def _check_range(label, number, limits):
     if least <= number <= most and above < number < below:
         return
     if least == 0 and number < 0:
-        raise ArgumentError(label, f"={shown(number)} must not be negative.")
+        raise ArgumentError(label, f"={short_repr(number)} must not be negative.")
     words = zip(("at least", "greater than", "at most", "less than"), limits.values())
     allowed = " and ".join(f"{word} {limit}" for word, limit in words if math.isfinite(limit))
-    raise ArgumentError(label, f"={shown(number)} must be {allowed}.")
+    raise ArgumentError(label, f"={short_repr(number)} must be {allowed}.")

@@ -8,20 +8,19 @@ returns flows back into training.
 import html
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ispf_jax import memory, optim
+from ispf_jax import memory, optim, replay
 from ispf_jax.classifier import Classifier, Network, init_variables
 from ispf_jax.distill import DistillSetup, LossWeights, distill_epoch, student_learning_rate, unlearning
 from ispf_jax.errors import ArgumentError, UserError
 from ispf_jax.forget import ForgetSet, forget_set, joined, named
+from ispf_jax.image_generator import ImageGenerator
 from ispf_jax.methods import Method, method_named
 from ispf_jax.models import Generator
-from ispf_jax.replay import empty
 from ispf_jax.runtime.loop import RunOptions, Task, run
 from ispf_jax.runtime.provenance import weights_digest
 from ispf_jax.runtime.store import Saved, Store, identity
@@ -114,27 +113,13 @@ class Distill(Settings):
         if steps > MOST_STEPS:
             rule = f"which makes epochs of {steps:,} steps; at most {MOST_STEPS:,} are possible: take more epochs."
             raise ArgumentError("loops", f"={self.loops}, {rule}")
+        if round(self.replay * self.batch_size) == self.batch_size:
+            raise ArgumentError("replay", f"={self.replay} leaves no new image in a batch of {self.batch_size}.")
         if self.lr_final > self.lr:
             raise ArgumentError(
                 "lr_final",
                 f"={self.lr_final} is greater than lr={self.lr}, which decays to it; set it to {self.lr} or less.",
             )
-
-
-class ImageGenerator:
-    """A trained generator: called with a number of images and a seed it returns them, uint8 [N, H, W, C]."""
-
-    def __init__(self, module: Generator, variables: dict, latent_dim: int):
-        self.module, self.variables, self.latent_dim = module, variables, latent_dim
-
-    def __call__(self, count: int = 64, seed: int = 0) -> np.ndarray:
-        noise = jax.random.normal(random_stream(seed, "samples"), (count, self.latent_dim))
-        return np.asarray(_images(self.module, self.variables, noise))
-
-
-@partial(jax.jit, static_argnums=0)
-def _images(module, variables, noise):
-    return jnp.round(255 * module.apply(variables, noise)).astype(jnp.uint8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -311,8 +296,8 @@ class UnlearningRun:
         student = s.network.init(student_key)
         generator = init_variables(s.generator, generator_key, (1, s.latent_dim))
         nets = new_net(student, s.student_optimizer), new_net(generator, s.generator_optimizer)
-        memory = empty(self.config.memory, s.fresh, s.network.image_shape) if s.replayed else None
-        return DistillState(*nets, run_key, jnp.int32(0), memory)
+        images = replay.empty(self.config.memory, s.fresh, s.network.image_shape) if s.replayed else None
+        return DistillState(*nets, run_key, jnp.int32(0), images)
 
     def start(self) -> tuple[Saved, list[dict]]:
         """Run to the end, from the last checkpoint if there is one."""

@@ -146,6 +146,12 @@ def test_a_target_of_your_own(teacher):
         ({"config": {"epochs": 2.5}}, "epochs=2.5 must be a whole number"),
         ({"seed": -1}, "seed=-1 must be"),
         ({"seed": "a"}, "seed='a' must be"),
+        ({"checkpoints": 5}, "checkpoints=5 must be a directory, or None"),
+        ({"checkpoints": "~nosuchuser/x"}, "checkpoints='~nosuchuser/x' begins with ~ and a user"),
+        ({"callback": 5}, "callback=5 must be a function, or None"),
+        ({"progress": "bar"}, "progress='bar' must be True, False or 'lines'"),
+        ({"checkpoint_seconds": "a"}, "checkpoint_seconds='a' must be a finite number"),
+        ({"config": {"replay": 0.99}}, "replay=0.99 leaves no new image in a batch of 8"),
         ({"epochs": 3}, "epochs is no option of a run; options are devices, checkpoints"),
     ],
 )

@@ -19,7 +19,9 @@ from ispf_jax.runtime.guard import read_bounded, regular_file
 
 SUMS, CARD = "SHA256SUMS", "README.md"
 _LIST, _FILE = 1 << 24, 1 << 40
-_LINE = re.compile(r"(\\?)([0-9a-f]{64}) [ *](.+)")
+LINE = r"(\\?)([0-9a-f]{64}) [ *]([^\n]+)"
+"""A line of a file of checksums: whether the name is escaped, SHA-256, name."""
+
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
 
 
@@ -69,7 +71,7 @@ def verify(path: str | Path) -> Checked:
     sums = path if path.name == SUMS else directory / SUMS
     found: dict[str, list[str]] = {"same": [], "changed": [], "missing": []}
     for number, line in enumerate(read_bounded(sums, _LIST).decode(errors="replace").splitlines(), start=1):
-        parts = _LINE.fullmatch(line)
+        parts = re.fullmatch(LINE, line)
         if not parts:
             raise UserError(f"line {number} of {sums} is no checksum of sha256sum: {line[:80]!r}.")
         name = parts[3]

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from ispf_jax.errors import ArgumentError, shown
+from ispf_jax.errors import ArgumentError, short_repr
 from ispf_jax.models import allcnn, resnet
 from ispf_jax.models.adapted import adapt
 from ispf_jax.models.allcnn import AllCNN
@@ -18,7 +18,7 @@ CONVENTIONS = {"allcnn": allcnn.CONVENTIONS, "resnet18": resnet.CONVENTIONS}
 def build_classifier(name: str, num_classes: int, width: float = 1.0, dtype: str = "float32"):
     """The classifier module of that name; called with images it returns (logits, features)."""
     if not isinstance(name, str) or name not in CLASSIFIERS:
-        raise ArgumentError("network", f"={shown(name)} is unknown; allowed are {', '.join(CLASSIFIERS)}.")
+        raise ArgumentError("network", f"={short_repr(name)} is unknown; allowed are {', '.join(CLASSIFIERS)}.")
     width = converted(float, "width", width)
     return CLASSIFIERS[name](num_classes=num_classes, width=width, dtype=jnp.dtype(dtype))
 

@@ -15,11 +15,12 @@ import numpy as np
 
 from ispf_jax import devices as device_room
 from ispf_jax.devices import Devices
-from ispf_jax.errors import ArgumentError, UserError
+from ispf_jax.errors import ArgumentError, UserError, short_repr
 from ispf_jax.runtime import interruption
 from ispf_jax.runtime.layout import CHECKPOINTS, METRICS
 from ispf_jax.runtime.store import Saved, Store, from_host, to_host
 from ispf_jax.runtime.telemetry import MetricsLog, progress, read_metrics, tensorboard
+from ispf_jax.settings import check_path, converted
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +64,21 @@ class RunOptions:
                 raise ArgumentError(name, f" is no option of a run; options are {', '.join(names)}; {advice}.")
         return cls(**options)
 
+    def __post_init__(self):
+        scalars = {"checkpoint_seconds": float, "progress_seconds": float, "tensorboard": bool, "evaluation_batch": int}
+        for name, kind in (scalars | {"title": str}).items():
+            converted(kind, name, getattr(self, name))
+        if self.progress not in (True, False, "lines"):
+            raise ArgumentError("progress", f"={short_repr(self.progress)} must be True, False or 'lines'.")
+        if self.callback is not None and not callable(self.callback):
+            raise ArgumentError("callback", f"={short_repr(self.callback)} must be a function, or None.")
+        if not isinstance(self.checkpoints, (str, PathLike, type(None))):
+            raise ArgumentError("checkpoints", f"={short_repr(self.checkpoints)} must be a directory, or None.")
+        check_path("checkpoints", str(self.checkpoints or ""))
+
     @property
     def directory(self) -> Path | None:
-        return None if self.checkpoints is None else Path(self.checkpoints)
+        return None if self.checkpoints is None else Path(self.checkpoints).expanduser()
 
     def chosen(self) -> Devices:
         """The devices; raises ArgumentError if there are not that many."""

@@ -81,15 +81,15 @@ def _receive(coordinator, port, processes, until, wait):
             except TimeoutError:
                 missing = [str(number) for number in range(1, processes) if number not in found]
                 text = f"process {', '.join(missing)} of {processes} did not come to {coordinator} within {wait:g} s"
-                _tell(found.values(), f"no {text}")
+                _send(found.values(), f"no {text}")
                 raise UserError(f"{text}; start all of them, or wait longer.") from None
-            number, problem = _number(_line(caller), processes, found)
+            number, problem = _number(_read_line(caller), processes, found)
             if problem:
-                _tell([caller], f"no {problem}")
+                _send([caller], f"no {problem}")
                 caller.close()
             elif number:
                 found[number] = caller
-    _tell(found.values(), "go")
+    _send(found.values(), "go")
     return found
 
 
@@ -114,33 +114,33 @@ def _call(coordinator, host, port, who, until, wait):
         if left <= 0:
             raise UserError(f"{problem}, or wait longer.")
         try:
-            line = socket.create_connection((host, port), timeout=min(left, _PATIENCE))
-            _tell([line], f"ispf {who[0]} {who[1]}")
-            line.settimeout(max(0.01, until + 1 - time.monotonic()))  # process 0 says first who is missing
+            connection = socket.create_connection((host, port), timeout=min(left, _PATIENCE))
+            _send([connection], f"ispf {who[0]} {who[1]}")
+            connection.settimeout(max(0.01, until + 1 - time.monotonic()))  # process 0 says first who is missing
             problem = f"process 0 at {coordinator} was still waiting for others after {wait:g} s; start all of them"
-            answer = _line(line, None)
+            answer = _read_line(connection, None)
         except OSError:
             pass
         if not answer:
             time.sleep(0.2)
     if answer != "go":
         raise UserError(f"{answer.removeprefix('no ')}; start all of them, or wait longer.")
-    return line
+    return connection
 
 
-def _tell(lines, text):
-    for line in lines:
+def _send(connections, text):
+    for connection in connections:
         with suppress(OSError):
-            line.sendall(f"{text}\n".encode())
+            connection.sendall(f"{text}\n".encode())
 
 
-def _line(line, patience: float | None = _PATIENCE) -> str:
+def _read_line(connection, patience: float | None = _PATIENCE) -> str:
     """The next line of at most 300 characters; empty if the connection broke off."""
     if patience:
-        line.settimeout(patience)
+        connection.settimeout(patience)
     text = b""
     with suppress(OSError):
-        while not text.endswith(b"\n") and len(text) < 300 and (more := line.recv(1)):
+        while not text.endswith(b"\n") and len(text) < 300 and (more := connection.recv(1)):
             text += more
     return text.decode(errors="replace").strip() if text.endswith(b"\n") else ""
 
@@ -148,12 +148,12 @@ def _line(line, patience: float | None = _PATIENCE) -> str:
 def _watch():
     """Wait for what the others say when they end, or for their connections to break off."""
     with selectors.DefaultSelector() as selector:
-        for number, line in _crew.others.items():
-            line.settimeout(None)
-            selector.register(line, selectors.EVENT_READ, number)
+        for number, connection in _crew.others.items():
+            connection.settimeout(None)
+            selector.register(connection, selectors.EVENT_READ, number)
         while selector.get_map():
             for key, _ in selector.select():
-                said = _line(key.fileobj, None)
+                said = _read_line(key.fileobj, None)
                 selector.unregister(key.fileobj)
                 if said != _DONE:
                     _lost(key.data, said)
@@ -177,7 +177,7 @@ def leave(code: int | None):
         return
     _crew.leaving = bool(code)
     words = {0: _DONE, None: _DONE, interruption.EXIT_CODE: _STOPPED}
-    _tell(_crew.others.values(), words.get(code, _FAILED))
+    _send(_crew.others.values(), words.get(code, _FAILED))
     if not code:
         return
     for stream in (sys.stdout, sys.stderr):
@@ -188,11 +188,11 @@ def leave(code: int | None):
     os._exit(code)
 
 
-def _is_closed(line) -> bool:
+def _is_closed(connection) -> bool:
     with suppress(BlockingIOError):
-        line.setblocking(False)
+        connection.setblocking(False)
         try:
-            return not line.recv(1)
+            return not connection.recv(1)
         except OSError as error:
             return not isinstance(error, BlockingIOError)
     return False

@@ -2,11 +2,12 @@
 installed."""
 
 import json
+import math
 import os
 import sys
-from bisect import bisect_left
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -156,16 +157,12 @@ class _Epoch:
 
 
 def _in_order(records: list[dict]) -> list[dict]:
-    """The most records whose epochs rise: one with a wrong number costs itself only."""
-    lasts, chains = [], []  # of the chains of every length the one that ends lowest, as links (record, link before)
-    for record in records:
-        at = bisect_left(lasts, record["epoch"])
-        lasts[at : at + 1], chains[at : at + 1] = [record["epoch"]], [(record, chains[at - 1] if at else None)]
-    kept, link = [], chains[-1] if chains else None
-    while link:
-        kept.append(link[0])
-        link = link[1]
-    return kept[::-1]
+    """Those whose epoch is above all before it, and not above the next one's: a wrong number costs itself only."""
+    kept: list[dict] = []
+    for record, after in zip_longest(records, records[1:], fillvalue={"epoch": math.inf}):
+        if (kept[-1]["epoch"] if kept else 0) < record["epoch"] < after["epoch"]:
+            kept.append(record)
+    return kept
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from ispf_jax import files
 from ispf_jax.errors import UserError
 from ispf_jax.experiment import Experiment
 from ispf_jax.files import FORMATS, save
-from ispf_jax.files.card import CARD, SUMS, model_card, sha256, write_sums
+from ispf_jax.files.card import CARD, LINE, SUMS, model_card, sha256, write_sums
 from ispf_jax.runtime.atomic import atomic_write_text
 from ispf_jax.runtime.layout import CHECKPOINTS, Job
 from ispf_jax.runtime.provenance import weights_digest
@@ -60,7 +60,7 @@ def _describe(worker: Worker, job: Job):
     weights = [path for path in directory.glob("weights.*") if path.suffix.removeprefix(".") in FORMATS]
     given = [Path(e.model.checkpoint)] if e.model.checkpoint else []
     hashes = {path.name: sha256(path) for path in weights}
-    card, recorded = directory / CARD, read_text(directory / SUMS, r"(\\?[0-9a-f]{64} [ *].+\n)*")
+    card, recorded = directory / CARD, read_text(directory / SUMS, rf"({LINE}\n)*")
     if not weights or (card.exists() and all(h in recorded for h in hashes.values())):
         return
     row = rows_of(job, worker.workdir / job.result(job.forget))[0]

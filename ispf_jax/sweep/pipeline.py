@@ -48,11 +48,6 @@ _LONG = 900  # seconds: a CPU run expected to take longer is announced
 _NAMED = 10  # so many forget sets are announced by their names
 
 
-def _defaults() -> dict:
-    """What a key that a work directory does not know stood for when it was started."""
-    return flatten(Experiment())
-
-
 def default_workdir(config_file: str) -> str:
     """runs/<name of the configuration file>, with the words after a colon."""
     return str(Path("runs") / Path(config_file).name.replace(".py", "").replace(":", "_").replace(",", "_"))
@@ -109,7 +104,7 @@ class Run:
     def __init__(self, experiment: Experiment, workdir: Path):
         self.e, self.workdir = experiment, workdir
         saved = read_started(workdir)
-        _refuse(workdir, changed_keys(_defaults() | saved.config, flatten(experiment)) if saved else [])
+        _refuse(workdir, changed_keys(saved.config, flatten(experiment)) if saved else [])
         self.devices = _devices(experiment)
         with keyed("config.data."):
             self.data = data_room.load(experiment.data)

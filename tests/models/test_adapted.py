@@ -105,6 +105,9 @@ def test_what_is_no_classifier_is_refused(module, words):
 def test_variables_of_another_network_are_refused():
     variables = dict(tiny.networks()[0])
     ispf_jax.Classifier(Stock(), variables, image_shape=(8, 8, 3))
+    broken = jax.tree.map(lambda leaf: leaf * np.nan, variables)
+    with pytest.raises(ValueError, match="variables have numbers that are not finite at batch_stats/bn1/mean"):
+        ispf_jax.Classifier(Stock(), broken, image_shape=(8, 8, 3))
     variables["params"] = variables["params"] | {"classifier": {"kernel": np.zeros((8, 7)), "bias": np.zeros(7)}}
     with pytest.raises(ValueError, match=r"variables have \[7\] at params/classifier/bias, where .* \[6\]"):
         ispf_jax.Classifier(Stock(), variables, image_shape=(8, 8, 3))

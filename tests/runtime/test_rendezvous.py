@@ -13,15 +13,15 @@ from tests.test_launch import ROOT
 PROGRAM = """
 import sys, time
 from ispf_jax.errors import UserError
-from ispf_jax.runtime import rollcall
+from ispf_jax.runtime import rendezvous
 address, processes, process, wait, code = sys.argv[1], *map(float, sys.argv[2:])
 try:
-    rollcall.gather(address, int(processes), int(process), wait)
+    rendezvous.gather(address, int(processes), int(process), wait)
 except UserError as error:
     sys.exit(f"error: {error}")
 print("together", flush=True)
 time.sleep(60 if code < 0 else 0.5)
-rollcall.leave(int(code))
+rendezvous.leave(int(code))
 """
 
 
