@@ -32,6 +32,8 @@ class DataRequest(Settings):
       resize: scale images of another size instead of refusing them.
       channels: 1 or 3; 0: as the images are (3 if any of them is in colour).
       classes: number of classes; of synthetic and none only.
+      class_names: of image_folder and none: all classes in the order of the classifier's outputs; empty: as the folders
+        are called, sorted, or numbers.
       max_train: use a class-balanced subset of that many training images; 0: all.
       max_test: the same for test images.
       seed: of these subsets and of the synthetic images.
@@ -47,11 +49,16 @@ class DataRequest(Settings):
     resize: bool = key(False)
     channels: int = key(0, among=(0, 1, 3))
     classes: int = key(10, above=0, below=10**5)
+    class_names: tuple[str, ...] = key("")
     max_train: int = key(0, least=0)
     max_test: int = key(0, least=0)
     seed: int = 0
 
     def check(self):
+        if self.class_names and self.name not in ("image_folder", "none"):
+            text = f"={','.join(self.class_names)} would not be used: name is {self.name!r}; leave it out."
+            raise ArgumentError("class_names", text)
+        checked_names(self.class_names)
         if self.resize and not self.image_size and self.name == "image_folder":
             raise ArgumentError("resize", "=True needs image_size; set image_size to the side in pixels.")
         if self.path and self.name in ("digits", "svhn", "cifar10", "cifar100", "synthetic", "none"):

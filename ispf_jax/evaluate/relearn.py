@@ -4,6 +4,7 @@
 Anamnesis index: Chundawat et al. 2023. The whole curve is measured, because one threshold crossing is a noisy number.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -45,8 +46,8 @@ class Subset(NamedTuple):
     member: Any
 
 
-def relearn_curve(setup: RelearnSetup, variables, train: Subset, test: Subset, seed: int) -> tuple[float, ...]:
-    """Train a copy of a model and measure its accuracy on test images before and after every step, in one compiled
+def relearn_curves(setup: RelearnSetup, variables, train: Subset, test: Subset, seeds: Sequence[int]) -> np.ndarray:
+    """Train copies of a model and measure their accuracy on test images before and after every step, in one compiled
     program.
 
     Cross entropy over all logits, batch norm in train mode, evaluation in eval mode. Training and test sets are masks
@@ -57,9 +58,10 @@ def relearn_curve(setup: RelearnSetup, variables, train: Subset, test: Subset, s
     Args:
       variables: {"params", "batch_stats"} of the model; not changed.
       test: usually the test images of the forgotten classes.
+      seeds: of the orders of the batches, one per copy.
 
     Returns:
-      1 + steps accuracies in percent.
+      [seeds, 1 + steps] accuracies in percent.
     """
     train, test = (
         Subset(s.images, jnp.asarray(s.labels, jnp.int32), np.asarray(s.member).astype(bool)) for s in (train, test)
@@ -68,7 +70,8 @@ def relearn_curve(setup: RelearnSetup, variables, train: Subset, test: Subset, s
         if not subset.member.any():
             raise UserError(f"Relearning has no {what} images; does the {what} set hold the forgotten class?")
     batch = min(setup.batch_size, _power_of_two(train.member.sum()))
-    return tuple(map(float, _curve(setup, batch, variables, train, test, jax.random.key(seed))))
+    curves = [_curve(setup, batch, variables, train, test, jax.random.key(seed)) for seed in seeds]
+    return np.asarray(curves, np.float64)
 
 
 def steps_to_reach(curve, target: float) -> tuple[int, bool]:

@@ -25,7 +25,8 @@ def check_classifier(model, classes: int, image_shape: tuple[int, int, int]) -> 
         key = _KEYS.get(error.argument, f"data.{error.argument}")
         raise ArgumentError(f"config.{key}", error.text) from error
     if classes != found.num_classes:
-        text = f"={classes} must be {found.num_classes}, as many as {model.checkpoint} has, in the same order."
+        text = f"={classes} must be {found.num_classes}, as many as {model.checkpoint} has, in the same order; of an "
+        text += "image folder that lacks some, config.data.class_names names them all."
         raise ArgumentError("config.data.classes", text)
     return found
 

@@ -25,7 +25,7 @@ from ispf_jax import ops
 from ispf_jax.config import make_experiments
 from ispf_jax.data import cache
 from ispf_jax.devices import Devices
-from ispf_jax.errors import StorageError, UserError, keyed
+from ispf_jax.errors import ArgumentError, StorageError, UserError, keyed
 from ispf_jax.experiment import Experiment, changed_keys, flatten
 from ispf_jax.forget import forget_sets, named
 from ispf_jax.report import write_combined, write_report
@@ -108,11 +108,12 @@ class Run:
         self.devices = _devices(experiment)
         with keyed("config.data."):
             self.data = data_room.load(experiment.data)
-        with keyed("config."):
+        with keyed("config."), self._naming_all():
             self.forget_sets = forget_sets(experiment.forget, self.data.class_names)
         self.workers = [self._worker(d) for d in self.devices]
         plan.check(experiment, self.data, self.devices[0], self.forget_sets, self.workers[0].network)
-        self.jobs = jobs(experiment, self.forget_sets)
+        images = bool(len(self.data.train))  # shadow models are trained on them
+        self.jobs = [job for job in jobs(experiment, self.forget_sets) if job.kind != "shadow" or images]
         self._fingerprint = _fingerprint(self.data)
         if saved and saved.data_fingerprint != self._fingerprint:
             raise UserError(
@@ -122,6 +123,17 @@ class Run:
         self.devices[0].share(self._check_given)
         for job in self.jobs:
             self._check_training_images(job)
+
+    @contextmanager
+    def _naming_all(self):
+        """An unknown class may be one whose test images, and with them its folder, were deleted: say how to name it."""
+        try:
+            yield
+        except ArgumentError as error:
+            if self.e.data.name != "image_folder" or self.e.data.class_names or len(self.data.train):
+                raise
+            advice = "a class without a folder is named in data.class_names, with all others in the classifier's order."
+            raise ArgumentError(error.argument, f"{error.text} Or {advice}") from error
 
     def _worker(self, devices: Devices) -> Worker:
         return Worker(self.e, self.workdir, self.data, self.forget_sets, devices, live=len(self.devices) == 1)
@@ -191,11 +203,11 @@ class Run:
         validation."""
         trained = job.kind in ("original", "retrain") and not self._is_given(job)
         labels = self.data.train.labels
-        if not len(labels) and (trained or job.kind == "audit"):
+        if not len(labels) and trained:
             raise UserError(
                 f"config.data holds no training images, which the stage {job.kind} needs: leave it out (for a given "
-                "classifier: --config.model.checkpoint=<file> --config.stages=original,unlearn,report), or add the "
-                "split train."
+                "classifier: --config.model.checkpoint=<file> --config.stages=original,unlearn,audit,report), or add "
+                "the split train."
             )
         if trained:
             split_of(self.data, ~np.isin(labels, job.forget), job.forget, job.seed, self.e.train)

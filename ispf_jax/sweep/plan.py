@@ -72,7 +72,7 @@ def check(e: Experiment, data: ImageData, devices: Devices, sets: tuple[ForgetSe
     if count > MOST_JOBS:
         raise ArgumentError("config.seeds", f": {count:,} jobs for all seeds, forget sets and methods are too many.")
     images = data.train.images.nbytes
-    if {"retrain", "audit"} & {*e.stages} or ("original" in e.stages and not e.model.checkpoint):
+    if ({"retrain", "audit"} & {*e.stages} and images) or ("original" in e.stages and not e.model.checkpoint):
         with keys_of("train", network="model.width", data="data.max_train"):
             batch = largest_batch(e.train.batch_size, len(data.train), devices)
             memory.check_training(network, batch, devices, images)
@@ -80,7 +80,7 @@ def check(e: Experiment, data: ImageData, devices: Devices, sets: tuple[ForgetSe
         with keys_of("distill", teacher="model.width"):
             setup = distill_setup(network, e.distill)
             memory.check_unlearning(setup, devices, e.distill.memory if setup.replayed else 0)
-    if "audit" in e.stages:
+    if "audit" in e.stages and images:
         with keys_of("audit", batch_size="audit.relearn_batch", network="model.width", data="data.max_train"):
             pairs = 3 * 8 * e.audit.synthetic_images**2  # distances between all of them
             memory.require("synthetic_images", f"={e.audit.synthetic_images}", pairs)
