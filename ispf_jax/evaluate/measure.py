@@ -246,47 +246,55 @@ def _barrier(context, subject, name, images, labels):
 
 def _relearn(context, subject):
     config, labels, member = context.config, context.train.labels, context.member
-    steps = config.relearn_steps or 10 * -(-int(member.sum()) // config.relearn_batch)
-    setup = relearn.RelearnSetup(context.network, steps, context.augmentation, config.relearn_batch)
+    epoch = -(-int(member.sum()) // config.relearn_batch)
+    steps = config.relearn_steps or 2 * epoch
+    cap = max(steps, config.relearn_cap or 10 * epoch)
+    setup = relearn.RelearnSetup(context.network, steps, cap, context.augmentation, config.relearn_batch)
     train_images, test_images = context.device_images
     test = relearn.Subset(test_images, context.test.labels, context.test_forgotten)
     forgotten, n = context.forget_mask[labels], int(context.test_forgotten.sum())
     kinds = {"all": member, "forget": member & forgotten, "retain": member & ~forgotten}
     smallest = np.bincount(labels[member], minlength=context.forget_mask.size).min()
     kinds |= {f"shots{k}": sampling.shots(labels, member, k, context.seed) for k in config.shots if k <= smallest}
-    for kind, chosen in kinds.items():
-        train = relearn.Subset(train_images, labels, chosen)
-        seeds = [context.seed + order for order in range(config.relearn_orders)]
-        curves = relearn.relearn_curves(setup, subject.variables, train, test, seeds)
-        for curve in curves:
-            points = {"steps": list(range(steps + 1)), "accuracy": curve.tolist()}
-            subject.curves.append({"model": subject.name, "kind": f"relearn/{kind}", **points})
-        note = f"mean over {steps} steps on {chosen.sum()} images"
-        subject.add_draws(f"relearn/{kind}", curves[:, 1:].mean(axis=1), n, note)
-        if kind in ("all", "forget"):
-            _steps(context, subject, kind, curves)
-
-
-def _steps(context, subject, kind, curves):
-    """Steps to 95 % of the original's accuracy; for relearning on all classes also the anamnesis index."""
     measured = subject.measurements if subject.name == "original" else context.found["original"]["measurements"]
     original = next(m["value"] for m in measured if m["metric"] == "accuracy/forget")
-    target = (1 - context.config.relearn_alpha) * original
-    if target <= 0:
-        subject.add(f"relearn_steps/{kind}", None, note="the original does not know the class")
-        return
-    found = [relearn.steps_to_reach(curve, target) for curve in curves]
-    steps, reached = zip(*found)
-    note = f"to {target:.1f} %, {len(steps)} orders: {min(steps)} to {max(steps)}"
+    target = (1 - config.relearn_alpha) * original
+    for kind, chosen in kinds.items():
+        train, timed = relearn.Subset(train_images, labels, chosen), kind in ("all", "forget")
+        curves = [
+            relearn.relearn_curve(setup, subject.variables, train, test, context.seed + i, target if timed else -np.inf)
+            for i in range(config.relearn_orders if kind == "all" else 1)
+        ]
+        for curve in curves:
+            points = {"steps": list(range(len(curve))), "accuracy": list(curve)}
+            subject.curves.append({"model": subject.name, "kind": f"relearn/{kind}", **points})
+        means = [np.mean(curve[1 : steps + 1]) for curve in curves]
+        note = f"mean over {steps} steps on {chosen.sum()} images"
+        if len(means) > 1:
+            subject.add_draws(f"relearn/{kind}", means, n, note)
+        else:
+            subject.add(f"relearn/{kind}", means[0], n, wilson(means[0] / 100, n), note)
+        if timed and target > 0:
+            _steps(context, subject, kind, curves, target)
+        elif timed:
+            subject.add(f"relearn_steps/{kind}", None, note="the original does not know the class")
+
+
+def _steps(context, subject, kind, curves, target):
+    """Steps to 95 % of the original's accuracy; for relearning on all classes also the anamnesis index."""
+    steps, reached = zip(*(relearn.steps_to_reach(curve, target) for curve in curves))
+    several = len(steps) > 1
+    note = f"to {target:.1f} %" + f", {len(steps)} draws: {min(steps)} to {max(steps)}" * several
     note += "; not reached, this is the cap" * (not all(reached))
-    subject.add(f"relearn_steps/{kind}", np.mean(steps), len(steps), mean_of_draws(steps, low=0), note)
+    interval = mean_of_draws(steps, low=0) if several else (None, None)
+    subject.add(f"relearn_steps/{kind}", np.mean(steps), len(steps), interval, note)
     of_gold = subject.curves if subject.name == "retrain" else context.found.get("retrain", {}).get("curves", [])
     gold = [c["accuracy"] for c in of_gold if c["kind"] == "relearn/all"]
     if kind == "all" and gold:
         pairs = [relearn.anamnesis_index(*pair, target) for pair in zip(curves, gold)]
         values, bounds = [value for value, _ in pairs if value is not None], dict.fromkeys(bound for _, bound in pairs)
         whole = len(values) == len(pairs)
-        note = ", ".join(bounds) + (f"; {len(values)} orders: {min(values):.2f} to {max(values):.2f}" if whole else "")
+        note = ", ".join(bounds) + (f"; {len(values)} draws: {min(values):.2f} to {max(values):.2f}" if whole else "")
         interval = mean_of_draws(values, low=0) if whole else (None, None)
         subject.add("ain", np.mean(values) if whole else None, len(pairs), interval, note if whole else "undefined")
 

@@ -10,7 +10,6 @@ import importlib.metadata
 import logging
 import os
 import platform
-import sys
 import time
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
@@ -27,13 +26,14 @@ from ispf_jax.data import cache
 from ispf_jax.devices import Devices
 from ispf_jax.errors import ArgumentError, StorageError, UserError, keyed
 from ispf_jax.experiment import Experiment, changed_keys, flatten
+from ispf_jax.files.card import sha256
 from ispf_jax.forget import forget_sets, named
 from ispf_jax.report import write_combined, write_report
 from ispf_jax.runtime import console, interruption
 from ispf_jax.runtime.atomic import atomic_write_json, ensure_writable
 from ispf_jax.runtime.layout import CONFIG
 from ispf_jax.runtime.lock import locked
-from ispf_jax.runtime.provenance import Started, read_started
+from ispf_jax.runtime.provenance import Started, made, read_started
 from ispf_jax.runtime.telemetry import format_duration
 from ispf_jax.sweep import board, cluster, plan
 from ispf_jax.sweep.export import export, seal, wanted
@@ -78,10 +78,10 @@ def run(config, workdir: str) -> str:
             failures, count = one.work()
             failed |= {f"{name} {job}".strip(): error for job, error in failures.items()}
             total += count
-            if "report" in e.stages and first and not 0 < count == len(failures):
-                tables.append((f"{name}\n" if name else "") + write_report(one.workdir, one.provenance()))
             if wanted(e) and first:
                 one.export()
+            if "report" in e.stages and first and not 0 < count == len(failures):
+                tables.append((f"{name}\n" if name else "") + write_report(one.workdir, one.provenance()))
             if first and {"report", "unlearn"} & set(e.stages):
                 seal(one.workdir)
         if "" not in experiments and tables:
@@ -180,16 +180,24 @@ class Run:
         with ops.convolutions(self.e.convolutions):
             convolutions = ops.describe()
         return {
-            "command": " ".join(["python", *sys.argv]),
+            "made": made(),
+            "sha256 of files": self._checksums(),
             "config": flatten(self.e),
             "data": {"note": self.data.note, "train": len(self.data.train), "test": len(self.data.test)},
             "devices": [d.device_kind for devices in self.devices for d in devices.devices],
             "convolutions": convolutions,
             "processes": self.devices[0].processes,
-            "platform": platform.platform(),
             "python": platform.python_version(),
             "versions": {name: _version(name) for name in packages},
         }
+
+    def _checksums(self) -> dict[str, str]:
+        """Of the weights that went in and that came out, as `sha256sum` prints them."""
+        given = [Path(self.e.model.checkpoint)] if self.e.model.checkpoint else []
+        out = sorted(path for path in self.workdir.rglob("weights.*") if path.suffix != ".damaged")
+        named = {f"in: {path.name}": path for path in given}
+        named |= {f"out: {path.relative_to(self.workdir)}": path for path in out}
+        return {name: sha256(path) for name, path in named.items() if path.is_file()}
 
     def _check_given(self):
         if any(self._is_given(job) and not self._finished(job) for job in self.jobs):
