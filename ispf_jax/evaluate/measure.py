@@ -17,6 +17,9 @@ from ispf_jax.evaluate.statistics import jackknife, mean_of_draws, wilson
 from ispf_jax.runtime.metrics import plan
 
 PROBE_DRAWS = 5
+BARRIER_IMAGES = 256
+"""Synthetic images on which the loss between two models is taken, at most."""
+
 HEADS_ONLY = ("masked_head", "retrained_head", "synthetic_embedding")
 """Baselines whose features are the original's."""
 
@@ -84,7 +87,7 @@ def _generator(context, subject):
     mass = _mass(context, logits)
     subject.add("mass/fresh", mass.mean(), len(mass), jackknife(np.mean, mass, low=0, high=100))
     if context.config.barrier_points and retained.any():
-        rows = np.flatnonzero(retained)[: max(context.config.barrier_images, 1)]
+        rows = np.flatnonzero(retained)[:BARRIER_IMAGES]
         _barrier(context, subject, "barrier_synthetic", images[rows], teacher.argmax(axis=1)[rows])
 
 

@@ -55,7 +55,7 @@ def _found(verdict: Verdict, model: str) -> str:
         tried = (
             f"of {len(residue)} ways to recover the class, {more} found more of it than in a model that never saw it"
         )
-        words += f", and {tried}, {len(alike)} found no measurable difference"
+        words += f"; {tried}, and {len(alike)} found no measurable difference"
     return words
 
 
@@ -88,8 +88,8 @@ def pairs_table(contents: Contents) -> Table | None:
         models = [contents.name(first), contents.name(second)]
         lines.append([metric(name).label, *models, str(seed), f"{n:,}", str(a), str(b), f"{p:.2g}", said])
     heads = ["right", "first model", "second model", "seed", "images", "only first", "only second", "p", "difference"]
-    note = "Of the same images, those that only one of the two models gets right; p: McNemar's exact test. Undecided: p is "
-    note += f"greater than {_CERTAIN}; with many comparisons, some are below by chance."
+    note = "Of the same images, those that only one of the two models gets right; p: McNemar's exact test. Undecided: "
+    note += f"p is greater than {_CERTAIN}; with many comparisons, some are below by chance."
     return make_table("Comparison on the same images", heads, lines, [note], [*heads[:3], heads[-1]]) if lines else None
 
 

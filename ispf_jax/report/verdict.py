@@ -194,12 +194,13 @@ def verdict_table(verdict: Verdict) -> Table:
 def verdict_tables(verdict: Verdict) -> list[Table]:
     """The same in small tables, one per group of metrics, for the page."""
     whole = verdict_table(verdict)
-    groups = grouped(range(1, len(whole.columns)), lambda i: whole.columns[i].group)
+    groups = grouped(range(1, len(whole.columns)), lambda i: whole.columns[i].group.replace("accuracy", ""))
     parts = []
     for name, chosen in groups.items():
         columns = (whole.columns[0], *(whole.columns[i]._replace(group="") for i in chosen))
-        rows = tuple((row[0], *(row[i] for i in chosen)) for row in whole.rows)
-        parts.append(Table(name.capitalize() or "In one number", columns, rows))
+        heads = [row[0] if not parts else Cell(row[0].text) for row in whole.rows]  # how a model was made is said once
+        rows = tuple((head, *(row[i] for i in chosen)) for head, row in zip(heads, whole.rows))
+        parts.append(Table(name.capitalize() or "In short", columns, rows))
     return [*parts[:-1], parts[-1]._replace(notes=whole.notes)] if parts else []
 
 
