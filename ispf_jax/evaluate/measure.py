@@ -251,8 +251,8 @@ def _relearn(context, subject):
     config, labels, member = context.config, context.train.labels, context.member
     epoch = -(-int(member.sum()) // config.relearn_batch)
     steps = config.relearn_steps or 2 * epoch
-    cap = max(steps, config.relearn_cap or 10 * epoch)
-    setup = relearn.RelearnSetup(context.network, steps, cap, context.augmentation, config.relearn_batch)
+    cap = config.relearn_cap or 10 * epoch
+    setup = relearn.RelearnSetup(context.network, steps, context.augmentation, config.relearn_batch, cap=cap)
     train_images, test_images = context.device_images
     test = relearn.Subset(test_images, context.test.labels, context.test_forgotten)
     forgotten, n = context.forget_mask[labels], int(context.test_forgotten.sum())

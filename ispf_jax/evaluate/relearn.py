@@ -27,16 +27,16 @@ class RelearnSetup:
 
     Attributes:
       steps: how many mini-batch steps are made in any case.
-      cap: how many at most, where a target is to be reached; at least `steps`.
       learning_rate: of Adam (0.9, 0.999, 1e-8) with a fresh state, constant, no weight decay.
+      cap: how many steps at most, where a target is to be reached; no fewer than `steps`.
     """
 
     network: Network
     steps: int
-    cap: int
     augmentation: str = "none"
     batch_size: int = 256
     learning_rate: float = 1e-3
+    cap: int = 0
 
 
 class Subset(NamedTuple):
@@ -127,7 +127,7 @@ def _curve(setup, batch, variables, train, test, key, target):
         _, _, curve, step = carry
         return (step < setup.steps) | ((step < setup.cap) & (curve[step] < target))
 
-    curve = jnp.zeros(1 + setup.cap).at[0].set(accuracy_of(variables))
+    curve = jnp.zeros(1 + max(setup.steps, setup.cap)).at[0].set(accuracy_of(variables))
     _, _, curve, steps = lax.while_loop(unfinished, body, (start, jnp.arange(size + -size % batch), curve, 0))
     return curve, steps
 

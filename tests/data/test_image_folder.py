@@ -150,7 +150,7 @@ def rename(root, name):
 
 
 def empty_class(root):
-    for file in (root / "test" / "cat").iterdir():
+    for file in (root / "train" / "cat").iterdir():
         file.rename(file.with_suffix(".txt"))
 
 
@@ -170,8 +170,8 @@ BAD = {
     "huge png": (put("train/ant/-.png", huge("PNG")), "(has|is) 60000x60000 pixels|is damaged or cannot"),
     "huge ppm": (put("train/ant/-.ppm", huge("PPM")), "(has|is) 60000x60000 pixels|is damaged or cannot"),
     "floats": (put("test/cat/z.ppm", b"Pf\n8 8\n-1.0\n" + bytes(256)), "test/cat/z.ppm holds floating-point numbers"),
-    "class empty": (empty_class, "test/cat holds no image; both splits"),
-    "class missing": (lambda root: shutil.rmtree(root / "test/cat"), "test/cat holds no image"),
+    "class empty": (empty_class, "train/cat holds no image"),
+    "class missing": (lambda root: shutil.rmtree(root / "train/cat"), "train/cat holds no image"),
     "split missing": (lambda root: shutil.rmtree(root / "test"), r"no split test \(or val, valid\)"),
     "one class": (one_class, r"no split test \(or val, valid\) with 2 or more classes"),
     "name in Latin-1": (
