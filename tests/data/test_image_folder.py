@@ -127,6 +127,25 @@ def test_without_training_images(tmp_path):
         assert found.image_shape == (8, 8, 3) and np.array_equal(found.test.images, whole.test.images)
 
 
+@pytest.mark.parametrize("emptied", [False, True])
+def test_a_class_whose_test_images_were_deleted_keeps_its_number(tmp_path, emptied):
+    """Its folder may be there or not: the training images, or the names that are given, say that there is one."""
+    root = make_folder(tmp_path / "pets")
+    shutil.rmtree(root / "test" / "cat")
+    if emptied:
+        (root / "test" / "cat").mkdir()
+    for path in (root, archive(root, tmp_path / "p.tar.gz")):
+        found = load(path)
+        assert (found.class_names, found.test.labels.tolist()) == (("ant", "cat", "dog"), [0, 0, 2, 2])
+        assert found.note == "no test images of cat"
+    shutil.rmtree(root / "train")
+    assert load(root).class_names == (("ant", "cat", "dog") if emptied else ("ant", "dog"))
+    named = load(root, class_names=("dog", "cat", "ant", "owl"))
+    assert (named.test.labels.tolist(), named.note) == ([2, 2, 0, 0], "no test images of cat, owl")
+    with pytest.raises(UserError, match="class_names=ant,cat lacks the folder 'dog'"):
+        load(root, class_names="ant,cat")
+
+
 def put(place, content):
     def change(root):
         (root / place).parent.mkdir(exist_ok=True)

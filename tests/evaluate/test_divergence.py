@@ -37,9 +37,8 @@ def test_barrier_by_hand():
 
     start, end = ({"params": {"w": np.float64(w)}, "batch_stats": {"mean": m}} for w, m in ((-1.0, 0.0), (2.0, 4.0)))
     # At w = 1/2, the third of five points; the statistics add exactly the straight line.
-    assert divergence.barrier(divergence.losses_between(lambda v: [loss(v)], start, end, points=5)) == pytest.approx(
-        1.5**4
-    )
+    losses = divergence.losses_between(lambda v: [loss(v)], start, end, points=5)
+    assert divergence.barrier(losses) == pytest.approx(1.5**4)
 
 
 def test_a_valley_has_no_barrier():
