@@ -7,9 +7,10 @@ norm `bnX`, which some programs have, is taken into the running mean, where it d
 Here variables are flat: {"params/conv1/kernel": array or shape}.
 """
 
+import json
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -43,11 +44,15 @@ class Naming:
       modules: {name of a PyTorch module: path of the Flax module}, in the network's order.
       prefix: what stands before every name, such as "module.".
       keys: the tensors of the file, in its order.
+      flax: {key: the file's own name}, where the file has Flax's names and layout.
+      kept: tensors of the file that are written as they are, as JSON.
     """
 
     modules: dict[str, str]
     prefix: str
     keys: tuple[str, ...]
+    flax: dict[str, str] = field(default_factory=dict)
+    kept: dict[str, str] = field(default_factory=dict)
 
     def places(self, flat: Mapping) -> dict[str, str]:
         """{tensor: variable} in the network's order.
@@ -82,7 +87,8 @@ def find_naming(network: str, tensors: Collection[str], flat: Mapping) -> Naming
     """
     keys = tuple(tensors)
     nearest = Unlike(f"it has {few(keys)}", math.inf)
-    for modules in CONVENTIONS.get(network, ()):
+    own = {path.replace("/", "."): path for path in (place.split("/", 1)[1].rpartition("/")[0] for place in flat)}
+    for modules in (*CONVENTIONS.get(network, ()), own):  # the last of trees of Flax
         anchor = f"{next(iter(modules))}.weight"
         prefixes = {key.removesuffix(anchor) for key in keys if key.endswith(anchor)}
         for prefix in sorted(prefixes, key=len)[:3]:
@@ -94,7 +100,7 @@ def find_naming(network: str, tensors: Collection[str], flat: Mapping) -> Naming
             distance = len(missing) + len(unknown)
             if not distance:
                 return naming
-            if distance < nearest.distance:
+            if distance < nearest.distance and modules is not own:
                 nearest = Unlike("; ".join(f"{what} {few(which)}" for what, which in differences if which), distance)
     raise nearest
 
@@ -118,7 +124,7 @@ def to_flax(naming: Naming, tensors: Mapping[str, np.ndarray], flat: Mapping) ->
       Unlike: a tensor has another shape or type; Useless: it has impossible numbers.
     """
     found, places = {}, naming.places(flat)
-    flattened = _flattened(places, flat)
+    flattened = {} if naming.flax else _flattened(places, flat)
     biases = {naming.spare(key, flat): key for key in naming.keys if key not in places and key.endswith(".bias")}
     for key, place in places.items():
         value = _single(key, tensors[key])
@@ -157,6 +163,9 @@ def to_torch(naming: Naming, flat: Mapping[str, np.ndarray]) -> dict[str, np.nda
         if place in flattened:
             value = value.reshape(len(value), -1, flattened[place]).swapaxes(1, 2).reshape(value.shape)
         tensors[key] = np.ascontiguousarray(value)
+    for key, text in naming.kept.items():
+        dtype, value = json.loads(text)
+        tensors[key] = np.array(value, dtype)
     return tensors
 
 
