@@ -30,8 +30,11 @@ class Model(Settings):
     Attributes:
       name: allcnn or resnet18.
       width: factor on the number of filters.
-      checkpoint: a classifier that was trained elsewhere, to be the original of every trial: a state_dict (.pt of
-        PyTorch, or .safetensors); see docs/checkpoints.md; empty: the original is trained here.
+      checkpoint: a classifier that was trained elsewhere, to be the original of every trial: a file of PyTorch,
+        safetensors or Flax, or a directory of Orbax or Hugging Face; see docs/checkpoints.md; empty: the original is
+        trained here.
+      weights: which of several networks in the checkpoint, by the path of its keys, such as "ema".
+      example: an .npz with images and logits of the program that trained the checkpoint, which must be computed here too.
       dtype: of activations: float32 or bfloat16; parameters, statistics and losses are float32.
       mean: normalisation, one number or one per channel, for images in [0, 1] [program: 0.5 for SVHN].
       std: the same for the standard deviation.
@@ -40,6 +43,8 @@ class Model(Settings):
     name: str = key("allcnn", among=lambda: models.CLASSIFIERS)
     width: float = key(1.0, above=0, below=64)
     checkpoint: str = key("", path=True)
+    weights: str = key("")
+    example: str = key("", at="model.check", path=True, free=True)
     dtype: str = key("float32", among=("float32", "bfloat16"))
     mean: tuple[float, ...] = key("0.5", at="data.mean")
     std: tuple[float, ...] = key("0.5", at="data.std")
@@ -92,8 +97,9 @@ class Experiment(Settings):
       deterministic: the same bits from run to run on GPUs too, slower; CPUs always give them.
       convolutions: what computes them on a CPU: "auto": Winograd's for wide float32 layers, for others oneDNN's where
         it is installed (extra "onednn"; up to twice as fast as XLA's); "onednn" or "xla": these for all layers.
-      export: write finished networks as files for other programs: "pt" (PyTorch), "safetensors", or both; "auto": in
-        the format of model.checkpoint, if there is one; empty: no.
+      export: write finished networks for other programs: any of "pt" (PyTorch), "safetensors", "msgpack" (Flax),
+        "orbax", "huggingface" (a folder) and "jax" (jax.export, for CPU and CUDA); "auto": in the format of
+        model.checkpoint, if there is one; empty: no.
       checkpoint_seconds: time between two checkpoints of a running stage; every stage is saved at its end in any case.
       progress_seconds: time between two lines of progress where the output is no terminal.
       tensorboard: write event files if tensorboardX is installed (extra "tensorboard").

@@ -48,9 +48,7 @@ def compare(classifier: Classifier, path: str | Path):
     if error <= TOLERANCE:
         _log.info("proved: logits are those of %s, to %.1e of the largest", path, error)
         return
-    reasons = [
-        reason for reason, other in _others(classifier, images) if _difference(other, logits) <= TOLERANCE
-    ]
+    reasons = [reason for reason, other in _others(classifier, images) if _difference(other, logits) <= TOLERANCE]
     found = predict(classifier, images)
     pairs = np.abs(found[:, :, None] - logits[:, None, :]).max(axis=0)
     order = linear_sum_assignment(pairs)[1]  # output here: output there
@@ -85,7 +83,9 @@ def normalisations(classifier: Classifier) -> Iterator[tuple[str, tuple]]:
 
 def _others(classifier, images) -> Iterator[tuple[str, np.ndarray]]:
     """What usual mistakes would give."""
-    flips = [("", images)] + ([("the colours are in the order BGR", images[..., ::-1])] if images.shape[-1] == 3 else [])
+    flips = [("", images)] + (
+        [("the colours are in the order BGR", images[..., ::-1])] if images.shape[-1] == 3 else []
+    )
     own = [("", (None, None))]
     for (flip, seen), (name, pair) in product(flips, [*own, *normalisations(classifier)]):
         if (flip or name) and (not name or images.dtype == np.uint8):

@@ -80,6 +80,7 @@ def load(
         if error.argument in given or error.argument not in said:
             raise
         raise ArgumentError("path", f"={str(path)!r} says of itself what is not right: {error}") from error
+    classifier.origin["said"] = {name: said[name] for name in ("mean", "std", "class_names") if name in said}
     if check is not None:
         compare(classifier, check)
     return classifier

@@ -7,6 +7,7 @@ that normalises is recognised by its name; what is left out is noted.
 import json
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -67,7 +68,7 @@ def network_in(saved: Any, is_known: Known, wanted: str | None = None) -> Conten
     if chosen is None:
         what = f"objects ({few(objects)})" if objects else "none"
         what = f"several ({few(path or 'at the top' for path in found)})" if found else what
-        raise UserError(f"holds {what} where one state_dict is wanted{'; weights= chooses one' if found else ''}")
+        raise UserError(f"holds {what} where one state_dict is wanted{'; weights= chooses one.' if found else ''}")
     contents = found.pop(chosen)
     if found:
         contents = contents.noted(f"{chosen!r} is taken; it also holds {few(found)}, which weights= chooses")
@@ -97,7 +98,9 @@ def _wanted(groups, wanted) -> Contents:
         prefix = wanted.removeprefix(start)
         if any(name.startswith(f"{prefix}.") for name in tensors):
             return _under(clean(tensors), prefix)
-    raise UserError(f"has no network at weights={wanted!r}; it has {few([path or 'one at the top' for path in groups])}.")
+    raise UserError(
+        f"has no network at weights={wanted!r}; it has {few([path or 'one at the top' for path in groups])}."
+    )
 
 
 def _prefixes(tensors) -> list[str]:
@@ -114,8 +117,9 @@ def _prefixes(tensors) -> list[str]:
 def _under(contents: Contents, prefix: str) -> Contents:
     inside = {name: value for name, value in contents.tensors.items() if name.startswith(f"{prefix}.")}
     left = [name for name in contents.tensors if name not in inside]
-    part = replace(contents, tensors=inside)
-    return part.noted(f"left out, as no part of the network {prefix}: {few(left, 10)}") if left else part
+    part, counts = replace(contents, tensors=inside), Counter(name.partition(".")[0] for name in left)
+    parts = [f"{name}.* ({count} tensors)" for name, count in counts.items()]
+    return part.noted(f"left out, as no part of the network {prefix}: {few(parts, 10)}") if left else part
 
 
 def clean(tensors: Mapping[str, Any]) -> Contents:
@@ -174,7 +178,9 @@ def _groups(saved) -> tuple[dict[str, dict[str, Any]], list[str]]:
         named = [(str(key), item) for key, item in items]
         own = {key: item for key, item in named if isinstance(item, np.ndarray)}
         if own and isinstance(value, dict):  # with objects that stand where tensors could
-            groups[where] = {key: item for key, item in named if key in own or ("." in key and isinstance(item, Symbol))}
+            groups[where] = {
+                key: item for key, item in named if key in own or ("." in key and isinstance(item, Symbol))
+            }
         queue += [((*path, key), item) for key, item in named if key not in own]
     return groups, objects
 

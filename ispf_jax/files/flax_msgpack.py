@@ -13,13 +13,19 @@ from ispf_jax.files.flax_names import grouped
 SUFFIXES = (".msgpack",)
 _ITEMS, _LONGEST = 300_000, 10_000
 _ARRAY, _SCALAR = 1, 3  # numbers of the extension types
-_TYPES = {"bfloat16": ml_dtypes.bfloat16, "float8_e4m3fn": ml_dtypes.float8_e4m3fn, "float8_e5m2": ml_dtypes.float8_e5m2}
+_TYPES = {
+    "bfloat16": ml_dtypes.bfloat16,
+    "float8_e4m3fn": ml_dtypes.float8_e4m3fn,
+    "float8_e5m2": ml_dtypes.float8_e5m2,
+}
 
 
 def recognises(content: bytes) -> bool:
     """Whether a file begins like one of this format: a map whose first key is text."""
     first, key = content[:1], content[{b"\xde": 3, b"\xdf": 5}.get(content[:1], 1) :][:1]
-    return (b"\x81" <= first <= b"\x8f" or first in (b"\xde", b"\xdf")) and (b"\xa0" <= key <= b"\xbf" or key == b"\xd9")
+    return (b"\x81" <= first <= b"\x8f" or first in (b"\xde", b"\xdf")) and (
+        b"\xa0" <= key <= b"\xbf" or key == b"\xd9"
+    )
 
 
 def read(content: bytes) -> tuple[dict, dict[str, str]]:

@@ -38,7 +38,9 @@ def settings_in(path: Path) -> dict[str, Any]:
     with reading(path / _CONFIG):
         timm = config.get("pretrained_cfg") or {}
         names = config.get("id2label") or {}
-        names = [str(names[key]) for key in sorted(names, key=int)] or config.get("label_names") or timm.get("label_names")
+        names = (
+            [str(names[key]) for key in sorted(names, key=int)] or config.get("label_names") or timm.get("label_names")
+        )
         said |= {"class_names": tuple(map(str, names))} if names else {}
         size, channels = config.get("image_size"), config.get("num_channels", 3)
         channels, *sides = timm["input_size"] if "input_size" in timm else [channels, size, size]

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -49,23 +50,29 @@ def export(worker: Worker, jobs: list[Job]) -> list[Path]:
 
 def seal(workdir: Path) -> Path:
     """Checksums of everything in a work directory that is handed on: weights and cards, results, the page."""
-    found = [path for name in ("weights.*", CARD) for path in workdir.rglob(name) if path.suffix != ".damaged"]
+    found = [path for name in ("weights.*", "weights.*/**/*", CARD) for path in workdir.rglob(name)]
+    found = [path for path in found if ".damaged" not in str(path)]
     found += [workdir / name for name in ("results.csv", "audit.csv", "report/index.html")]
-    return write_sums(workdir, sorted(path for path in found if path.is_file()))
+    return write_sums(workdir, sorted({path for path in found if path.is_file()}))
 
 
 def _describe(worker: Worker, job: Job):
     """A model card and checksums next to a student's weights, unless they are there for these weights."""
     directory, e = worker.workdir / job.place, worker.e
     weights = [path for path in directory.glob("weights.*") if path.suffix.removeprefix(".") in FORMATS]
-    given = [Path(e.model.checkpoint)] if e.model.checkpoint else []
-    hashes = {path.name: sha256(path) for path in weights}
+    weights = [inner for path in weights for inner in _files(path)]
+    given = _files(Path(os.path.expanduser(e.model.checkpoint))) if e.model.checkpoint else []
+    hashes = {str(path.relative_to(directory)): sha256(path) for path in weights}
     card, recorded = directory / CARD, read_text(directory / SUMS, rf"({LINE}\n)*")
     if not weights or (card.exists() and all(h in recorded for h in hashes.values())):
         return
     row = rows_of(job, worker.workdir / job.result(job.forget))[0]
     forgotten = ", ".join(worker.data.class_names[c] for c in job.forget)
-    of = f"`{given[0].name}` (sha256 {sha256(given[0])})" if given else f"the original of seed {job.seed}"
+    of = (
+        f"`{Path(e.model.checkpoint).name}` (sha256 {sha256(given[0])})"
+        if len(given) == 1
+        else f"the original of seed {job.seed}"
+    )
     shares = [
         f"{v:.1f} %" if v is not None else "not measured: no test images" for v in (row.acc_forget, row.acc_retain)
     ]
@@ -92,6 +99,11 @@ def _describe(worker: Worker, job: Job):
     write_sums(directory, [*weights, *given])
 
 
+def _files(path: Path) -> list[Path]:
+    """A file, or the files of a directory."""
+    return sorted(inner for inner in path.rglob("*") if inner.is_file()) if path.is_dir() else [path]
+
+
 def _noted(worker, job):
     """What was noted about an original, if its checkpoints are still there."""
     return worker.read(job, "best").origin["meta"] if _has_checkpoints(worker, job) else {}
@@ -108,8 +120,13 @@ def _is_current(worker, job, path) -> bool:
     rows = rows_of(job, worker.workdir / job.result(job.forget or worker.forget_sets[0]))
     network, model = worker.network, worker.e.model
     try:
-        found = files.load(path, network=model.name, width=model.width, image_shape=network.image_shape)
-        if weights_digest(found.variables) == rows[0].weights:
+        if path.suffix == ".jax":
+            wanted = worker.read(job, "last" if job.kind == "unlearn" else "best")
+            same = files.jax_export.agrees(path, wanted)
+        else:
+            found = files.load(path, network=model.name, width=model.width, image_shape=network.image_shape)
+            same = weights_digest(found.variables) == rows[0].weights
+        if same:
             return True
         raise UserError("it holds other weights than the result")
     except UserError as error:

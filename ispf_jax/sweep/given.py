@@ -1,33 +1,95 @@
 """The original that was trained elsewhere: read from its file once, and kept like one that was trained here."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from ispf_jax import files
 from ispf_jax.classifier import Classifier
-from ispf_jax.errors import ArgumentError, UserError
+from ispf_jax.errors import ArgumentError, UserError, few
+from ispf_jax.files.check import normalisations, predict
 from ispf_jax.runtime.atomic import atomic_write_text
 from ispf_jax.runtime.layout import CHECKPOINTS, Job
 from ispf_jax.runtime.schema import read_text
 from ispf_jax.runtime.store import Saved, Store, identity
+from ispf_jax.settings import joined
 from ispf_jax.training import stream_name, trained
 
+log = logging.getLogger(__name__)
+_RENAME = "rename the folders of the test images so that they sort in that order (0_..., 1_..., ...)"
+_ENOUGH, _SURE, _SAMPLE = 10, 80, 500  # images that prove an order; percent that need no look; images looked at
+
 _KEYS = {"path": "model.checkpoint", "network": "model.name", "width": "model.width", "image_shape": "data.channels"}
+_KEYS |= {"check": "model.check"}
 
 
-def check_classifier(model, classes: int, image_shape: tuple[int, int, int]) -> Classifier:
+def check_classifier(model, data) -> Classifier:
     """The classifier of `config.model.checkpoint`; UserError if it is not the one that the other keys describe."""
-    settings = {"network": model.name, "width": model.width, "dtype": model.dtype}
+    settings = {"network": model.name, "width": model.width, "dtype": model.dtype, "mean": model.mean, "std": model.std}
+    settings |= {"weights": model.weights or None, "check": model.example or None}
     try:
-        found = files.load(model.checkpoint, image_shape=image_shape, **settings)
+        found = files.load(model.checkpoint, image_shape=data.image_shape, **settings)
     except ArgumentError as error:
         key = _KEYS.get(error.argument, f"data.{error.argument}")
         raise ArgumentError(f"config.{key}", error.text) from error
-    if classes != found.num_classes:
-        text = f"={classes} must be {found.num_classes}, as many as {model.checkpoint} has, in the same order."
+    if data.num_classes != found.num_classes:
+        text = f"={data.num_classes} must be {found.num_classes}, as many as {model.checkpoint} has, in the same order."
         raise ArgumentError("config.data.classes", text)
+    for name, said in found.origin["said"].items():
+        if name == "class_names":
+            if data.class_names != said and sorted(data.class_names) == sorted(said):
+                raise UserError(
+                    f"{model.checkpoint} says that the order of its classes is {', '.join(said)}; {_RENAME}."
+                )
+            continue
+        given = getattr(model, name)
+        if not np.allclose(given, said, atol=1e-3):
+            text = f"={joined(given)} must be {joined(round(n, 6) for n in said)}, as {model.checkpoint} says."
+            raise ArgumentError(f"config.data.{name}", text)
     return found
+
+
+def check_order(original: Classifier, counts: np.ndarray, data):
+    """Refuses a given classifier whose classes are in another order than the test images; warns of other mistakes.
+
+    Args:
+      counts: [C, C] test images of (true class, predicted class).
+      data: an `ImageData`.
+
+    Raises:
+      UserError: another order of classes explains the confusion.
+    """
+    images, right = counts.sum(axis=1), counts.diagonal()
+    names = data.class_names
+    order = linear_sum_assignment(-counts / np.maximum(images, 1)[:, None])[1]  # true class: output
+    moved = np.flatnonzero(order != np.arange(len(order)))
+    better, now = counts[moved, order[moved]].sum(), right[moved].sum()
+    if len(moved) and images[moved].sum() >= _ENOUGH and 2 * better >= images[moved].sum() and better >= 3 * now:
+        likely = ", ".join(names[c] for c in np.argsort(order))
+        raise UserError(
+            f"the classes of the test images are in another order than those of the classifier: images of "
+            f"{few(names[c] for c in moved)} are taken for {few(names[c] for c in order[moved])}. The likely order of "
+            f"its outputs is: {likely}; {_RENAME}."
+        )
+    accuracy = 100 * right.sum() / max(images.sum(), 1)
+    if accuracy >= _SURE or not images.sum():
+        return
+    some = data.test.take(np.linspace(0, len(data.test) - 1, min(len(data.test), _SAMPLE)).astype(int))
+    for name, pair in normalisations(original):
+        other = 100 * np.mean(predict(original, some.images, *pair).argmax(axis=1) == some.labels)
+        if other > accuracy + 20:
+            log.warning(
+                "%.1f %% of the test images are recognised, but %.1f %% with mean and std %s", accuracy, other, name
+            )
+    if accuracy <= 110 / len(names):
+        log.warning(
+            "%.1f %% of the test images are recognised, by chance %.1f %%: compare config.data.mean, "
+            "config.data.std, the image size and the order of classes with its training",
+            accuracy,
+            100 / len(names),
+        )
 
 
 def given_original(worker, job: Job) -> Classifier:
@@ -41,7 +103,7 @@ def given_original(worker, job: Job) -> Classifier:
         nothing = {"epoch": np.int32(e.train.epochs)}  # is carried on
         found = store.restore(Saved(nothing, template, template, {}))
         if found is None:
-            given = check_classifier(e.model, data.num_classes, data.image_shape)
+            given = check_classifier(e.model, data)
             digest = given.origin["digest"]
             _same_file(directory.parent / "file.txt", digest)
             split.save(directory)

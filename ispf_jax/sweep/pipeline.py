@@ -181,7 +181,7 @@ class Run:
 
     def _check_given(self):
         if any(self._is_given(job) and not self._finished(job) for job in self.jobs):
-            check_classifier(self.e.model, self.data.num_classes, self.data.image_shape)
+            check_classifier(self.e.model, self.data)
 
     def _is_given(self, job):
         return job.kind == "original" and bool(self.e.model.checkpoint)
