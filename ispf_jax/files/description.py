@@ -39,7 +39,7 @@ class Description:
         if not self.found or self.problem:
             return ""
         found, said = self.found, self.settings
-        keys = {"model.checkpoint": self.path, "model.name": found.network, "model.width": f"{found.width:.9g}"}
+        keys = {"model.checkpoint": self.path}
         keys |= {"data.classes": found.classes, "data.channels": found.channels}
         keys |= {"data.image_size": said["image_shape"][0]} if "image_shape" in said else {}
         keys |= {f"data.{name}": ",".join(map(str, said[name])) for name in ("mean", "std") if name in said}
@@ -50,8 +50,8 @@ class Description:
         lines = [f"{self.path}: {self.format}, {self.tensors} tensors, {self.weights:,} numbers"]
         if self.found:
             f = self.found
-            lines += [f"{f.network}: width {f.width}, {f.classes} classes, images of {f.channels} channel(s)"]
-        lines += [f"{name}: {value}" for name, value in self.settings.items() if name not in ("network", "width")]
+            lines += [f"{f.network}: {f.classes} classes, images of {f.channels} channel(s)"]
+        lines += [f"{name}: {value}" for name, value in self.settings.items() if name not in ("network", "layout")]
         unsaid = [name for name in ("mean", "std") if name not in self.settings and not self.problem]
         lines += [f"The file does not say {name}: add --config.data.{name}=... as in training" for name in unsaid]
         lines += (

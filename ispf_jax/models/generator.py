@@ -26,7 +26,7 @@ class Generator(nn.Module):
         x = x.reshape(-1, height, width, maps[0])
         x = MaskedBatchNorm(dtype=self.dtype, name="bn0")(x, train, mask, axis)
         for i in (1, 2):
-            x = conv(x, maps[i], use_bias=False, dtype=self.dtype, name=f"conv{i}", upsample=True)
+            x = conv(x, maps[i], use_bias=False, dtype=self.dtype, name=f"conv{i}", stride=0.5)
             x = MaskedBatchNorm(dtype=self.dtype, name=f"bn{i}")(x, train, mask, axis)
             x = nn.leaky_relu(x, 0.2)
         x = conv(x, self.channels, dtype=self.dtype, name="conv3")
