@@ -151,7 +151,7 @@ def _without_normaliser(found: Contents) -> Contents:
             pairs.setdefault(parts[1], {})[parts[2]] = name
     names = next((pair for pair in pairs.values() if len(pair) == 2), {})
     values = {which: found.tensors[name].astype(np.float64).ravel() for which, name in names.items()}
-    if not names or not all(np.all((0 <= value) & (value <= 255)) for value in values.values()):
+    if not names or not all(np.all((value >= 0) & (value <= 255)) for value in values.values()):
         return found
     scale = 255.0 if max(value.max() for value in values.values()) > 1 else 1.0  # for pixels up to 255
     kept = {name: json.dumps([found.tensors[name].dtype.name, found.tensors[name].tolist()]) for name in names.values()}

@@ -35,7 +35,7 @@ _OTHERS = {  # first bytes: what it is, and what helps
     rb"\x08\x01\x12|\x0a.{1,4}\x0a": "is a graph of TensorFlow (SavedModel); in TensorFlow, take the arrays from the "
     f"variables of tf.saved_model.load(directory) and {_ARRAYS}",
     rb".{4}TFL3": f"is a TensorFlow Lite model; from the model it was made from, {_ARRAYS}",
-    rb"\x1f\x8b|BZh|\xfd7zXZ|.{257}ustar|7z\xbc\xaf|Rar!": "is an archive; unpack it and give the file of weights in it.",
+    rb"\x1f\x8b|BZh|\xfd7zXZ|.{257}ustar|7z\xbc\xaf|Rar!": "is an archive; unpack it and give the weights in it.",
     rb"\{": "is JSON and no file of weights; give the file of weights next to it.",
     rb"\x80[\x00-\x05]": f"is a pickle of another program than torch.save, and pickles can run code; there, {_ARRAYS}",
     rb"PK\x03\x04[^.]*\.npy": f"is an archive of NumPy; {_ARRAYS}",

@@ -10,8 +10,20 @@ from typing import Any
 
 import numpy as np
 
+from ispf_jax.models.tensors import natural
+
 _LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "mean": "running_mean", "var": "running_var"}
 _LEVELS = {"params", "batch_stats", "value", "raw_value"}
+_OURS = r"(stage\d+_)?block\d+\."
+_THEIRS: dict[str, Any] = {
+    r"^stage(\d+)_block(\d+)": lambda match: f"layer{match[1]}.{int(match[2]) - 1}",
+    r"^block(\d+)": lambda match: f"blocks.{int(match[1]) - 1}",
+    **{r"(conv|bn)_stem": r"\g<1>1", r"conv_shortcut": "downsample.0", r"bn_shortcut": "downsample.1"},
+    **{r"\.(qkv|out)\.": r".attn.\1.", r"attn\.out": "attn.proj", r"\.mlp(\d)": r".mlp.fc\1"},
+    **{"^patches": "patch_embed.proj", "^token": "cls_token", "^positions": "pos_embed"},
+}
+"""Names of the networks of this package, and the usual ones of PyTorch, by which their layout is read."""
+
 TRAINING = re.compile(r"(opt|sched|lr_|scaler|rng|step$|epoch)", re.IGNORECASE)
 """Beginnings of names of what belongs to training and not to a network."""
 
@@ -47,9 +59,12 @@ def _leaves(tree, path) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
 def to_torch_names(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Tensors as PyTorch has them, and {name there: name here}."""
     names = {}
-    for name in tensors:
+    for name in sorted(tensors, key=natural):
         *parts, leaf = [part for part in re.split("[/.]", name) if part not in _LEVELS and "ema" not in part.split("_")]
         names[".".join([*parts, _LEAVES.get(leaf, leaf)])] = name
+    if any(re.match(_OURS, name) for name in names):
+        for pattern, theirs in _THEIRS.items():
+            names = {re.sub(pattern, theirs, new): name for new, name in names.items()}
     if len(names) < len(tensors):
         raise ValueError("it has two tensors of the same name")
     return {new: _turned(name, tensors[name], (3, 2, 0, 1)) for new, name in names.items()}, names

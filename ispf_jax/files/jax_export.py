@@ -1,4 +1,4 @@
-"""The computation of a classifier as one file for `jax.export.deserialize`, which needs neither this package nor Flax."""
+"""A classifier as one file for `jax.export.deserialize`, which needs neither this package nor Flax."""
 
 from pathlib import Path
 

@@ -43,7 +43,7 @@ def settings_in(path: Path) -> dict[str, Any]:
         )
         said |= {"class_names": tuple(map(str, names))} if names else {}
         size, channels = config.get("image_size"), config.get("num_channels", 3)
-        channels, *sides = timm["input_size"] if "input_size" in timm else [channels, size, size]
+        channels, *sides = timm.get("input_size", [channels, size, size])
         sides = size if isinstance(size, list) else sides
         said |= {"image_shape": tuple(map(int, (*sides, channels)))} if all(sides) else {}
         scaled = pixels.get("do_rescale", True)
