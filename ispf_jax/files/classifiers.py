@@ -127,12 +127,7 @@ def save(
 _SUFFIXES = ", ".join(suffix for format_ in FORMATS.values() for suffix in format_.SUFFIXES)
 
 
-_KINDS = {
-    "class_names": (str,),
-    "mean": (int, float),
-    "std": (int, float),
-    "image_shape": (int,),
-}
+_KINDS = {"class_names": (str,), "mean": (int, float), "std": (int, float), "image_shape": (int,)}
 
 
 def settings_in(path, header: Mapping[str, str]) -> dict[str, Any]:

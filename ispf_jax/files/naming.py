@@ -166,4 +166,3 @@ def _single(key, value):
     if not np.all(np.isfinite(value)):
         raise Useless(f"{key} has numbers that are not finite")
     return value
-

@@ -13,6 +13,7 @@ from ispf_jax.models.adapted import Function, adapt, title
 from ispf_jax.models.convnet import ConvNet
 from ispf_jax.models.generator import Generator
 from ispf_jax.models.resnet import ResNet
+from ispf_jax.models.tensors import Unlike
 from ispf_jax.models.vit import ViT
 from ispf_jax.settings import converted
 
@@ -79,7 +80,9 @@ def with_layout(module: nn.Module, layout: Mapping[str, Any] | None) -> nn.Modul
     Raises:
       ArgumentError: there is no such field.
     """
-    given = {name: value for name, value in (layout or {}).items() if name != "family"}
+    given = dict(layout or {})
+    if given.pop("family", type(module).__name__) != type(module).__name__:
+        raise Unlike(f"it is no {layout['family']}", 1)  # pyright: ignore
     known = {f.name for f in dataclasses.fields(module)} - {*_NOT_LAYOUT, "num_classes"}
     if unknown := sorted(given.keys() - known - {"num_classes"}):
         text = f" has {unknown[0]}, which {type(module).__name__} does not; it has {', '.join(sorted(known))}."

@@ -111,7 +111,7 @@ class Adapted(nn.Module):
 
 
 class Function(nn.Module):
-    """A function normalised images [N, H, W, C] -> logits [N, num_classes] as a network; its logits are its features."""
+    """A function images [N, H, W, C] -> logits [N, num_classes] as a network; its logits are its features."""
 
     function: Callable
     num_classes: int

@@ -1,14 +1,15 @@
 """Plain convolutional networks: AllCNN, VGG, LeNet and whatever else is a chain of convolutions and dense layers.
 
-AllCNN with batch norm and a linear head is the variant of the unlearning literature (Golatkar 2020, Chundawat 2023); VGG
-is Simonyan and Zisserman 2015. Tensors do not show strides, pooling and padding. VGG's numbers in `features.N` leave
-gaps where it pools; otherwise the first of the usual arrangements is taken whose image is what the first dense layer
-takes.
+AllCNN with batch norm and a linear head is the variant of the unlearning literature (Golatkar 2020, Chundawat 2023).
+VGG is Simonyan and Zisserman 2015 (arXiv 1409.1556). Tensors do not show strides, pooling and padding. VGG's numbers in
+`features.N` leave gaps where it pools; otherwise the first of the usual arrangements is taken whose image is what the
+first dense layer takes.
 """
 
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -193,8 +194,8 @@ def _arranged(network: ConvNet, gaps, dense: Layer, image_shape, given: Given) -
 
 
 _NOTE = (
-    "strides, pooling and padding cannot be seen in the tensors: taken are strides {}, max-pooling {} and padding {}, the "
-    "first of {} arrangements that fit"
+    "strides, pooling and padding cannot be seen in the tensors: taken are strides {}, max-pooling {} and padding {}, "
+    "the first of {} arrangements that fit"
 )
 
 
@@ -204,7 +205,7 @@ def _pools_in_numbers(convs, behind) -> tuple[int, ...] | None:
     if len(convs) < 2 or None in matches or len({match[1] for match in matches if match}) > 1:
         return None
     at = [int(match[2]) for match in matches if match]
-    more = [after - before - 2 - (n in behind) for n, (before, after) in enumerate(zip(at, at[1:]))]
+    more = [after - before - 2 - (n in behind) for n, (before, after) in enumerate(pairwise(at))]
     named_alike = not matches[0][1] or matches[0][1].endswith(".")  # pyright: ignore
     return tuple(2 * (m > 0) for m in more) if named_alike and min(more) >= 0 else None
 

@@ -1,10 +1,10 @@
 """The ResNet family: CIFAR's 6n+2, 18 to 152 layers, basic and bottleneck blocks, pre-activation, wide.
 
-He et al. 2016 (arXiv 1512.03385, 1603.05027), Zagoruyko and Komodakis 2016 (1605.07146). Tensors do not show strides and
-pooling. Convention: the first block of each stage after the first has stride 2, in a bottleneck at its 3x3 convolution; a
-stem of 7x7 has stride 2 and max-pooling 3x3 of stride 2, one of 3x3 neither. A shortcut without weights where the shape
-changes takes every second pixel and pads channels with zeros, half of them on each side (option A). With pre-activation,
-a shortcut's convolution sees the activated input.
+He et al. 2016 (arXiv 1512.03385, 1603.05027), Zagoruyko and Komodakis 2016 (1605.07146). Tensors do not show strides
+and pooling. Convention: the first block of each stage after the first has stride 2, in a bottleneck at its 3x3
+convolution; a stem of 7x7 has stride 2 and max-pooling 3x3 of stride 2, one of 3x3 neither. A shortcut without weights
+where the shape changes takes every second pixel and pads channels with zeros, half of them on each side (option A).
+With pre-activation, a shortcut's convolution sees the activated input.
 """
 
 import re
@@ -16,7 +16,9 @@ import jax.numpy as jnp
 from ispf_jax.models.layers import Call, at_least_single, boundary, max_pool, scaled
 from ispf_jax.models.tensors import Found, Given, Layer, Unlike, head_of, natural, of_kind, refuse_more
 
-_BLOCK = re.compile(r"(?:(?:layer|block|stage|group|conv)_?|stages\.)(\d+)(?:_x)?\.(?:(?:layers?|blocks?)\.)?(\d+)\.(.+)")
+_BLOCK = re.compile(
+    r"(?:(?:layer|block|stage|group|conv)_?|stages\.)(\d+)(?:_x)?\.(?:(?:layers?|blocks?)\.)?(\d+)\.(.+)"
+)
 _SHORTCUT = re.compile("shortcut|downsample|skip|proj", re.IGNORECASE)
 _KERNELS = {2: (3, 3), 3: (1, 3, 1)}
 
@@ -146,11 +148,13 @@ def read(layers: list[Layer], image_shape, given: Given) -> Found:
             outside.append(layer)
     stem, norms, linears = (of_kind(outside, kind) for kind in ("conv", "norm", "linear"))
     if not blocks or not stem:
-        raise Unlike("there are no blocks of layers" if stem else "there is no convolution before the blocks", len(layers))
+        raise Unlike(
+            "there are no blocks of layers" if stem else "there is no convolution before the blocks", len(layers)
+        )
     refuse_more(layer for layer in outside if layer not in (stem[0], *norms[:1], *linears))
     bias, places = stem[0].bias, {}
     kernel = stem[0].shape[-1]
-    preact = _is_preact(blocks, stem[0])
+    preact = _is_preact(blocks)
     channels, stages, padded, order = stem[0].shape[0], {}, set(), sorted(blocks)
     numbers = sorted({stage for stage, _ in order})
     for stage, block in order:
@@ -188,8 +192,8 @@ def read(layers: list[Layer], image_shape, given: Given) -> Found:
     return given(network), first | places | last | head, ""
 
 
-def _is_preact(blocks: Mapping, stem: Layer) -> bool:
-    """Whether the first batch norm of a block is as wide as what goes into its first convolution, where that differs."""
+def _is_preact(blocks: Mapping) -> bool:
+    """Whether the first batch norm of a block is as wide as its input, where its first convolution is not."""
     for inside in blocks.values():
         conv, norm = _main(inside, "conv"), _main(inside, "norm")
         if conv and norm and len(conv[0].shape) == 4 and conv[0].shape[0] != conv[0].shape[1]:
@@ -199,7 +203,7 @@ def _is_preact(blocks: Mapping, stem: Layer) -> bool:
 
 def _main(inside, kind):
     """Layers of a kind in a block, but for its shortcut, in the order of their names."""
-    return sorted((l for l in of_kind(inside, kind) if not _is_shortcut(l)), key=lambda l: natural(l.name))
+    return sorted((a for a in of_kind(inside, kind) if not _is_shortcut(a)), key=lambda a: natural(a.name))
 
 
 def _is_shortcut(layer: Layer) -> bool:

@@ -12,13 +12,26 @@ import jax.numpy as jnp
 from ispf_jax.models.layers import Call, at_least_single, boundary, torch_uniform
 from ispf_jax.models.tensors import Found, Given, Layer, Unlike, head_of, of_kind, refuse_more
 
-_TIMM = {"norm1": "norm1", "attn.qkv": "qkv", "attn.proj": "out", "norm2": "norm2", "mlp.fc1": "mlp1", "mlp.fc2": "mlp2"}
+_TIMM = {
+    "norm1": "norm1",
+    "attn.qkv": "qkv",
+    "attn.proj": "out",
+    "norm2": "norm2",
+    "mlp.fc1": "mlp1",
+    "mlp.fc2": "mlp2",
+}
 _TORCHVISION = {
     **{"ln_1": "norm1", "self_attention.in_proj_weight": "qkv/kernel", "self_attention.in_proj_bias": "qkv/bias"},
     **{"self_attention.out_proj": "out", "ln_2": "norm2", "mlp.0": "mlp1", "mlp.3": "mlp2"},
 }
 _OUTSIDE = {
-    **{"cls_token": "token", "pos_embed": "positions", "patch_embed.proj": "patches", "norm": "norm", "fc_norm": "norm"},
+    **{
+        "cls_token": "token",
+        "pos_embed": "positions",
+        "patch_embed.proj": "patches",
+        "norm": "norm",
+        "fc_norm": "norm",
+    },
     **{"class_token": "token", "encoder.pos_embedding": "positions", "conv_proj": "patches", "encoder.ln": "norm"},
 }
 
@@ -104,7 +117,9 @@ def read(layers: list[Layer], image_shape, given: Given) -> Found:
     for layer in layers:
         block = re.search(r"(?:blocks\.|encoder_layer_)(\d+)\.(.+)", layer.name)
         ours = (_TIMM | _TORCHVISION).get(block[2]) if block else None
-        outside = next((o for theirs, o in _OUTSIDE.items() if re.fullmatch(rf"(.*\.)?{re.escape(theirs)}", layer.name)), "")
+        outside = next(
+            (o for theirs, o in _OUTSIDE.items() if re.fullmatch(rf"(.*\.)?{re.escape(theirs)}", layer.name)), ""
+        )
         path = f"block{int(block[1]) + 1}/{ours}" if block and ours else outside
         if path:
             places[layer.name] = f"params/{path}" if layer.name in layer.shapes else path

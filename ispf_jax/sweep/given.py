@@ -7,18 +7,27 @@ import numpy as np
 from ispf_jax import files
 from ispf_jax.classifier import Classifier
 from ispf_jax.errors import ArgumentError, UserError
-from ispf_jax.runtime.atomic import atomic_write_text
+from ispf_jax.models import from_layout, layout_of
+from ispf_jax.runtime.atomic import atomic_write_json, atomic_write_text
 from ispf_jax.runtime.layout import CHECKPOINTS, Job
-from ispf_jax.runtime.schema import read_text
+from ispf_jax.runtime.schema import read_json, read_text
 from ispf_jax.runtime.store import Saved, Store, identity
 from ispf_jax.training import stream_name, trained
 
-_KEYS = {"path": "model.checkpoint", "network": "model.name", "width": "model.width", "image_shape": "data.channels"}
+_KEYS = {
+    "path": "model.checkpoint",
+    "network": "model.name",
+    "width": "model.width",
+    "layout": "model.layout",
+    "image_shape": "data.channels",
+}
+_NETWORK = Path("original") / "network.json"
 
 
 def check_classifier(model, classes: int, image_shape: tuple[int, int, int]) -> Classifier:
     """The classifier of `config.model.checkpoint`; UserError if it is not the one that the other keys describe."""
-    settings = {"network": model.name, "width": model.width, "dtype": model.dtype}
+    settings = {"width": model.width, "dtype": model.dtype, "layout": model.fields() or None}
+    settings |= {} if model.name == "auto" else {"network": model.name}
     try:
         found = files.load(model.checkpoint, image_shape=image_shape, **settings)
     except ArgumentError as error:
@@ -28,6 +37,20 @@ def check_classifier(model, classes: int, image_shape: tuple[int, int, int]) -> 
         text = f"={classes} must be {found.num_classes}, as many as {model.checkpoint} has, in the same order."
         raise ArgumentError("config.data.classes", text)
     return found
+
+
+def given_module(model, workdir: Path, data):
+    """The module of a given original: as it was found in its file, which a work directory remembers.
+
+    None: there is no file, or the module is one that is built by its name.
+    """
+    if not model.checkpoint:
+        return None
+    layout = read_json(workdir / _NETWORK, lambda content: content)
+    if layout:
+        return from_layout(layout, model.dtype)
+    found = check_classifier(model, data.num_classes, data.image_shape).module
+    return found if layout_of(found) else None
 
 
 def given_original(worker, job: Job) -> Classifier:
@@ -45,6 +68,7 @@ def given_original(worker, job: Job) -> Classifier:
             digest = given.origin["digest"]
             _same_file(directory.parent / "file.txt", digest)
             split.save(directory)
+            atomic_write_json(worker.workdir / _NETWORK, layout_of(given.module))
             noted = {"file": digest, "format": given.origin["format"], "naming": given.origin["naming"]}
             meta = {"epoch": e.train.epochs, "seconds": 0.0, "best_epoch": 0, "best_score": None, **noted}
             variables = dict(given.variables)

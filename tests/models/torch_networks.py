@@ -1,4 +1,4 @@
-"""Networks of torchvision and timm with random weights in general position, and their logits; for `test_families.py`."""
+"""Networks of torchvision and timm with weights in general position, and their logits; for `test_families.py`."""
 
 import numpy as np
 import pytest
