@@ -9,8 +9,9 @@ from pathlib import Path
 from ispf_jax import files
 from ispf_jax.errors import UserError
 from ispf_jax.experiment import Experiment
-from ispf_jax.files import FORMATS, save
+from ispf_jax.files import FORMATS, jax_export, save
 from ispf_jax.files.card import CARD, LINE, SUMS, model_card, sha256, write_sums
+from ispf_jax.models import layout_of
 from ispf_jax.runtime.atomic import atomic_write_text
 from ispf_jax.runtime.layout import CHECKPOINTS, Job
 from ispf_jax.runtime.provenance import weights_digest
@@ -40,7 +41,9 @@ def export(worker: Worker, jobs: list[Job]) -> list[Path]:
         for format_ in (origin.get("format") if f == "auto" else f for f in worker.e.export):
             path = worker.workdir / job.place / f"weights.{format_}"
             if format_ and _has_checkpoints(worker, job) and not _is_current(worker, job, path):
-                classifier = worker.read(job, "last" if job.kind == "unlearn" else "best").replace(origin=origin)
+                classifier = worker.read(job, "last" if job.kind == "unlearn" else "best")
+                if classifier.network == worker.network:
+                    classifier = classifier.replace(origin=origin)
                 forgotten = [classifier.class_names[c] for c in job.forget]
                 written.append(save(classifier, path, header={"job": str(job), "forgotten": json.dumps(forgotten)}))
         if job.kind == "unlearn":
@@ -85,7 +88,7 @@ def _describe(worker: Worker, job: Job):
     facts = {
         "forgotten": forgotten,
         "classes": ", ".join(worker.data.class_names),
-        "network": f"{row.arch}, width {e.model.width:g}",
+        "network": row.arch,
         "images": f"{'x'.join(map(str, worker.network.image_shape))}, normalised as (x / 255 - mean) / std with mean "
         f"{worker.network.mean}, std {worker.network.std}",
         "method": f"{job.method} on the base {job.base}, seed {job.seed}, {row.student_steps:,} student steps",
@@ -118,13 +121,14 @@ def _is_current(worker, job, path) -> bool:
     if not path.exists():
         return False
     rows = rows_of(job, worker.workdir / job.result(job.forget or worker.forget_sets[0]))
-    network, model = worker.network, worker.e.model
+    network, model = worker.student if job.kind == "unlearn" else worker.network, worker.e.model
+    layout = layout_of(network.module)
+    settings = {"layout": layout} if layout else {"network": model.name, "width": model.width}
     try:
         if path.suffix == ".jax":
-            wanted = worker.read(job, "last" if job.kind == "unlearn" else "best")
-            same = files.jax_export.agrees(path, wanted)
+            same = jax_export.agrees(path, worker.read(job, "last" if job.kind == "unlearn" else "best"))
         else:
-            found = files.load(path, network=model.name, width=model.width, image_shape=network.image_shape)
+            found = files.load(path, image_shape=network.image_shape, **settings)
             same = weights_digest(found.variables) == rows[0].weights
         if same:
             return True

@@ -10,9 +10,10 @@ from ispf_jax import files
 from ispf_jax.classifier import Classifier
 from ispf_jax.errors import ArgumentError, UserError, few
 from ispf_jax.files.check import normalisations, predict
-from ispf_jax.runtime.atomic import atomic_write_text
+from ispf_jax.models import from_layout, layout_of
+from ispf_jax.runtime.atomic import atomic_write_json, atomic_write_text
 from ispf_jax.runtime.layout import CHECKPOINTS, Job
-from ispf_jax.runtime.schema import read_text
+from ispf_jax.runtime.schema import read_json, read_text
 from ispf_jax.runtime.store import Saved, Store, identity
 from ispf_jax.settings import joined
 from ispf_jax.training import stream_name, trained
@@ -20,15 +21,22 @@ from ispf_jax.training import stream_name, trained
 log = logging.getLogger(__name__)
 _RENAME = "rename the folders of the test images so that they sort in that order (0_..., 1_..., ...)"
 _ENOUGH, _SURE, _SAMPLE = 10, 80, 500  # images that prove an order; percent that need no look; images looked at
-
-_KEYS = {"path": "model.checkpoint", "network": "model.name", "width": "model.width", "image_shape": "data.channels"}
-_KEYS |= {"check": "model.check"}
+_KEYS = {
+    "path": "model.checkpoint",
+    "network": "model.name",
+    "width": "model.width",
+    "layout": "model.layout",
+    "check": "model.check",
+    "image_shape": "data.channels",
+}
+_NETWORK = Path("original") / "network.json"
 
 
 def check_classifier(model, data) -> Classifier:
     """The classifier of `config.model.checkpoint`; UserError if it is not the one that the other keys describe."""
-    settings = {"network": model.name, "width": model.width, "dtype": model.dtype, "mean": model.mean, "std": model.std}
-    settings |= {"weights": model.weights or None, "check": model.example or None}
+    settings = {"width": model.width, "dtype": model.dtype, "layout": model.fields() or None}
+    settings |= {"mean": model.mean, "std": model.std, "weights": model.weights or None, "check": model.example or None}
+    settings |= {} if model.name == "auto" else {"network": model.name}
     try:
         found = files.load(model.checkpoint, image_shape=data.image_shape, **settings)
     except ArgumentError as error:
@@ -77,19 +85,31 @@ def check_order(original: Classifier, counts: np.ndarray, data):
     if accuracy >= _SURE or not images.sum():
         return
     some = data.test.take(np.linspace(0, len(data.test) - 1, min(len(data.test), _SAMPLE)).astype(int))
-    for name, pair in normalisations(original):
-        other = 100 * np.mean(predict(original, some.images, *pair).argmax(axis=1) == some.labels)
-        if other > accuracy + 20:
-            log.warning(
-                "%.1f %% of the test images are recognised, but %.1f %% with mean and std %s", accuracy, other, name
-            )
-    if accuracy <= 110 / len(names):
-        log.warning(
-            "%.1f %% of the test images are recognised, by chance %.1f %%: compare config.data.mean, "
-            "config.data.std, the image size and the order of classes with its training",
-            accuracy,
-            100 / len(names),
-        )
+    others = {
+        name: 100 * np.mean(predict(original, some.images, *pair).argmax(axis=1) == some.labels)
+        for name, pair in normalisations(original)
+    }
+    best = max(others, key=others.__getitem__)
+    text = "%.1f %% of the test images are recognised"
+    if others[best] > accuracy + 20:
+        log.warning(f"{text}, but %.1f %% with mean and std %s", accuracy, others[best], best)
+    elif accuracy <= 110 / len(names):
+        advice = "compare config.data.mean, config.data.std, the image size and the order of classes with its training"
+        log.warning(f"{text}, by chance %.1f %%: {advice}", accuracy, 100 / len(names))
+
+
+def given_module(model, workdir: Path, data):
+    """The module of a given original: as it was found in its file, which a work directory remembers.
+
+    None: there is no file, or the module is one that is built by its name.
+    """
+    if not model.checkpoint:
+        return None
+    layout = read_json(workdir / _NETWORK, lambda content: content)
+    if layout:
+        return from_layout(layout, model.dtype)
+    found = check_classifier(model, data).module
+    return found if layout_of(found) else None
 
 
 def given_original(worker, job: Job) -> Classifier:
@@ -107,6 +127,7 @@ def given_original(worker, job: Job) -> Classifier:
             digest = given.origin["digest"]
             _same_file(directory.parent / "file.txt", digest)
             split.save(directory)
+            atomic_write_json(worker.workdir / _NETWORK, layout_of(given.module))
             noted = {"file": digest, "format": given.origin["format"], "naming": given.origin["naming"]}
             meta = {"epoch": e.train.epochs, "seconds": 0.0, "best_epoch": 0, "best_score": None, **noted}
             variables = dict(given.variables)

@@ -111,7 +111,7 @@ class Run:
         with keyed("config."):
             self.forget_sets = forget_sets(experiment.forget, self.data.class_names)
         self.workers = [self._worker(d) for d in self.devices]
-        plan.check(experiment, self.data, self.devices[0], self.forget_sets, self.workers[0].network)
+        plan.check(experiment, self.data, self.devices[0], self.forget_sets, self.workers[0])
         self.jobs = jobs(experiment, self.forget_sets)
         self._fingerprint = _fingerprint(self.data)
         if saved and saved.data_fingerprint != self._fingerprint:
@@ -209,7 +209,7 @@ class Run:
             log.info(names)
         if self.devices[0].devices[0].platform != "cpu":
             return
-        seconds = plan.expected_seconds(self.e, self.data, todo)
+        seconds = plan.expected_seconds(self.e, self.data, todo, self.workdir)
         if seconds > _LONG:
             log.info(
                 "On this CPU the whole configuration will take about %.1f hours. Small ones are digits_ispf.py "
