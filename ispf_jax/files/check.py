@@ -60,7 +60,7 @@ def compare(classifier: Classifier, path: str | Path):
 
 
 def predict(classifier: Classifier, images, mean=None, std=None) -> np.ndarray:
-    """Logits of uint8 images with this normalisation, or else the classifier's, or of floating-point ones as they are."""
+    """Logits of uint8 images with this normalisation or else the classifier's, or of floating-point images."""
     if images.dtype == np.uint8:
         mean, std = (own if other is None else other for own, other in ((classifier.mean, mean), (classifier.std, std)))
         images = (images.astype(np.float32) / 255 - np.float32(mean)) / np.float32(std)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+from sklearn.metrics import confusion_matrix
 
 from ispf_jax import files
 from ispf_jax.classifier import Classifier
@@ -20,7 +21,7 @@ from ispf_jax.training import stream_name, trained
 
 log = logging.getLogger(__name__)
 _RENAME = "rename the folders of the test images so that they sort in that order (0_..., 1_..., ...)"
-_ENOUGH, _SURE, _SAMPLE = 10, 80, 500  # images that prove an order; percent that need no look; images looked at
+_ENOUGH, _SURE, _SAMPLE = 10, 80, 1000  # images that prove an order; percent that need no look; images looked at
 _KEYS = {
     "path": "model.checkpoint",
     "network": "model.name",
@@ -59,18 +60,16 @@ def check_classifier(model, data) -> Classifier:
     return found
 
 
-def check_order(original: Classifier, counts: np.ndarray, data):
-    """Refuses a given classifier whose classes are in another order than the test images; warns of other mistakes.
-
-    Args:
-      counts: [C, C] test images of (true class, predicted class).
-      data: an `ImageData`.
+def check_order(given: Classifier, data):
+    """Looks at test images, up to 1,000: refuses another order of classes, and warns of other mistakes.
 
     Raises:
-      UserError: another order of classes explains the confusion.
+      UserError: another order of classes explains what the classifier says.
     """
+    names, total = data.class_names, len(data.test)
+    some = data.test.take(np.linspace(0, total - 1, min(total, _SAMPLE)).astype(int))
+    counts = confusion_matrix(some.labels, given(some.images).argmax(axis=1), labels=range(len(names)))
     images, right = counts.sum(axis=1), counts.diagonal()
-    names = data.class_names
     order = linear_sum_assignment(-counts / np.maximum(images, 1)[:, None])[1]  # true class: output
     moved = np.flatnonzero(order != np.arange(len(order)))
     better, now = counts[moved, order[moved]].sum(), right[moved].sum()
@@ -81,13 +80,12 @@ def check_order(original: Classifier, counts: np.ndarray, data):
             f"{few(names[c] for c in moved)} are taken for {few(names[c] for c in order[moved])}. The likely order of "
             f"its outputs is: {likely}; {_RENAME}."
         )
-    accuracy = 100 * right.sum() / max(images.sum(), 1)
-    if accuracy >= _SURE or not images.sum():
+    accuracy = 100 * right.sum() / len(some)
+    if accuracy >= _SURE:
         return
-    some = data.test.take(np.linspace(0, len(data.test) - 1, min(len(data.test), _SAMPLE)).astype(int))
     others = {
-        name: 100 * np.mean(predict(original, some.images, *pair).argmax(axis=1) == some.labels)
-        for name, pair in normalisations(original)
+        name: 100 * np.mean(predict(given, some.images, *pair).argmax(axis=1) == some.labels)
+        for name, pair in normalisations(given)
     }
     best = max(others, key=others.__getitem__)
     text = "%.1f %% of the test images are recognised"

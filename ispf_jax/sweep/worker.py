@@ -30,7 +30,7 @@ from ispf_jax.runtime.pictures import image_grid
 from ispf_jax.runtime.provenance import journalled, weights_digest
 from ispf_jax.runtime.rows import read_rows, rows_of
 from ispf_jax.runtime.store import Store, identity
-from ispf_jax.sweep.given import check_order, given_module, given_original
+from ispf_jax.sweep.given import given_module, given_original
 from ispf_jax.training import Split, fit, split_of, stream_name
 from ispf_jax.unlearning import Unlearned, restore, unlearn
 
@@ -94,8 +94,6 @@ class Worker:
         original = self.teacher(job.seed)
         selection = "given" if self.e.model.checkpoint else "best_validation"
         self._warn_of_chance(job, original)
-        if self.e.model.checkpoint and len(self.data.test):
-            check_order(original, self._confusion(original), self.data)
         for forget in self.forget_sets:
             path = self.workdir / job.result(forget)
             if self.devices.share(lambda: bool(rows_of(job, path))):
