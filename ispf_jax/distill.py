@@ -19,7 +19,7 @@ from ispf_jax import losses, optim, replay
 from ispf_jax.classifier import Network
 from ispf_jax.collectives import local_slice, psum, replicated_share, value_and_global_grad
 from ispf_jax.methods import Method, Rules
-from ispf_jax.models.layers import MOMENTS
+from ispf_jax.models.layers import BOUNDARY, MOMENTS
 from ispf_jax.state import DistillState, select
 
 
@@ -39,7 +39,7 @@ class DistillSetup:
     """What stays the same in a run, and is compiled in.
 
     Attributes:
-      network: teacher and student, with the normalisation that the teacher was trained with.
+      network: the teacher, and the student where `pupil` is None, with the normalisation that it was trained with.
       generator: module, noise [N, latent_dim] -> images in [0, 1].
       batch_size: global number of synthetic images per step.
       loops: loops per epoch; each is `generator_steps` generator steps, then `student_steps` student steps.
@@ -49,6 +49,8 @@ class DistillSetup:
       replayed: how many of a student step's images are earlier ones; 0: none, and the state needs no memory.
       temperature: of the distillation, on teacher and student alike.
       rules: what methods can choose from.
+      pupil: the student's module, where it is not the teacher's.
+      remat: whether the layers' outputs are computed again for gradients, but for those at the boundaries of blocks.
     """
 
     network: Network
@@ -70,6 +72,20 @@ class DistillSetup:
     replayed: int = 0
     temperature: float = 1.0
     rules: Rules = Rules()
+    pupil: Network | None = None
+    remat: bool = False
+
+    @property
+    def student(self) -> Network:
+        """The student's network."""
+        return self.pupil or self.network
+
+    def apply(self, module, *args, **settings):
+        """What a module computes for a gradient."""
+        if not self.remat:
+            return module.apply(*args, **settings)
+        policy = jax.checkpoint_policies.save_only_these_names(BOUNDARY)
+        return jax.checkpoint(partial(module.apply, **settings), policy=policy)(*args)
 
     @property
     def fresh(self) -> int:
@@ -111,7 +127,7 @@ def synthesise(setup, generator, noise, train=False, axis=None):
     """Images [N, H, W, C] from noise, normalised as the teacher expects; with `train` also the new batch statistics."""
     if not train:
         return setup.network.normalise(setup.generator.apply(generator, noise, axis=axis))
-    images, new = setup.generator.apply(generator, noise, train=True, axis=axis, mutable=["batch_stats"])
+    images, new = setup.apply(setup.generator, generator, noise, train=True, axis=axis, mutable=["batch_stats"])
     return setup.network.normalise(images), new["batch_stats"]
 
 
@@ -133,10 +149,10 @@ def generator_step(setup: DistillSetup, state: DistillState, teacher, request: U
     def loss_share(params):
         generator = {"params": params, "batch_stats": state.generator.batch_stats}
         images, batch_stats = synthesise(setup, generator, noise, train=True, axis=axis)
-        (t, features), moments = setup.network.module.apply(
-            teacher, images, axis=axis, mutable=[MOMENTS] if weights.bn else []
+        (t, features), moments = setup.apply(
+            setup.network.module, teacher, images, axis=axis, mutable=[MOMENTS] if weights.bn else []
         )
-        s, _ = setup.network.module.apply(state.student.variables, images)
+        s, _ = setup.apply(setup.student.module, state.student.variables, images)
         mean_probability = psum(jnp.sum(jax.nn.softmax(t), axis=0), axis) / total
         if setup.balance_retained:
             mean_probability = losses.retained(mean_probability, request.forget_mask)
@@ -196,11 +212,11 @@ def student_step(setup: DistillSetup, state: DistillState, teacher, request: Unl
 
     def loss_share(params):
         student = {"params": params, "batch_stats": state.student.batch_stats}
-        (s, _), new = setup.network.module.apply(
-            student, images, train=True, mask=keep, axis=axis, mutable=["batch_stats"]
+        (s, _), new = setup.apply(
+            setup.student.module, student, images, train=True, mask=keep, axis=axis, mutable=["batch_stats"]
         )
         loss = jnp.sum(losses.kl_divergence(target, s, setup.temperature) * keep) / jnp.maximum(kept, 1)
-        return loss, (new["batch_stats"], s)
+        return loss, (new.get("batch_stats", {}), s)
 
     (loss, (batch_stats, s)), gradient = value_and_global_grad(loss_share, state.student.params, axis)
     params, opt_state = optim.apply(

@@ -75,7 +75,7 @@ def identity(run: str, seed: int, network, **more: str) -> dict[str, Scalar]:
       network: a `classifier.Network`.
     """
     shape = "x".join(map(str, network.image_shape))
-    said = f"{type(network.module).__name__}, {network.num_classes} classes, {shape} images"
+    said = f"{network.title}, {network.num_classes} classes, {shape} images"
     return {"run": run, "seed": seed, "network": said, **more}
 
 

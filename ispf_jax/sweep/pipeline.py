@@ -37,7 +37,7 @@ from ispf_jax.runtime.provenance import Started, read_started
 from ispf_jax.runtime.telemetry import format_duration
 from ispf_jax.sweep import board, cluster, plan
 from ispf_jax.sweep.export import export, seal, wanted
-from ispf_jax.sweep.given import check_classifier
+from ispf_jax.sweep.given import check_classifier, check_order
 from ispf_jax.sweep.jobs import Job, finished, jobs
 from ispf_jax.sweep.worker import Worker
 from ispf_jax.training import split_of
@@ -111,7 +111,7 @@ class Run:
         with keyed("config."):
             self.forget_sets = forget_sets(experiment.forget, self.data.class_names)
         self.workers = [self._worker(d) for d in self.devices]
-        plan.check(experiment, self.data, self.devices[0], self.forget_sets, self.workers[0].network)
+        plan.check(experiment, self.data, self.devices[0], self.forget_sets, self.workers[0])
         self.jobs = jobs(experiment, self.forget_sets)
         self._fingerprint = _fingerprint(self.data)
         if saved and saved.data_fingerprint != self._fingerprint:
@@ -181,7 +181,9 @@ class Run:
 
     def _check_given(self):
         if any(self._is_given(job) and not self._finished(job) for job in self.jobs):
-            check_classifier(self.e.model, self.data.num_classes, self.data.image_shape)
+            given = check_classifier(self.e.model, self.data)
+            if len(self.data.test):
+                check_order(given, self.data)
 
     def _is_given(self, job):
         return job.kind == "original" and bool(self.e.model.checkpoint)
@@ -209,7 +211,7 @@ class Run:
             log.info(names)
         if self.devices[0].devices[0].platform != "cpu":
             return
-        seconds = plan.expected_seconds(self.e, self.data, todo)
+        seconds = plan.expected_seconds(self.e, self.data, todo, self.workdir)
         if seconds > _LONG:
             log.info(
                 "On this CPU the whole configuration will take about %.1f hours. Small ones are digits_ispf.py "
