@@ -1,7 +1,7 @@
 """A classifier: a network with its weights, and what it takes to feed it images."""
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 
 from ispf_jax.errors import ArgumentError
 from ispf_jax.forget import checked_names
-from ispf_jax.models.adapted import adapt
+from ispf_jax.models.adapted import Function, adapt, title
 from ispf_jax.settings import converted
 
 
@@ -52,6 +52,11 @@ class Network:
     @property
     def num_classes(self) -> int:
         return self.module.num_classes
+
+    @property
+    def title(self) -> str:
+        """The network's usual name, such as ResNet18."""
+        return title(self.module)
 
     @property
     def head(self) -> tuple[str, ...]:
@@ -127,6 +132,29 @@ class Classifier:
         made.class_names = tuple(class_names or map(str, range(network.num_classes)))
         return made
 
+    @classmethod
+    def from_function(cls, function: Callable, image_shape, class_names, mean=0.0, std=1.0) -> "Classifier":
+        """A teacher from any function images [N, H, W, C] -> logits [N, classes] that JAX can differentiate.
+
+        It has no weights, so its student needs a network: `unlearn(teacher, forget, student="resnet18")`.
+
+        Args:
+          function: sees images in [0, 1], normalised by `mean` and `std`; hashable, as functions are.
+          class_names: names, or how many there are.
+        """
+        names = tuple(map(str, range(class_names))) if isinstance(class_names, int) else tuple(class_names)
+        shape = tuple(int(n) for n in image_shape)
+        try:
+            found = jax.eval_shape(function, jax.ShapeDtypeStruct((2, *shape), jnp.float32)).shape
+        except Exception as error:  # whatever the function says
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ArgumentError("function", f" cannot be called with images [2, {shape}]: {first}") from error
+        if found != (2, len(names)):
+            text = f" must return logits [N, {len(names)}], not {list(found)} of 2 images."
+            raise ArgumentError("function", text)
+        module = Function(function, len(names))
+        return cls(module, {"params": {}}, image_shape=shape, mean=mean, std=std, class_names=names)
+
     @property
     def module(self) -> nn.Module:
         return self.network.module
@@ -183,7 +211,7 @@ class Classifier:
     def __repr__(self) -> str:
         height, width, channels = self.image_shape
         return (
-            f"Classifier({type(self.module).__name__}, {self.num_classes} classes, {height}x{width}x{channels} images, "
+            f"Classifier({self.network.title}, {self.num_classes} classes, {height}x{width}x{channels} images, "
             f"{self.parameters:,} parameters)"
         )
 

@@ -5,6 +5,7 @@ Every key is a field of a settings class, which holds its default, range and mea
 """
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,24 +26,62 @@ SPREADS = ("batch", "jobs", "ray")
 
 @dataclass(frozen=True)
 class Model(Settings):
-    """The classifier, teacher and student alike.
+    """The classifier that is the teacher, and the student where that is another.
 
     Attributes:
-      name: allcnn or resnet18.
-      width: factor on the number of filters.
-      checkpoint: a classifier that was trained elsewhere, to be the original of every trial: a state_dict (.pt of
-        PyTorch, or .safetensors); see docs/checkpoints.md; empty: the original is trained here.
+      name: a network, such as allcnn, resnet18 or vit-tiny; of a checkpoint its family is enough, or auto: any.
+      width: factor on the number of filters; of a checkpoint they are read from its tensors.
+      layout: fields of the network that tensors do not show, as JSON, such as {"strides": [1, 2, 2], "pool": 0}.
+      student: another network for the student; same: the teacher's.
+      student_width: factor on its number of filters.
+      checkpoint: a classifier that was trained elsewhere, to be the original of every trial: a file of PyTorch,
+        safetensors or Flax, or a directory of Orbax or Hugging Face; see docs/checkpoints.md; empty: the original is
+        trained here.
+      weights: which of several networks in the checkpoint, by the path of its keys, such as "ema".
+      example: an .npz with images and logits of the checkpoint's own program, which must be computed here too.
       dtype: of activations: float32 or bfloat16; parameters, statistics and losses are float32.
       mean: normalisation, one number or one per channel, for images in [0, 1] [program: 0.5 for SVHN].
       std: the same for the standard deviation.
     """
 
-    name: str = key("allcnn", among=lambda: models.CLASSIFIERS)
+    name: str = key("allcnn", among=lambda: ("auto", *models.CLASSIFIERS))
     width: float = key(1.0, above=0, below=64)
+    layout: str = key("")
+    student: str = key("same", among=lambda: ("same", *models.CLASSIFIERS))
+    student_width: float = key(1.0, above=0, below=64)
     checkpoint: str = key("", path=True)
+    weights: str = key("")
+    example: str = key("", at="model.check", path=True, free=True)
     dtype: str = key("float32", among=("float32", "bfloat16"))
     mean: tuple[float, ...] = key("0.5", at="data.mean")
     std: tuple[float, ...] = key("0.5", at="data.std")
+
+    def check(self):
+        self.fields()
+        if self.name == "auto" and not self.checkpoint:
+            raise ArgumentError("name", "='auto' is for a checkpoint; name the network that is to be trained.")
+
+    def fields(self) -> dict[str, Any]:
+        """The layout."""
+        try:
+            found = json.loads(self.layout or "{}")
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise ArgumentError(
+                "layout", f'={short_repr(self.layout)} must be JSON like {{"strides": [1, 2], "pool": 0}}.'
+            )
+        return found
+
+    def made(self, classes: int, dtype: str | None = None):
+        """The module, of a network that is trained here."""
+        return models.build_classifier(self.name, classes, self.width, dtype or self.dtype, self.fields())
+
+    def student_module(self, classes: int):
+        """The student's module; None: the teacher's."""
+        if self.student == "same":
+            return None
+        return models.build_classifier(self.student, classes, self.student_width, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -92,8 +131,9 @@ class Experiment(Settings):
       deterministic: the same bits from run to run on GPUs too, slower; CPUs always give them.
       convolutions: what computes them on a CPU: "auto": Winograd's for wide float32 layers, for others oneDNN's where
         it is installed (extra "onednn"; up to twice as fast as XLA's); "onednn" or "xla": these for all layers.
-      export: write finished networks as files for other programs: "pt" (PyTorch), "safetensors", or both; "auto": in
-        the format of model.checkpoint, if there is one; empty: no.
+      export: write finished networks for other programs: any of "pt" (PyTorch), "safetensors", "msgpack" (Flax),
+        "orbax", "huggingface" (a folder) and "jax" (jax.export, for CPU and CUDA); "auto": in the format of
+        model.checkpoint, if there is one; empty: no.
       checkpoint_seconds: time between two checkpoints of a running stage; every stage is saved at its end in any case.
       progress_seconds: time between two lines of progress where the output is no terminal.
       tensorboard: write event files if tensorboardX is installed (extra "tensorboard").
@@ -140,14 +180,9 @@ class Experiment(Settings):
                 METHODS[name].rules()
             except ArgumentError as error:
                 raise ArgumentError("methods", f": {name!r} has {error}") from error
-        wanted = {"model.checkpoint": self.model.checkpoint, "export": ",".join(set(self.export) & set(files.FORMATS))}
-        for path, value in wanted.items():
-            if value and self.model.name not in files.CONVENTIONS:
-                known = ", ".join(files.CONVENTIONS)
-                text = (
-                    f"={short_repr(value)} needs names for the tensors of {self.model.name} in files; known are {known}"
-                )
-                raise ArgumentError(path, f"{text} (docs/extending.md says how to add one).")
+        if self.model.student != "same" and "audit" in self.stages:
+            text = f"={self.model.student!r}: an audit compares students with the original's network; leave audit out"
+            raise ArgumentError("model.student", f"{text} of config.stages, or take same.")
 
 
 def keys() -> Iterator[tuple[str, str, dataclasses.Field, str]]:

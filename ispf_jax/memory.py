@@ -72,40 +72,58 @@ def check_training(network, batch_size: int, devices, images: int = 0):
     _check(devices, batch_size, {"network": _SGD * weights, "data": images}, layers, network.image_shape)
 
 
-def check_unlearning(setup, devices, kept: int = 0):
-    """Refuse an unlearning run that cannot be held; arguments in errors are `teacher` and fields of `Distill`.
+def check_unlearning(setup, devices, kept: int = 0) -> float:
+    """Refuse an unlearning run that cannot be held; arguments in errors are `teacher`, `student` and fields of
+    `Distill`.
 
     Args:
       setup: `DistillSetup`.
       kept: images that are kept for replay.
+
+    Returns:
+      About how many bytes a generator step takes, whose gradient runs through generator, teacher and student: of each
+      device, or of all where they share the host's memory.
     """
-    network, generator = setup.network, setup.generator
-    weights, layers = footprint(network.module, network.image_shape)
-    generator_weights, generator_layers = footprint(generator, (setup.latent_dim,))
+    network, student, generator = setup.network, setup.student, setup.generator
+    remat = setup.remat and devices.devices[0].platform != "cpu"  # XLA merges it away there
+    weights, layers = footprint(network.module, network.image_shape, remat)
+    student_weights, student_layers = footprint(student.module, student.image_shape, remat)
+    generator_weights, generator_layers = footprint(generator, (setup.latent_dim,), remat)
     wide = generator.width >= setup.latent_dim / 256  # which of the two is farther above its default
-    parts = {"teacher": (1 + _SGD) * weights, "memory": kept * math.prod(network.image_shape)}
+    parts = {"teacher": weights, "memory": kept * math.prod(network.image_shape)}
+    parts["student" if setup.pupil else "teacher"] = _SGD * student_weights + (0 if setup.pupil else weights)
     parts["generator_width" if wide else "latent_dim"] = _ADAM * generator_weights
-    _check(devices, setup.batch_size, parts, max(layers, generator_layers), network.image_shape)
+    largest = max(layers, student_layers, generator_layers)
+    least = _check(devices, setup.batch_size, parts, largest, network.image_shape)
+    shared = _stats(devices.devices[0]) is None
+    images = setup.batch_size / (1 if shared else devices.count)
+    return least + images * (layers + student_layers + generator_layers - largest)
 
 
-def _check(devices, batch_size: int, fixed: Mapping[str, float], layers: float, shape):
-    """Refuse, naming the largest part: `fixed` ones of every device and `layers` bytes per image of a batch."""
+def _check(devices, batch_size: int, fixed: Mapping[str, float], layers: float, shape) -> float:
+    """Refuse, naming the largest part: `fixed` ones of every device and `layers` bytes per image of a batch; else their
+    sum."""
     shared = _stats(devices.devices[0]) is None  # the host's memory, for all devices
     copies, images = (devices.count, batch_size) if shared else (1, batch_size / devices.count)
     parts = {name: size * copies for name, size in fixed.items()} | {"batch_size": images * layers}
     argument, total = max(parts, key=lambda name: parts[name]), sum(parts.values())
     what = f"a run on {batch_size:,} images of {'x'.join(map(str, shape))} at a time"
     require(argument, f": {what}", total, devices)
+    return total
 
 
 @cache
-def footprint(module, example_shape: tuple[int, ...]) -> tuple[int, int]:
-    """(bytes of the variables, bytes of the outputs of all layers for one example)."""
+def footprint(module, example_shape: tuple[int, ...], remat: bool = False) -> tuple[int, int]:
+    """(bytes of the variables, bytes of the outputs of all layers, with `remat` of all blocks, for one example)."""
     example = jax.ShapeDtypeStruct((1, *example_shape), jnp.float32)
     with ops.convolutions("xla"):  # others are prepared when they are traced
         variables = jax.eval_shape(partial(init_variables, module, example_shape=example.shape), jax.random.key(0))
         apply = partial(module.apply, capture_intermediates=True, mutable=["intermediates"])
-        _, kept = jax.eval_shape(apply, variables, example)
+        if remat:
+            steps = jax.make_jaxpr(module.apply)(variables, example).eqns
+            kept = [out.aval for step in steps if step.primitive.name == "name" for out in step.outvars]
+        else:
+            _, kept = jax.eval_shape(apply, variables, example)
     return _bytes(variables), _bytes(kept)
 
 

@@ -6,8 +6,10 @@ returns flows back into training.
 """
 
 import html
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,12 +22,14 @@ from ispf_jax.errors import ArgumentError, UserError
 from ispf_jax.forget import ForgetSet, forget_set, joined, named
 from ispf_jax.image_generator import ImageGenerator
 from ispf_jax.methods import Method, method_named
-from ispf_jax.models import Generator
+from ispf_jax.models import Generator, build_classifier
 from ispf_jax.runtime.loop import RunOptions, Task, run
 from ispf_jax.runtime.provenance import weights_digest
 from ispf_jax.runtime.store import Saved, Store, identity
 from ispf_jax.settings import Settings, key
 from ispf_jax.state import DistillState, new_net, random_stream
+
+log = logging.getLogger(__name__)
 
 BASES = ("dfq", "zskt")
 """Bases of data-free distillation: dfq with all generator losses, zskt with the adversarial loss alone."""
@@ -36,6 +40,15 @@ ALIKE = 1e-3
 
 ONE_CLASS = 0.99
 """Share of one class among an epoch's synthetic images above which the generator counts as collapsed to it."""
+
+SMOOTHING = 0.8
+"""Of the agreement over epochs: the share of the earlier ones in the mean."""
+
+COVERED = 20
+"""Images of a class in an epoch with which the class counts as covered."""
+
+SETTLED = 10
+"""Generator steps before which nothing counts as a collapse."""
 
 MOST_STEPS = 10**6
 """Steps of an epoch, in which a run can neither be stopped nor saved."""
@@ -78,6 +91,13 @@ class Distill(Settings):
       replay: share of the student's images that are earlier ones, moved and mirrored.
       memory: how many earlier images are kept, 8 bits a number.
       temperature: of the student's distillation.
+      rollbacks: how often an epoch in which the generator collapses is undone, each time with half the generator's
+        learning rate from then on; 0: never [program].
+      select: which student is the result: that of the last epoch [paper], or that of the epoch with the highest
+        agreement with the teacher on synthetic images (docs/choosing.md).
+      patience: with select=agreement, epochs without a higher agreement after which the run ends; 0: never.
+      remat: compute the outputs of layers again for gradients and keep only those between blocks: less memory, slower;
+        no use on a CPU, where XLA undoes it.
     """
 
     epochs: int = key(200, above=0, below=10**6)
@@ -107,12 +127,18 @@ class Distill(Settings):
     replay: float = key(0.0, least=0, below=1)
     memory: int = key(32768, above=0, below=2**24)
     temperature: float = key(1.0, above=0)
+    rollbacks: int = key(0, least=0, most=100)
+    select: str = key("last", among=("last", "agreement"))
+    patience: int = key(0, least=0, below=10**6)
+    remat: bool = key(False)
 
     def check(self):
         steps = self.loops * (self.generator_steps + self.student_steps)
         if steps > MOST_STEPS:
             rule = f"which makes epochs of {steps:,} steps; at most {MOST_STEPS:,} are possible: take more epochs."
             raise ArgumentError("loops", f"={self.loops}, {rule}")
+        if self.patience and self.select == "last":
+            raise ArgumentError("patience", f"={self.patience} needs select='agreement'.")
         if round(self.replay * self.batch_size) == self.batch_size:
             raise ArgumentError("replay", f"={self.replay} leaves no new image in a batch of {self.batch_size}.")
         if self.lr_final > self.lr:
@@ -127,14 +153,14 @@ class Unlearned:
     """The result of `unlearn`.
 
     Attributes:
-      classifier: the student after the last epoch.
+      classifier: the student, after the last epoch or the one that `select` chose.
       generator: the generator that its images came from.
       forget: ids of the forgotten classes.
       method, base: what they were forgotten by.
       history: one dict of metrics per epoch.
       access: what the result used: "weights only".
       best: the student of the epoch with the highest score of the callback; None without one.
-      meta: {"epoch", "seconds", "best_epoch", "best_score"}.
+      meta: {"epoch", "seconds", "best_epoch", "best_score", ...}: `epoch` is that of `classifier`.
       steps: from a number of epochs to (student steps, generator steps).
       images: from a number of epochs to how many new images were made in them.
       threshold: PreFilter's.
@@ -174,6 +200,7 @@ def unlearn(
     base: str = "dfq",
     seed: int = 0,
     config: Distill | None = None,
+    student: Any = None,
     **options,
 ) -> Unlearned:
     """Remove classes from a classifier without any data, by distillation into a fresh network (the paper's Algorithm
@@ -186,6 +213,7 @@ def unlearn(
       base: "dfq" (all generator losses) or "zskt" (the adversarial one alone).
       seed: of the initial weights and the noise; the same seed gives the same bits on the same devices.
       config: hyper-parameters.
+      student: another network for the student: a name of `models.CLASSIFIERS`, or a module; None: the teacher's.
       options: how the run is carried out, kept and shown: `devices`, `checkpoints`, `callback`, `progress`, ...; see
         `RunOptions`.
 
@@ -196,13 +224,15 @@ def unlearn(
       ArgumentError: an argument is wrong.
       Interrupted: a signal asked to stop; with `checkpoints` the same call continues.
     """
-    unlearning_run = UnlearningRun(teacher, forget, method, base, seed, Distill.of(config), RunOptions.of(options))
+    run_options = RunOptions.of(options)
+    unlearning_run = UnlearningRun(teacher, forget, method, base, seed, Distill.of(config), run_options, student)
     return unlearning_run.result(*unlearning_run.start())
 
 
-def restore(teacher: Classifier, forget, method="ispf", *, base="dfq", seed=0, config=None, **options) -> Unlearned:
+def restore(teacher: Classifier, forget, method="ispf", *, base="dfq", seed=0, config=None, student=None, **options):
     """What an earlier `unlearn` with the same arguments left in `checkpoints`; raises UserError if there is nothing."""
-    unlearning_run = UnlearningRun(teacher, forget, method, base, seed, Distill.of(config), RunOptions.of(options))
+    run_options = RunOptions.of(options)
+    unlearning_run = UnlearningRun(teacher, forget, method, base, seed, Distill.of(config), run_options, student)
     if unlearning_run.options.directory is None:
         raise ArgumentError("checkpoints", " is missing; name the directory of the run.")
     state, directory = unlearning_run.fresh_state(), unlearning_run.options.directory / "checkpoints"
@@ -215,7 +245,25 @@ def restore(teacher: Classifier, forget, method="ispf", *, base="dfq", seed=0, c
     return unlearning_run.result(saved, [])
 
 
-def distill_setup(network: Network, config: Distill, base: str = "dfq", method: Method | None = None) -> DistillSetup:
+def student_network(teacher: Network, student) -> Network:
+    """The network of a student: a name, a module, a `Network`, or None for the teacher's."""
+    if student is None or isinstance(student, Network):
+        student = student or teacher
+        if (student.num_classes, student.image_shape) != (teacher.num_classes, teacher.image_shape):
+            raise ArgumentError("student", f" has {student.num_classes} classes and images of {student.image_shape}.")
+        student = replace(student, mean=teacher.mean, std=teacher.std)
+    else:
+        module = build_classifier(student, teacher.num_classes) if isinstance(student, str) else student
+        made = Classifier(module, {}, image_shape=teacher.image_shape, mean=teacher.mean, std=teacher.std)
+        student = student_network(teacher, made.network)
+    if not jax.tree.leaves(student.shapes()):
+        raise ArgumentError("student", f"={student.title} has no weights to train; name a network.")
+    return student
+
+
+def distill_setup(
+    network: Network, config: Distill, base: str = "dfq", method: Method | None = None, student: Network | None = None
+) -> DistillSetup:
     """The static half of an unlearning run."""
     if base not in BASES:
         raise ArgumentError("base", f"={base!r} is unknown; allowed are {', '.join(BASES)}.")
@@ -233,6 +281,7 @@ def distill_setup(network: Network, config: Distill, base: str = "dfq", method: 
         cosine_epochs=config.cosine_epochs or config.epochs,
         weights=LossWeights(**weights),
         replayed=round(config.replay * config.batch_size),
+        pupil=student if student != network else None,
         **{"rules": method.rules()} if method else {},
         **{
             name: getattr(config, name)
@@ -246,6 +295,7 @@ def distill_setup(network: Network, config: Distill, base: str = "dfq", method: 
                 "generator_lr",
                 "balance_retained",
                 "temperature",
+                "remat",
             )
         },
     )
@@ -255,18 +305,24 @@ class UnlearningRun:
     """One unlearning run, ready to start; every method, forget set, threshold and seed runs the same compiled
     program."""
 
-    def __init__(self, teacher, forget, method, base, seed, config: Distill, options: RunOptions):
+    def __init__(self, teacher, forget, method, base, seed, config: Distill, options: RunOptions, student=None):
         self.teacher, self.base, self.seed, self.config, self.options = teacher, base, seed, config, options
         self.forget = forget_set(forget, teacher.class_names)
         self.method = method_named(method)
         self.name = method if isinstance(method, str) else "method"
         self.devices = options.chosen()
         self.devices.check_batch(config.batch_size)
-        self.setup = distill_setup(teacher.network, config, base, self.method)
+        pupil = student_network(teacher.network, student)
+        self.setup = distill_setup(teacher.network, config, base, self.method, pupil)
+        named, origin = teacher.class_names, teacher.origin if pupil == teacher.network else {}
+        self.student = Classifier.of(pupil, {}, named, origin)
         if self.setup.replayed % self.devices.count:
             text = f"={config.replay} makes {self.setup.replayed} of {config.batch_size} images earlier ones, which do"
             raise ArgumentError("replay", f"{text} not divide evenly over {self.devices.count} devices.")
-        memory.check_unlearning(self.setup, self.devices, config.memory if self.setup.replayed else 0)
+        needed = memory.check_unlearning(self.setup, self.devices, config.memory if self.setup.replayed else 0)
+        text = "a step on %d images takes about %.1f GiB of memory%s"
+        hint = "" if config.remat or self.devices.devices[0].platform == "cpu" else " (less with remat)"
+        log.info(text, config.batch_size, needed / 2**30, hint)
 
     @property
     def threshold(self) -> float:
@@ -282,7 +338,7 @@ class UnlearningRun:
     def identity(self) -> dict:
         """What its checkpoints say they are."""
         of_teacher = {"teacher": weights_digest(self.teacher.variables)}
-        return identity(self.title, self.seed, self.teacher.network, **of_teacher)
+        return identity(self.title, self.seed, self.setup.student, **of_teacher)
 
     @property
     def title(self) -> str:
@@ -293,7 +349,7 @@ class UnlearningRun:
         """Freshly initialised student and generator; all methods of a trial start from the same."""
         student_key, generator_key, run_key = jax.random.split(random_stream(self.seed, "unlearn"), 3)
         s = self.setup
-        student = s.network.init(student_key)
+        student = s.student.init(student_key)
         generator = init_variables(s.generator, generator_key, (1, s.latent_dim))
         nets = new_net(student, s.student_optimizer), new_net(generator, s.generator_optimizer)
         images = replay.empty(self.config.memory, s.fresh, s.network.image_shape) if s.replayed else None
@@ -310,9 +366,19 @@ class UnlearningRun:
         teacher = self.devices.replicate(self.teacher.variables)
         program = self.devices.compile(distill_epoch, s, donate=1)
 
-        def run_epoch(state, epoch):
-            state, generator, student = program(state, teacher, request)
-            return state, self._record(epoch, jax.device_get(generator), jax.device_get(student))
+        def run_epoch(state, epoch, meta):
+            before = meta.get("rollbacks", 0)
+            nets = jax.tree.map(jnp.copy, (state.student, state.generator)) if before < c.rollbacks else None
+            asked = request.replace(generator_rate=jnp.float32(0.5**before))
+            state, generator, student = program(state, teacher, asked)
+            record = self._record(epoch, jax.device_get(generator), jax.device_get(student))
+            undone = nets is not None and bool({"alike", "class"} & self._collapse(record).keys())
+            if nets and undone:
+                state = state.replace(student=nets[0], generator=nets[1])
+            record |= {"rollbacks": before + undone, "undone": int(undone)}
+            found = self._agreement(record) if "agreed_counts" in record else 0.0
+            record["agreement"] = SMOOTHING * meta.get("agreement", 0.0) + (1 - SMOOTHING) * found
+            return state, record
 
         def score(variables, epoch):
             if self.options.callback is None:
@@ -324,7 +390,7 @@ class UnlearningRun:
                 "student_steps": student_steps,
                 "generator_steps": generator_steps,
             }
-            return self.options.callback(self.teacher.replace(variables=variables), record) or {}
+            return self.options.callback(self.student.replace(variables=variables), record) or {}
 
         return Task(
             self.options.title or f"{self.title} seed {self.seed}",
@@ -334,15 +400,19 @@ class UnlearningRun:
             run_epoch,
             lambda state: state.student.variables,
             score,
-            ("student/loss", "kept", "generator/total", "test/acc_retain", "test/acc_forget"),
-            self._collapse,
+            ("student/loss", "kept", "generator/total", "agreement", "test/acc_retain", "test/acc_forget"),
+            self._warnings,
             self.identity,
+            ("rollbacks", "agreement"),
+            "agreement" if c.select == "agreement" else "",
+            c.patience,
         )
 
     def result(self, saved: Saved, history: list[dict]) -> Unlearned:
         """What the caller of `unlearn` gets."""
         chosen = saved.meta.get("best_score") is not None
-        student = self.teacher.replace(variables=saved.last)
+        meta = saved.meta | ({"epoch": saved.meta["chosen_epoch"]} if saved.meta.get("chosen_epoch") else {})
+        student = self.student.replace(variables=saved.last)
         return Unlearned(
             student,
             ImageGenerator(self.setup.generator, saved.state.generator.variables, self.setup.latent_dim),
@@ -352,7 +422,7 @@ class UnlearningRun:
             history,
             "weights only",
             student.replace(variables=saved.best) if chosen else None,
-            saved.meta,
+            meta,
             self.steps,
             self.images,
             self.threshold,
@@ -368,13 +438,30 @@ class UnlearningRun:
         s = self.setup
         return max(epoch - s.warmup_epochs, 0) * s.loops * s.student_steps, epoch * s.loops * s.generator_steps
 
+    def _agreement(self, record) -> float:
+        """Percentage of an epoch's new images of a retained class to which the student gave the teacher's label before
+        it learned from them: mean over the retained classes, 0 for those that are not covered."""
+        retained = np.delete(np.stack([record["new_counts"], record["agreed_counts"]]), self.forget, axis=1)
+        images, agreed = retained
+        return float(100 * np.mean(np.where(images >= COVERED, agreed / np.maximum(images, 1), 0.0)))
+
+    def _warnings(self, record) -> dict[str, str]:
+        """What the user should know of an epoch; see `Task.warn`."""
+        signs = self._collapse(record)
+        if not record["undone"]:
+            return signs
+        count, most = record["rollbacks"], self.config.rollbacks
+        what = f"{'; '.join(signs.values())}; the epoch is undone and the generator's learning rate halved"
+        return {f"rollback {count}": f"{what} (rollback {count} of at most {most})"}
+
     def _collapse(self, record) -> dict[str, str]:
         """Signs in an epoch's record that the generator has collapsed: {kind: sentence with the number}."""
         signs, counts = {}, record["class_counts"]
-        if record["generator/spread"] < ALIKE:
+        settled = record["generator_step"] >= SETTLED
+        if settled and record["generator/spread"] < ALIKE:
             spread = f"standard deviation over a batch {record['generator/spread']:.2g} of 1"
             signs["alike"] = f"all synthetic images are alike ({spread})"
-        if counts.max() > ONE_CLASS * counts.sum():
+        if settled and counts.max() > ONE_CLASS * counts.sum():
             share, name = 100 * counts.max() / counts.sum(), self.teacher.class_names[int(counts.argmax())]
             signs["class"] = f"the teacher assigns {share:.1f} % of the synthetic images to one class, {name}"
         if record.get("skipped_steps"):
@@ -393,6 +480,6 @@ class UnlearningRun:
         if epoch >= self.setup.warmup_epochs:
             record |= {name: student[name].mean() for name in _MEANS}
             record["filtered"] = batch - record["kept"]
-            record["skipped_steps"] = student["skipped_steps"].sum()
+            record |= {name: student[name].sum(axis=0) for name in ("skipped_steps", "new_counts", "agreed_counts")}
             record["learning_rate"] = float(student_learning_rate(self.setup, epoch))
         return record

@@ -22,7 +22,7 @@ from ispf_jax.evaluate.settings import FAMILIES, NEED_SHADOWS, Audit
 from ispf_jax.evaluate.statistics import mcnemar
 from ispf_jax.filters import post_filter
 from ispf_jax.forget import forget_set, joined
-from ispf_jax.models import CLASSIFIERS
+from ispf_jax.models import named
 from ispf_jax.runtime import atomic, interruption
 from ispf_jax.runtime.measurements import FORMAT
 from ispf_jax.runtime.metrics import metric, plan
@@ -179,11 +179,7 @@ def _measure(context, subjects, directory):
 
 def _content(context, pictures) -> dict:
     """What `audit.json` holds."""
-    data, kind, found = (
-        context.data,
-        type(getattr(context.network.module, "inner", context.network.module)),
-        context.found,
-    )
+    data, found = context.data, context.found
     measurements = [m for part in found.values() for m in part["measurements"]]
     values = {(m["model"], m["metric"]): m["value"] for m in measurements}
     for m in measurements:
@@ -195,7 +191,7 @@ def _content(context, pictures) -> dict:
         "forget_names": [data.class_names[c] for c in context.forget],
         "seed": context.seed,
         "dataset": data.name,
-        "arch": next((name for name, made in CLASSIFIERS.items() if made is kind), kind.__name__),
+        "arch": named(context.network.module),
         "class_names": list(data.class_names),
         "settings": parts.plain(context.config),
         "models": list(found),

@@ -12,6 +12,8 @@ from ispf_jax.files.detect import read_weights
 from ispf_jax.files.fit import Fit, find, is_known
 from ispf_jax.files.naming import Unlike
 
+_SIZES = 32, 28, 64, 96, 224  # of images in pixels per side, where a file does not say it
+
 
 @dataclass(frozen=True)
 class Description:
@@ -21,6 +23,7 @@ class Description:
       format: key of `FORMATS`.
       tensors, weights: how many tensors, how many numbers in them.
       settings: arguments of `load` that the file itself holds, such as mean and std.
+      notes: what of the file is not used, or was chosen.
       found: network, width, classes and channels; None if it is no network that is known here.
       problem: why it cannot be loaded; "" if it can.
     """
@@ -32,6 +35,7 @@ class Description:
     settings: Mapping[str, Any]
     found: Fit | None
     problem: str
+    notes: tuple[str, ...] = ()
 
     @property
     def command(self) -> str:
@@ -39,7 +43,7 @@ class Description:
         if not self.found or self.problem:
             return ""
         found, said = self.found, self.settings
-        keys = {"model.checkpoint": self.path, "model.name": found.network, "model.width": f"{found.width:.9g}"}
+        keys = {"model.checkpoint": self.path}
         keys |= {"data.classes": found.classes, "data.channels": found.channels}
         keys |= {"data.image_size": said["image_shape"][0]} if "image_shape" in said else {}
         keys |= {f"data.{name}": ",".join(map(str, said[name])) for name in ("mean", "std") if name in said}
@@ -50,8 +54,9 @@ class Description:
         lines = [f"{self.path}: {self.format}, {self.tensors} tensors, {self.weights:,} numbers"]
         if self.found:
             f = self.found
-            lines += [f"{f.network}: width {f.width}, {f.classes} classes, images of {f.channels} channel(s)"]
-        lines += [f"{name}: {value}" for name, value in self.settings.items() if name not in ("network", "width")]
+            lines += [f"{f.network}: {f.classes} classes, images of {f.channels} channel(s)"]
+        lines += self.notes
+        lines += [f"{name}: {value}" for name, value in self.settings.items() if name not in ("network", "layout")]
         unsaid = [name for name in ("mean", "std") if name not in self.settings and not self.problem]
         lines += [f"The file does not say {name}: add --config.data.{name}=... as in training" for name in unsaid]
         lines += (
@@ -60,18 +65,27 @@ class Description:
         return "\n".join(map(visible, lines))
 
 
-def inspect(path: str | Path) -> Description:
+def inspect(path: str | Path, which: str | None = None) -> Description:
     """Says what a file of weights holds.
+
+    Args:
+      which: the argument `weights` of `load`.
 
     Raises:
       ArgumentError: (path) it cannot be read at all.
     """
-    weights, settings, found, problem = read_weights(path, is_known), {}, None, ""
+    weights, settings, found, problem = read_weights(path, is_known, which), {}, None, ""
     try:
-        settings = settings_in(path, weights.header)
+        settings = weights.settings | settings_in(path, weights.header)
         found = find(weights.tensors)
-        load(path, network=found.network, image_shape=settings.get("image_shape", (32, 32, found.channels)))
+        if "image_shape" not in settings:
+            fitting = (n for n in _SIZES if is_known(weights.tensors, image_shape=(n, n, found.channels)))
+            size = next(fitting, _SIZES[0])
+            settings |= {"image_shape": (size, size, found.channels)} if size != _SIZES[0] else {}
+        shape = settings.get("image_shape", (_SIZES[0], _SIZES[0], found.channels))
+        load(path, image_shape=shape, weights=which)
     except (Unlike, ArgumentError) as error:
         problem = str(error)
     numbers = sum(tensor.size for tensor in weights.tensors.values())
-    return Description(str(path), weights.format, len(weights.tensors), numbers, settings, found, problem)
+    facts = str(path), weights.format, len(weights.tensors), numbers, settings, found, problem
+    return Description(*facts, tuple(text for _, text in weights.notes))

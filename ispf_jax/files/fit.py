@@ -1,16 +1,24 @@
-"""Which network the tensors of a file are, how many classes it has, and how wide it is."""
+"""Which network the tensors of a file are: a family reads its layout from them, or a module has layers like theirs."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Any
 
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
 from ispf_jax.classifier import Network
 from ispf_jax.files.naming import Naming, Unlike, find_naming
-from ispf_jax.models import CLASSIFIERS, build_classifier
+from ispf_jax.models import CLASSIFIERS, CONVENTIONS, FAMILIES, build_classifier, title, with_layout
+from ispf_jax.models.layers import MaskedBatchNorm
+from ispf_jax.models.tensors import COUNTER, Layer, layers_in, natural, of_kind, refuse_more, size
+
+_KINDS = {nn.Conv: "conv", nn.Dense: "linear", nn.BatchNorm: "norm", MaskedBatchNorm: "norm", nn.LayerNorm: "affine"}
 
 
 @dataclass(frozen=True)
@@ -18,14 +26,16 @@ class Fit:
     """A network found in tensors.
 
     Attributes:
-      width: the shortest factor on the filters of width 1 that yields the file's; None if there is none.
+      network: its name.
+      note: what of it cannot be seen in the tensors, and is assumed; "" if nothing is.
     """
 
     network: str
+    module: nn.Module
     naming: Naming
     classes: int
     channels: int
-    width: float | None
+    note: str = ""
 
 
 @lru_cache(20)
@@ -36,62 +46,104 @@ def shapes(module, image_shape: tuple[int, ...]) -> dict:
       Unlike: the module cannot be built for such images.
     """
     try:
-        return flatten_dict(Network(module, image_shape, (0.5,), (0.5,)).shapes(), sep="/")
+        found = flatten_dict(Network(module, image_shape, (0.5,), (0.5,)).shapes(), sep="/")
+        return {place: shape for place, shape in found.items() if hasattr(shape, "shape")}
     except Exception as error:  # the module's, Flax's or JAX's
-        size = "x".join(map(str, image_shape))
-        raise Unlike(f"it cannot be built for images of {size}: {type(error).__name__}") from error
+        text = f"it cannot be built for images of {size(image_shape)}: {type(error).__name__}"
+        raise Unlike(text) from error
 
 
-def fit(network: str, tensors: Mapping[str, np.ndarray], image_shape=(32, 32, 3)) -> Fit:
-    """Finds a network, a key of `CLASSIFIERS`, in tensors.
+def fit(network: str, tensors: Mapping[str, np.ndarray], image_shape=None, width=1.0, layout=None) -> Fit:
+    """Finds a network, a key of `CLASSIFIERS`, in tensors; of a family any of that family.
+
+    Args:
+      image_shape: (H, W, C); None: any that fits.
+      width: of a module that is not of a family.
+      layout: fields of the module that are known, see `models.with_layout`.
 
     Raises:
       Unlike: it is not there; says why.
     """
-    full = shapes(build_classifier(network, 2), tuple(image_shape))
-    naming = find_naming(network, tensors, full)
-    kernels = {place: (key, tensors[key].shape) for key, place in naming.places(full).items() if "/kernel" in place}
-    for place, (key, shape) in kernels.items():
-        if len(shape) != len(full[place].shape):
-            raise Unlike(f"{key} has {len(shape)} dimensions and should have {len(full[place].shape)}")
-        if 0 in shape:
-            raise Unlike(f"{key} has no numbers")
-    first, classes = next(iter(kernels.values()))[1], kernels.pop("params/classifier/kernel")[1][0]
-    width = _width([(shape[0], full[place].shape[-1]) for place, (_, shape) in kernels.items()])
-    return Fit(network, naming, classes, first[1] if len(first) == 4 else image_shape[2], width)
+    layers = layers_in(tensors)
+    family = type(build_classifier(network, 2))
+    if family in FAMILIES:
+        return _of_family(family, layers, tensors, image_shape, layout)
+    convs, linears = (of_kind(layers, kind) for kind in ("conv", "linear"))
+    if not linears:
+        raise Unlike("there is no linear layer", len(layers))
+    channels = convs[0].shape[1] if convs else 3
+    shape = tuple(image_shape or (32, 32, channels))
+    module = build_classifier(network, linears[-1].shape[0], width, layout=layout)
+    if network in CONVENTIONS:
+        naming = find_naming(network, tensors, shapes(module, shape))
+    else:
+        naming = Naming(_in_order(module, shape, layers), "", tuple(tensors), _counters(tensors))
+    return Fit(network, module, naming, linears[-1].shape[0], channels)
 
 
-def find(tensors: Mapping[str, np.ndarray]) -> Fit:
-    """The network of `CLASSIFIERS` whose names the tensors have.
+def find(tensors: Mapping[str, np.ndarray], image_shape=None, layout=None) -> Fit:
+    """The network that the tensors are: of a family, or a module of `CLASSIFIERS` with its default width.
 
     Raises:
-      Unlike: there is none; says which is nearest, and the differences.
+      Unlike: there is none; says which is nearest, and the first difference.
     """
-    nearest = Unlike("it is none of " + ", ".join(CLASSIFIERS), math.inf)
-    for network in CLASSIFIERS:
+    others = [name for name in CLASSIFIERS if type(build_classifier(name, 2)) not in FAMILIES]
+    nearest, layers = Unlike("it has no layers of a network", math.inf), layers_in(tensors)
+    attempts: dict[str, Any] = {
+        family.__name__: partial(_of_family, family, layers, tensors, image_shape, layout) for family in FAMILIES
+    }
+    attempts |= {name: partial(fit, name, tensors, image_shape) for name in others}
+    for name, attempt in attempts.items():
         try:
-            return fit(network, tensors)
+            return attempt()
         except Unlike as error:
             if error.distance < nearest.distance:
-                nearest = Unlike(f"the nearest network is {network}: {error}", error.distance)
+                nearest = Unlike(f"the nearest network is {name}: {error}", error.distance)
     raise nearest
 
 
-def is_known(tensors: Mapping[str, np.ndarray], network: str | None = None) -> bool:
-    """Whether tensors have the names of a network, or of any of `CLASSIFIERS`."""
+def is_known(tensors: Mapping[str, np.ndarray], network: str | None = None, image_shape=None) -> bool:
+    """Whether tensors are those of a network, or of any that is known."""
     try:
-        return bool(fit(network, tensors) if network in CLASSIFIERS else find(tensors))
+        return bool(fit(network, tensors, image_shape) if network in CLASSIFIERS else find(tensors, image_shape))
     except Unlike:
         return False
 
 
-def _width(pairs):
-    """The width with the fewest digits that makes, for every pair, so many filters of the full ones, by rounding."""
-    scaled = [(n, full) for n, full in pairs if n != full]  # other layers have a fixed size, or the width is 1
-    exact = {n / full for n, full in scaled} or {1.0}
-    if len(exact) == 1:
-        return exact.pop()
-    low = max((n - 0.5) / full if n > 1 else 0 for n, full in scaled)  # a layer has at least one
-    high = min((n + 0.5) / full for n, full in scaled)
-    candidates = (float(f"{(low + high) / 2:.{digits}g}") for digits in range(1, 7))
-    return next((width for width in candidates if low < width < high), None)
+def _of_family(family, layers, tensors, image_shape, layout) -> Fit:
+    module, modules, note = FAMILIES[family].read(layers, image_shape, partial(with_layout, layout=layout))
+    naming = Naming(modules, "", tuple(tensors), _counters(tensors))
+    convs = of_kind(layers, "conv")
+    return Fit(title(module).lower(), module, naming, module.num_classes, convs[0].shape[1], note)
+
+
+def _counters(tensors) -> dict[str, int]:
+    return {key: int(value) for key, value in tensors.items() if key.endswith(COUNTER) and np.size(value) == 1}
+
+
+def _in_order(module, image_shape, layers: list[Layer]) -> dict[str, str]:
+    """{name in the file: path here}: the n-th convolution there is the n-th called here, likewise for other layers."""
+    called: dict[str, dict[str, None]] = {}
+
+    def noted(call, args, kwargs, context):
+        kind = next((k for made, k in _KINDS.items() if isinstance(context.module, made)), "")
+        if kind and context.method_name == "__call__":
+            called.setdefault(kind, {})["/".join(context.module.scope.path)] = None
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(noted):
+        jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *image_shape)))
+    flat, places = shapes(module, image_shape), {}
+    refuse_more(of_kind(layers, "tensor"))
+    for kind, paths in called.items():
+        there = of_kind(layers, kind)
+        if len(there) != len(paths):
+            raise Unlike(f"it has {len(there)} layers like {there[0].name if there else kind}, not {len(paths)}", 1)
+        weights = [flat.get(f"params/{p}/kernel", flat.get(f"params/{p}/scale")).shape for p in paths]
+        wanted = [{4: (s[-1], s[-2], *s[:2]), 2: s[::-1]}.get(len(s), s) for s in weights]
+        orders = there, sorted(there, key=lambda layer: natural(layer.name))
+        order = next((o for o in orders if [layer.shape for layer in o] == wanted), there)
+        for layer, path, shape in zip(order, paths, wanted):
+            places[layer.require(*shape, bias=f"params/{path}/bias" in flat).name] = path
+    refuse_more(layer for layer in layers if layer.name not in places)
+    return places

@@ -7,6 +7,7 @@ package, and the features are the input of the last dense layer.
 """
 
 import inspect
+from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
@@ -57,6 +58,12 @@ def adapt(module: nn.Module, image_shape: tuple[int, int, int]) -> nn.Module:
     return Adapted(module, logits.shape[-1], places[-1] if linear else ())
 
 
+def title(module: nn.Module) -> str:
+    """A network's usual name, such as ResNet18."""
+    inner = getattr(module, "inner", module)
+    return getattr(inner, "title", type(inner).__name__)
+
+
 class Adapted(nn.Module):
     """See the module's text; the variables are those of `inner`, without a level of their own.
 
@@ -101,3 +108,18 @@ class Adapted(nn.Module):
         logits = at_least_single(out[0] if isinstance(out, tuple) else out)
         found = features[-1] if features else logits
         return logits, at_least_single(found.reshape(found.shape[0], -1))
+
+
+class Function(nn.Module):
+    """A function images [N, H, W, C] -> logits [N, num_classes] as a network; its logits are its features."""
+
+    function: Callable
+    num_classes: int
+
+    def __call__(self, x, train: bool = False, mask=None, axis=None):
+        logits = at_least_single(self.function(x))
+        return logits, logits
+
+    @property
+    def head(self) -> tuple[str, ...]:
+        return ()

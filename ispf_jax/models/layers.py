@@ -1,18 +1,23 @@
 """Layers shared by all networks: convolution, batch norm with a mask, PyTorch's default initialisation."""
 
 import math
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 from ispf_jax.collectives import psum
 from ispf_jax.ops import conv_general_dilated, upsampled_conv
 
 MOMENTS = "moments"
 """Variable collection in which batch norms leave the moments of their input, when a caller makes it mutable."""
+
+BOUNDARY = "boundary"
 
 
 def torch_uniform(fan_in: int):
@@ -27,23 +32,23 @@ def torch_uniform(fan_in: int):
     return init
 
 
-def conv(x, features, kernel=3, stride=1, use_bias=True, dtype=jnp.float32, name=None, upsample=False):
-    """Convolution [N, H, W, I] -> [N, H', W', features] with zero padding `kernel // 2` on every side, as PyTorch pads.
+def conv(x, features, kernel=3, stride: float = 1, use_bias=True, dtype=jnp.float32, name=None, padding=None):
+    """Convolution [N, H, W, I] -> [N, H', W', features] with zero padding, `kernel // 2` unless given, on every side.
 
-    With `upsample` of the image after nearest-neighbour upsampling by two (kernel 3 and stride 1 only): [N, 2H, 2W,
-    features]. To be called in a module's compact method; the parameters are named `name/kernel` and `name/bias`.
+    With a stride of 1/2 of the image after nearest-neighbour upsampling by two (kernel 3 only): [N, 2H, 2W, features].
+    To be called in a module's compact method; the parameters are named `name/kernel` and `name/bias`.
     """
     init = torch_uniform(kernel**2 * x.shape[-1])
     return nn.Conv(
         features,
         (kernel, kernel),
-        (stride, stride),
-        [(kernel // 2, kernel // 2)] * 2,
+        (max(1, int(stride)),) * 2,
+        [(kernel // 2 if padding is None else padding,) * 2] * 2,
         use_bias=use_bias,
         dtype=dtype,
         kernel_init=init,
         bias_init=init,
-        conv_general_dilated=upsampled_conv if upsample else conv_general_dilated,
+        conv_general_dilated=upsampled_conv if stride < 1 else conv_general_dilated,
         name=name,
     )(x)
 
@@ -52,6 +57,46 @@ def dense(x, features, dtype=jnp.float32, name=None):
     """Linear layer [N, I] -> [N, features]; to be called in a module's compact method."""
     init = torch_uniform(x.shape[-1])
     return nn.Dense(features, dtype=dtype, kernel_init=init, bias_init=init, name=name)(x)
+
+
+@dataclass(frozen=True)
+class Call:
+    """How a network is called: type of activations, and what `MaskedBatchNorm` takes."""
+
+    dtype: jnp.dtype
+    train: bool
+    mask: Any
+    axis: Any
+
+    def conv(self, x, filters, kernel, stride=1, name=("conv", "bn"), bias=False, padding=None):
+        """Convolution and, where `name` has a second entry, batch norm."""
+        x = conv(x, filters, kernel, stride, bias, self.dtype, name[0], padding)
+        return self.norm(x, name[1]) if name[1] else x
+
+    def norm(self, x, name):
+        return MaskedBatchNorm(dtype=self.dtype, name=name)(x, self.train, self.mask, self.axis)
+
+    def head(self, features, hidden, num_classes, activation=nn.relu):
+        """(logits, features before the last layer) behind hidden dense layers, in at least float32."""
+        for n, size in enumerate(hidden, start=1):
+            features = activation(dense(features, size, features.dtype, name=f"dense{n}"))
+        return dense(features, num_classes, features.dtype, name="classifier"), features
+
+
+def boundary(x):
+    """Marks what rematerialisation keeps (`distill.remat`); changes nothing."""
+    return checkpoint_name(x, BOUNDARY)
+
+
+def max_pool(x, window, stride, padding=0):
+    return nn.max_pool(x, (window, window), (stride, stride), [(padding, padding)] * 2)
+
+
+def scaled(filters, width: float):
+    """Numbers of filters, however nested, times a width, at least 1."""
+    if isinstance(filters, (tuple, list)):
+        return tuple(scaled(f, width) for f in filters)
+    return max(1, round(filters * width))
 
 
 def at_least_single(x):

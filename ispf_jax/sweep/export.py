@@ -2,14 +2,16 @@
 
 import importlib.metadata
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ispf_jax import files
 from ispf_jax.errors import UserError
 from ispf_jax.experiment import Experiment
-from ispf_jax.files import FORMATS, save
+from ispf_jax.files import FORMATS, jax_export, save
 from ispf_jax.files.card import CARD, LINE, SUMS, model_card, sha256, write_sums
+from ispf_jax.models import layout_of
 from ispf_jax.runtime.atomic import atomic_write_text
 from ispf_jax.runtime.layout import CHECKPOINTS, Job
 from ispf_jax.runtime.provenance import weights_digest
@@ -39,7 +41,9 @@ def export(worker: Worker, jobs: list[Job]) -> list[Path]:
         for format_ in (origin.get("format") if f == "auto" else f for f in worker.e.export):
             path = worker.workdir / job.place / f"weights.{format_}"
             if format_ and _has_checkpoints(worker, job) and not _is_current(worker, job, path):
-                classifier = worker.read(job, "last" if job.kind == "unlearn" else "best").replace(origin=origin)
+                classifier = worker.read(job, "last" if job.kind == "unlearn" else "best")
+                if classifier.network == worker.network:
+                    classifier = classifier.replace(origin=origin)
                 forgotten = [classifier.class_names[c] for c in job.forget]
                 written.append(save(classifier, path, header={"job": str(job), "forgotten": json.dumps(forgotten)}))
         if job.kind == "unlearn":
@@ -49,23 +53,29 @@ def export(worker: Worker, jobs: list[Job]) -> list[Path]:
 
 def seal(workdir: Path) -> Path:
     """Checksums of everything in a work directory that is handed on: weights and cards, results, the page."""
-    found = [path for name in ("weights.*", CARD) for path in workdir.rglob(name) if path.suffix != ".damaged"]
+    found = [path for name in ("weights.*", "weights.*/**/*", CARD) for path in workdir.rglob(name)]
+    found = [path for path in found if ".damaged" not in str(path)]
     found += [workdir / name for name in ("results.csv", "audit.csv", "report/index.html")]
-    return write_sums(workdir, sorted(path for path in found if path.is_file()))
+    return write_sums(workdir, sorted({path for path in found if path.is_file()}))
 
 
 def _describe(worker: Worker, job: Job):
     """A model card and checksums next to a student's weights, unless they are there for these weights."""
     directory, e = worker.workdir / job.place, worker.e
     weights = [path for path in directory.glob("weights.*") if path.suffix.removeprefix(".") in FORMATS]
-    given = [Path(e.model.checkpoint)] if e.model.checkpoint else []
-    hashes = {path.name: sha256(path) for path in weights}
+    weights = [inner for path in weights for inner in _files(path)]
+    given = _files(Path(os.path.expanduser(e.model.checkpoint))) if e.model.checkpoint else []
+    hashes = {str(path.relative_to(directory)): sha256(path) for path in weights}
     card, recorded = directory / CARD, read_text(directory / SUMS, rf"({LINE}\n)*")
     if not weights or (card.exists() and all(h in recorded for h in hashes.values())):
         return
     row = rows_of(job, worker.workdir / job.result(job.forget))[0]
     forgotten = ", ".join(worker.data.class_names[c] for c in job.forget)
-    of = f"`{given[0].name}` (sha256 {sha256(given[0])})" if given else f"the original of seed {job.seed}"
+    of = (
+        f"`{Path(e.model.checkpoint).name}` (sha256 {sha256(given[0])})"
+        if len(given) == 1
+        else f"the original of seed {job.seed}"
+    )
     shares = [
         f"{v:.1f} %" if v is not None else "not measured: no test images" for v in (row.acc_forget, row.acc_retain)
     ]
@@ -78,7 +88,7 @@ def _describe(worker: Worker, job: Job):
     facts = {
         "forgotten": forgotten,
         "classes": ", ".join(worker.data.class_names),
-        "network": f"{row.arch}, width {e.model.width:g}",
+        "network": row.arch,
         "images": f"{'x'.join(map(str, worker.network.image_shape))}, normalised as (x / 255 - mean) / std with mean "
         f"{worker.network.mean}, std {worker.network.std}",
         "method": f"{job.method} on the base {job.base}, seed {job.seed}, {row.student_steps:,} student steps",
@@ -90,6 +100,11 @@ def _describe(worker: Worker, job: Job):
     title = f"{row.arch} without {forgotten}"
     atomic_write_text(card, model_card(title, sentences, facts, hashes, [job.method]))
     write_sums(directory, [*weights, *given])
+
+
+def _files(path: Path) -> list[Path]:
+    """A file, or the files of a directory."""
+    return sorted(inner for inner in path.rglob("*") if inner.is_file()) if path.is_dir() else [path]
 
 
 def _noted(worker, job):
@@ -106,10 +121,16 @@ def _is_current(worker, job, path) -> bool:
     if not path.exists():
         return False
     rows = rows_of(job, worker.workdir / job.result(job.forget or worker.forget_sets[0]))
-    network, model = worker.network, worker.e.model
+    network, model = worker.student if job.kind == "unlearn" else worker.network, worker.e.model
+    layout = layout_of(network.module)
+    settings = {"layout": layout} if layout else {"network": model.name, "width": model.width}
     try:
-        found = files.load(path, network=model.name, width=model.width, image_shape=network.image_shape)
-        if weights_digest(found.variables) == rows[0].weights:
+        if path.suffix == ".jax":
+            same = jax_export.agrees(path, worker.read(job, "last" if job.kind == "unlearn" else "best"))
+        else:
+            found = files.load(path, image_shape=network.image_shape, **settings)
+            same = weights_digest(found.variables) == rows[0].weights
+        if same:
             return True
         raise UserError("it holds other weights than the result")
     except UserError as error:

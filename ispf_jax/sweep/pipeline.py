@@ -37,7 +37,7 @@ from ispf_jax.runtime.provenance import Started, made, read_started
 from ispf_jax.runtime.telemetry import format_duration
 from ispf_jax.sweep import board, cluster, plan
 from ispf_jax.sweep.export import export, seal, wanted
-from ispf_jax.sweep.given import check_classifier
+from ispf_jax.sweep.given import check_classifier, check_order
 from ispf_jax.sweep.jobs import Job, finished, jobs
 from ispf_jax.sweep.worker import Worker
 from ispf_jax.training import split_of
@@ -111,7 +111,7 @@ class Run:
         with keyed("config."), self._naming_all():
             self.forget_sets = forget_sets(experiment.forget, self.data.class_names)
         self.workers = [self._worker(d) for d in self.devices]
-        plan.check(experiment, self.data, self.devices[0], self.forget_sets, self.workers[0].network)
+        plan.check(experiment, self.data, self.devices[0], self.forget_sets, self.workers[0])
         images = bool(len(self.data.train))  # shadow models are trained on them
         self.jobs = [job for job in jobs(experiment, self.forget_sets) if job.kind != "shadow" or images]
         self._fingerprint = _fingerprint(self.data)
@@ -193,15 +193,18 @@ class Run:
 
     def _checksums(self) -> dict[str, str]:
         """Of the weights that went in and that came out, as `sha256sum` prints them."""
-        given = [Path(self.e.model.checkpoint)] if self.e.model.checkpoint else []
+        given = Path(self.e.model.checkpoint) if self.e.model.checkpoint else None
+        files_in = sorted(given.rglob("*")) if given and given.is_dir() else [given] * bool(given)
         out = sorted(path for path in self.workdir.rglob("weights.*") if path.suffix != ".damaged")
-        named = {f"in: {path.name}": path for path in given}
+        named = {f"in: {path.relative_to(given.parent)}": path for path in files_in}
         named |= {f"out: {path.relative_to(self.workdir)}": path for path in out}
         return {name: sha256(path) for name, path in named.items() if path.is_file()}
 
     def _check_given(self):
         if any(self._is_given(job) and not self._finished(job) for job in self.jobs):
-            check_classifier(self.e.model, self.data.num_classes, self.data.image_shape)
+            given = check_classifier(self.e.model, self.data)
+            if len(self.data.test):
+                check_order(given, self.data)
 
     def _is_given(self, job):
         return job.kind == "original" and bool(self.e.model.checkpoint)
@@ -229,7 +232,7 @@ class Run:
             log.info(names)
         if self.devices[0].devices[0].platform != "cpu":
             return
-        seconds = plan.expected_seconds(self.e, self.data, todo)
+        seconds = plan.expected_seconds(self.e, self.data, todo, self.workdir)
         if seconds > _LONG:
             log.info(
                 "On this CPU the whole configuration will take about %.1f hours. Small ones are digits_ispf.py "

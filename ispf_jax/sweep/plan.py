@@ -11,15 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from ispf_jax import memory, ops
-from ispf_jax.classifier import Network, init_variables
+from ispf_jax.classifier import init_variables
 from ispf_jax.data import ImageData
 from ispf_jax.devices import Devices
 from ispf_jax.errors import ArgumentError
 from ispf_jax.experiment import Experiment, keys_of
 from ispf_jax.forget import ForgetSet
-from ispf_jax.models import Generator, build_classifier
+from ispf_jax.models import Generator
 from ispf_jax.runtime.layout import METRICS
 from ispf_jax.runtime.telemetry import format_duration, read_metrics
+from ispf_jax.sweep.given import given_module
 from ispf_jax.sweep.jobs import Job, finished
 from ispf_jax.training import largest_batch
 from ispf_jax.unlearning import distill_setup
@@ -50,7 +51,7 @@ def plan(
     e: Experiment, data: ImageData, jobs: Sequence[Job], workdir: Path, sets: tuple[ForgetSet, ...]
 ) -> list[Planned]:
     """State, steps and remaining time of jobs, by the pace of their kind in this directory, else by operations."""
-    costs, planned = _costs(e, data, jobs), []
+    costs, planned = _costs(e, data, jobs, workdir), []
     epochs, done, paces = {}, {}, {}
     for job, (_, seconds) in costs.items():
         records = read_metrics(workdir / job.place / METRICS)
@@ -66,19 +67,19 @@ def plan(
     return planned
 
 
-def check(e: Experiment, data: ImageData, devices: Devices, sets: tuple[ForgetSet, ...], network: Network):
+def check(e: Experiment, data: ImageData, devices: Devices, sets: tuple[ForgetSet, ...], worker):
     """Refuse, before anything is done, what no machine like this one could finish; ArgumentErrors name keys."""
     count = len(e.seeds) * len(sets) * (2 + len(e.base) * len(e.methods))
     if count > MOST_JOBS:
         raise ArgumentError("config.seeds", f": {count:,} jobs for all seeds, forget sets and methods are too many.")
-    images = data.train.images.nbytes
+    images, network = data.train.images.nbytes, worker.network
     if ({"retrain", "audit"} & {*e.stages} and images) or ("original" in e.stages and not e.model.checkpoint):
         with keys_of("train", network="model.width", data="data.max_train"):
             batch = largest_batch(e.train.batch_size, len(data.train), devices)
             memory.check_training(network, batch, devices, images)
     if "unlearn" in e.stages:
-        with keys_of("distill", teacher="model.width"):
-            setup = distill_setup(network, e.distill)
+        with keys_of("distill", teacher="model.width", student="model.student_width"):
+            setup = distill_setup(network, e.distill, student=worker.student)
             memory.check_unlearning(setup, devices, e.distill.memory if setup.replayed else 0)
     if "audit" in e.stages and images:
         with keys_of("audit", batch_size="audit.relearn_batch", network="model.width", data="data.max_train"):
@@ -87,15 +88,15 @@ def check(e: Experiment, data: ImageData, devices: Devices, sets: tuple[ForgetSe
             memory.check_training(network, min(e.audit.relearn_batch, len(data.train)), devices, images)
 
 
-def expected_seconds(e: Experiment, data: ImageData, jobs: Sequence[Job]) -> float:
+def expected_seconds(e: Experiment, data: ImageData, jobs: Sequence[Job], workdir: Path = Path()) -> float:
     """About how long jobs take, one after the other, on the default device; by operations, before anything has run."""
-    return sum(seconds for _, seconds in _costs(e, data, jobs).values())
+    return sum(seconds for _, seconds in _costs(e, data, jobs, workdir).values())
 
 
-def _costs(e, data, jobs) -> dict[Job, tuple[int, float]]:
+def _costs(e, data, jobs, workdir) -> dict[Job, tuple[int, float]]:
     """Steps, and seconds by operations, of every job."""
     class_counts = np.bincount(data.train.labels, minlength=data.num_classes)
-    classifier = build_classifier(e.model.name, data.num_classes, e.model.width, "float32")
+    classifier = given_module(e.model, workdir, data) or e.model.made(data.num_classes, "float32")
     generator = Generator(tuple(data.image_shape[:2]), data.image_shape[2], e.distill.generator_width)
     flops = forward_flops(classifier, data.image_shape), forward_flops(generator, (e.distill.latent_dim,))
     rate = EFFICIENCY * matmul_rate()

@@ -18,19 +18,19 @@ from ispf_jax.errors import UserError, keyed
 from ispf_jax.evaluate import agreement
 from ispf_jax.evaluate.accuracy import accuracies, confusion
 from ispf_jax.evaluate.audit import audit
-from ispf_jax.experiment import BASES, Experiment
+from ispf_jax.experiment import BASES, Experiment, keys_of
 from ispf_jax.forget import ForgetSet, joined, named
 from ispf_jax.methods import METHODS
-from ispf_jax.models import build_classifier
+from ispf_jax.models import named as network_name
 from ispf_jax.runtime import interruption
 from ispf_jax.runtime.atomic import atomic_write_json, ensure_writable
 from ispf_jax.runtime.layout import CHECKPOINTS, SAMPLES, Job
 from ispf_jax.runtime.loop import RunOptions
 from ispf_jax.runtime.pictures import image_grid
 from ispf_jax.runtime.provenance import journalled, weights_digest
-from ispf_jax.runtime.rows import read_rows, rows_of
+from ispf_jax.runtime.rows import BEST_TEST, read_rows, rows_of
 from ispf_jax.runtime.store import Store, identity
-from ispf_jax.sweep.given import given_original
+from ispf_jax.sweep.given import given_module, given_original
 from ispf_jax.training import Split, fit, split_of, stream_name
 from ispf_jax.unlearning import Unlearned, restore, unlearn
 
@@ -55,10 +55,13 @@ class Worker:
     def __init__(self, e: Experiment, workdir: Path, data: ImageData, sets: tuple, devices: Devices, live: bool = True):
         self.e, self.workdir, self.data, self.forget_sets = e, workdir, data, sets
         self.devices, self.live = devices, live
-        module = build_classifier(e.model.name, data.num_classes, e.model.width, e.model.dtype)
+        with keys_of("model"):
+            module = given_module(e.model, workdir, data) or e.model.made(data.num_classes)
+            student = e.model.student_module(data.num_classes)
         with keyed("config.data."):
-            empty = Classifier(module, {}, image_shape=data.image_shape, mean=e.model.mean, std=e.model.std)
-        self.network = empty.network
+            of = {"image_shape": data.image_shape, "mean": e.model.mean, "std": e.model.std}
+            self.network = Classifier(module, {}, **of).network
+            self.student = Classifier(student, {}, **of).network if student else self.network
         self._teachers: dict[int, Classifier] = {}
         self._test = None
 
@@ -113,11 +116,11 @@ class Worker:
         """One unlearned student, with a row for its last epoch and one for its best epoch on test images."""
         teacher = self.teacher(job.seed)
         observe = partial(self._observe, job) if self.e.evaluate.every and len(self.data.test) else None
-        settings = {"base": job.base, "seed": job.seed, "config": self.e.distill}
+        settings = {"base": job.base, "seed": job.seed, "config": self.e.distill, "student": self.student}
         out = unlearn(teacher, job.forget, job.method, **settings, **vars(self._options(job, observe)))
-        rows = [self._student_row(job, teacher, out, "last")]
+        rows = [self._student_row(job, teacher, out, self.e.distill.select)]
         if out.best:
-            rows.append(self._student_row(job, teacher, out, "best_test_retain"))
+            rows.append(self._student_row(job, teacher, out, BEST_TEST))
         if not len(self.data.test):
             synthetic = out.sample(agreement.IMAGES, job.seed)
             rows[0] |= agreement.agreement(out.classifier, teacher, synthetic, job.forget)
@@ -157,7 +160,7 @@ class Worker:
         for base, method in product(BASES, METHODS):
             student = Job("unlearn", job.seed, job.forget, base, method)
             if rows_of(student, self.workdir / student.result(job.forget)):
-                settings = {"base": base, "seed": job.seed, "config": self.e.distill}
+                settings = {"base": base, "seed": job.seed, "config": self.e.distill, "student": self.student}
                 options = vars(self._options(student))
                 found[f"{method}/{base}"] = restore(self.teacher(job.seed), job.forget, method, **settings, **options)
         return found
@@ -191,10 +194,11 @@ class Worker:
             raise UserError(f"there is no checkpoint in {checkpoints}; run the stage that writes it first.")
         unlearned = job.kind == "unlearn"
         run = f"unlearn {job.method} ({job.base}) forget {job.forgets}" if unlearned else stream_name(job.forget)
-        with Store(checkpoints, identity(run, job.seed, self.network)) as store:
-            variables, meta = store.variables(which, self.network.zeros())
+        network = self.student if unlearned else self.network
+        with Store(checkpoints, identity(run, job.seed, network)) as store:
+            variables, meta = store.variables(which, network.zeros())
         origin = {"meta": meta} | ({} if unlearned else {"split": self.split(job)})
-        return Classifier.of(self.network, variables, self.data.class_names, origin)
+        return Classifier.of(network, variables, self.data.class_names, origin)
 
     def split(self, job: Job) -> Split:
         """The split of an original or retrained model; a given one may have seen all training images."""
@@ -251,7 +255,7 @@ class Worker:
         if self._test is None:
             self._test = self.devices.replicate((self.data.test.images, self.data.test.labels))
         batch = self.e.evaluate.batch_size
-        return confusion(self.network, classifier.variables, *self._test, batch_size=batch, hidden=hidden)
+        return confusion(classifier.network, classifier.variables, *self._test, batch_size=batch, hidden=hidden)
 
     def _shadow(self, name: str, member: np.ndarray, job: Job | None = None) -> Classifier:
         """Train (or restore) a shadow model, named "mia2 0", on the images of `member`."""
@@ -287,7 +291,7 @@ class Worker:
             "method": method,
             "base": job.base,
             "dataset": self.e.data.name,
-            "arch": self.e.model.name,
+            "arch": self._arch(model),
             "forget": joined(forget, ","),
             "seed": job.seed,
             **{f"acc_{part}": None if np.isnan(value) else value for part, value in found.items()},
@@ -302,9 +306,14 @@ class Worker:
             "access": _ACCESS.get(method, ""),
         }
 
+    def _arch(self, model: Classifier) -> str:
+        """The name of a network in results: as in the configuration, or as it was found in a file."""
+        named = self.e.model.name if model.network == self.network else self.e.model.student
+        return network_name(model.module) if named == "auto" else named
+
     def _student_row(self, job: Job, teacher: Classifier, out: Unlearned, selection: str) -> dict:
-        """The row of a student after its last epoch, or its best one on test images."""
-        last = selection == "last"
+        """The row of a student that is the result, or of the best one on test images."""
+        last = selection != BEST_TEST
         epoch = out.meta["epoch" if last else "best_epoch"]
         student_steps, generator_steps = out.steps(epoch)
         model = (out.classifier if last else out.best).replace(origin={"meta": out.meta})
