@@ -40,14 +40,14 @@ def _found(verdict: Verdict, model: str) -> str:
     name, said = verdict.name(model), []
     for metric_, verb in (
         ("accuracy/forget", "recognises {} of the images of what was removed"),
-        ("accuracy/retain", "{} of all others"),
+        ("accuracy/retain", "recognises {} of all others"),
         ("mass/inverted", "sees what was removed in {} of images that show it"),
     ):
         mine, before = (verdict.findings.get((of, metric_)) for of in (model, "original"))
         if mine and mine.defined and not (metric_ == "mass/inverted" and said):
             was = f" (before: {before.text})" if before and before.defined else ""
             said.append(verb.format(mine.text) + was)
-    words = f"{name} {' and '.join(said)}" if said else ""
+    words = f"{name} {' and '.join(said)}".replace("and recognises", "and") if said else ""
     residue = verdict.residue(model)
     if residue:
         alike = [f for f in residue if overlap(f, verdict.findings["retrain", f.metric])]

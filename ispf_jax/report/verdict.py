@@ -45,7 +45,7 @@ class Finding:
     def text(self) -> str:
         """The number with its unit, and whether it is only a bound."""
         if not self.defined:
-            return "undefined"
+            return "undefined" if any(m.n for m in self.runs.values()) else "no images"
         kind, value = metric(self.metric), self.average.mean
         bounds = {sign for m in self.defined.values() for words, sign in _BOUNDS.items() if words in m.note}
         number = f"{value:.{kind.digits}f}" + (" %" if kind.unit == "%" and math.isfinite(value) else "")
@@ -249,7 +249,9 @@ def sentences(verdict: Verdict) -> list[tuple[str, str]]:
     said = []
     for model in (model for model in verdict.models if model not in ("original", "retrain")):
         residue, accuracy = verdict.residue(model), verdict.findings.get((model, "accuracy/forget"))
-        words = [f"classifies {accuracy.text} of the forgotten test images correctly."] if accuracy else []
+        words = []
+        if accuracy and accuracy.defined:
+            words.append(f"classifies {accuracy.text} of the forgotten test images correctly.")
         if residue:
             (least, low), *_, (most, high) = ((metric(f.metric).label, f.place) for f in (residue[0], residue[-1]))
             span = f"median {_span(residue).text} of {len(residue)} measures"

@@ -16,7 +16,7 @@ NEEDS = {
     "test": ("test images", "test images"),
     "forgotten": ("test images", "test images of the forgotten classes"),
     "train": ("training data", "training images of all classes"),
-    "shadows": ("training data", "shadow models: a function that trains them, and a number of them in the settings"),
+    "shadows": ("training data", "shadow models, which are trained on training images"),
     "retrained": ("retrained models", "a model that was trained without the forgotten classes"),
     "oracles": ("retrained models", "two or more models that were trained without the forgotten classes"),
 }

@@ -1,7 +1,6 @@
 """Where results come from: hashes of weights, the configuration, and a journal of what every job took."""
 
 import hashlib
-import importlib.metadata
 import json
 import logging
 import os
@@ -19,6 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ispf_jax import __version__
 from ispf_jax.errors import UserError
 from ispf_jax.runtime.guard import read_bounded
 from ispf_jax.runtime.layout import CONFIG, JOURNAL
@@ -88,17 +88,10 @@ def made() -> dict[str, str]:
     """
     return {
         "date (UTC)": datetime.now(UTC).isoformat(timespec="seconds"),
-        "package": f"ispf_jax {_version()}, commit {_commit(Path(__file__).resolve().parents[2])}",
+        "package": f"ispf_jax {__version__}, commit {_commit(Path(__file__).resolve().parents[2])}",
         "command": shlex.join(["python", *sys.argv]),
         "machine": f"{platform.platform()}, {_processor()}, {os.cpu_count()} cores",
     }
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("ispf-jax")
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _commit(checkout: Path) -> str:

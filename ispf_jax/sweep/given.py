@@ -20,7 +20,7 @@ from ispf_jax.settings import joined
 from ispf_jax.training import stream_name, trained
 
 log = logging.getLogger(__name__)
-_RENAME = "rename the folders of the test images so that they sort in that order (0_..., 1_..., ...)"
+_RENAME = "name the classes of the images in that order in config.data.class_names"
 _ENOUGH, _SURE, _SAMPLE = 10, 80, 1000  # images that prove an order; percent that need no look; images looked at
 _KEYS = {
     "path": "model.checkpoint",
