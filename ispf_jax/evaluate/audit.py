@@ -65,8 +65,7 @@ def audit(
       forget: ids or names of the forgotten classes.
       original: the model before unlearning. Where its `origin["split"]` says which images it was trained on
         (`training.Split`), attacks use these only; otherwise all.
-      retrained: a model that was trained without the forgotten classes, likewise, or several of them; the first is the
-        one that all are compared with.
+      retrained: a model trained without the forgotten classes, or several; all are compared with the first.
       seed: of all random choices of images.
       directory: where every model's measurements are kept, so that an interrupted audit can go on; None: nowhere.
       fit: trains a shadow model, see `attacks.Fit`. Without it the metrics "mia2" and "lira" are left out.

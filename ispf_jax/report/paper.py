@@ -23,6 +23,7 @@ from ispf_jax.runtime.rows import BEST_TEST, REFERENCES, Row, RunKey, forget_ord
 _TEXTS = TEXTS["paper"]
 _ACCURACIES = ("A_f", "A_r", "A_f*", "A_r*")
 _AUDITED = _TEXTS["audited"]
+_BOUNDS = ("at least", "at most", "undefined")
 _DATASETS = ("cifar100", "cifar10", "svhn")
 
 _COMPARED = ("model.", "generator.", "train.", "distill.", "evaluate.every", "data.mean", "data.std")
@@ -102,8 +103,8 @@ def _blocks(contents: Contents) -> list[Block]:
                 method, _, of = m.model.partition("/")
                 if m.metric in _AUDITED and of in ("", base):
                     values[method, _AUDITED[m.metric]] |= {} if m.value is None else {m.run: m.value}
-                    if m.metric == "ain" and m.note not in ("", "exact"):
-                        bounds[m.forget].append(f"{shown(method).name}: {m.note}")
+                    if m.metric == "ain" and (bound := [word for word in _BOUNDS if word in m.note]):
+                        bounds[m.forget].append(f"{shown(method).name}: {' or '.join(bound)}")
             for run in contents.runs:
                 kept = run.series("kept")
                 if len(kept) and run.base == base and (run.method, "A_r") in values:

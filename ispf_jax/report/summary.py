@@ -52,7 +52,7 @@ def _found(verdict: Verdict, model: str) -> str:
     if residue:
         alike = [f for f in residue if overlap(f, verdict.findings["retrain", f.metric])]
         more = sum(f.place.at > 0 for f in residue if f not in alike)
-        tried = f"of {len(residue)} ways to recover it {more} found more than in a model that never saw it"
+        tried = f"of {len(residue)} ways to recover it {more or 'none'} found more than in a model that never saw it"
         words += f"; {tried}, and {len(alike)} found no measurable difference"
     return words
 
