@@ -205,7 +205,8 @@ def keys_of(group: str, **others: str) -> Iterator[None]:
         yield
     except ArgumentError as error:
         name, bracket, index = error.argument.partition("[")
-        raise ArgumentError(f"config.{paths.get(name, name)}{bracket}{index}", error.text) from error
+        path = name if name.startswith("config.") else f"config.{paths.get(name, name)}"
+        raise ArgumentError(f"{path}{bracket}{index}", error.text) from error
 
 
 def flatten(experiment: Experiment) -> dict[str, Any]:
