@@ -40,8 +40,9 @@ def prefixed(prefix, tensors):
 def read(tmp_path, monkeypatch, saved, weights=None):
     """What is read of a checkpoint of PyTorch that holds `saved`."""
     (tmp_path / "net.pt").touch()
-    monkeypatch.setattr("ispf_jax.files.detect._file", lambda path: ("pt", 1 << 30, "0" * 32, saved, {}))
-    return files.load(tmp_path / "net.pt", image_shape=SHAPE, weights=weights)
+    with monkeypatch.context() as patch:
+        patch.setattr("ispf_jax.files.detect._file", lambda path: ("pt", 1 << 30, "0" * 32, saved, {}))
+        return files.load(tmp_path / "net.pt", image_shape=SHAPE, weights=weights)
 
 
 def assert_same(classifier, other):
@@ -232,7 +233,7 @@ def test_keras_is_refused_by_name(tmp_path):
     with zipfile.ZipFile(tmp_path / "net.keras", "w") as archive:
         for name in ("metadata.json", "config.json", "model.weights.h5"):
             archive.writestr(name, "{}")
-    with pytest.raises(ArgumentError, match="is a model of Keras; in Keras, take the arrays from model.get_weights"):
+    with pytest.raises(ArgumentError, match="is a model of Keras; in Keras, take the arrays from"):
         files.read_weights(tmp_path / "net.keras")
 
 
