@@ -5,18 +5,17 @@ import json
 import re
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
 from ispf_jax import data
-from ispf_jax.classifier import Classifier, Network
+from ispf_jax.classifier import Network
 from ispf_jax.config import make_experiment
 from ispf_jax.distill import LossWeights
 from ispf_jax.errors import UserError
 from ispf_jax.files import read_weights
 from ispf_jax.methods import METHODS
-from ispf_jax.models import CLASSIFIERS, CONVENTIONS, build_classifier
+from ispf_jax.models import build_classifier
 from ispf_jax.runtime.telemetry import read_metrics
 from ispf_jax.unlearning import distill_setup
 from tests.sweep.test_pipeline import tiny
@@ -85,15 +84,6 @@ def test_a_misspelt_rule_is_found_before_anything_is_trained(monkeypatch, field)
         make_experiment(tiny(methods="mine"))
 
 
-def test_names_for_a_part_of_a_network_are_refused(monkeypatch, tmp_path):
-    module = build_classifier("allcnn", 5, 0.04)
-    monkeypatch.setitem(CONVENTIONS, "allcnn", ({"conv1": "conv1"},))
-    classifier = Classifier(module, {}, image_shape=(8, 8, 1))
-    classifier = classifier.replace(variables=classifier.network.init(jax.random.key(0)))
-    with pytest.raises(UserError, match="CONVENTIONS has no names for its batch_stats/bn1/mean"):
-        classifier.save(tmp_path / "net.pt")
-
-
 @pytest.mark.parametrize("loss", ["dfq", "zskt"])
 def test_every_weight_of_a_loss_term_arrives(loss):
     config = tiny()
@@ -104,10 +94,3 @@ def test_every_weight_of_a_loss_term_arrives(loss):
         Network(build_classifier("allcnn", 10), (16, 16, 1), (0.5,), (0.5,)), make_experiment(config).distill, loss
     ).weights
     assert dataclasses.astuple(found) == ((2, 3, 4, 5, 6) if loss == "dfq" else (1, 0, 0, 0, 0)) and names[0] == "adv"
-
-
-@pytest.mark.parametrize("key, value", [("export", "pt"), ("model__checkpoint", "net.pt")])
-def test_files_need_names(monkeypatch, key, value):
-    monkeypatch.setitem(CLASSIFIERS, "nameless", None)
-    with pytest.raises(UserError, match=f"config.{key.replace('__', '.')}='{value}'.*nameless.*allcnn, resnet18"):
-        make_experiment(tiny(model__name="nameless", **{key: value}))

@@ -200,7 +200,6 @@ def test_a_file_that_does_not_fit_ends_with_a_sentence(own_file, tmp_path):
         f"--config.model.checkpoint={own_file}",
         "--config.data.classes=7",
         "--config.data.channels=1",
-        "--config.model.width=0.04",
         f"--workdir={tmp_path / 'run'}",
         cwd=tmp_path,
     )
@@ -211,9 +210,10 @@ def test_a_file_that_does_not_fit_ends_with_a_sentence(own_file, tmp_path):
 def test_a_wrong_key_can_be_put_right_in_the_same_work_directory(own_file, tmp_path):
     """Nothing is kept of a start whose file does not fit; a dry run says the same."""
     for dry_run in (True, False):
-        with pytest.raises(UserError, match=r"config\.model\.width"):
+        with pytest.raises(UserError, match=r"config\.model\.name=.resnet18"):
             pipeline.run(
-                tiny(model__checkpoint=str(own_file), model__width=0.08, dry_run=dry_run, **OWN), str(tmp_path / "run")
+                tiny(model__checkpoint=str(own_file), model__name="resnet18", dry_run=dry_run, **OWN),
+                str(tmp_path / "run"),
             )
         with pytest.raises(UserError, match=r"missing\.pt"):
             pipeline.run(
