@@ -89,7 +89,7 @@ def check_order(given: Classifier, data):
     }
     best = max(others, key=others.__getitem__)
     text = "%.1f %% of the test images are recognised"
-    if others[best] > accuracy + 20:
+    if others[best] > accuracy + 10:
         log.warning(f"{text}, but %.1f %% with mean and std %s", accuracy, others[best], best)
     elif accuracy <= 110 / len(names):
         advice = "compare config.data.mean, config.data.std, the image size and the order of classes with its training"
