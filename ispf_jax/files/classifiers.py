@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import jax.numpy as jnp
 import numpy as np
@@ -37,19 +37,25 @@ FORMATS = {
 """Formats that are written; all but the last are read too."""
 
 
+class Given(TypedDict, total=False):
+    """What a caller of `load` knows of a classifier; all of it may be left out, or None."""
+
+    network: str | None
+    image_shape: Sequence[int] | None
+    width: float | None
+    layout: Mapping[str, Any] | None
+    mean: float | Sequence[float] | None
+    std: float | Sequence[float] | None
+    class_names: Sequence[str] | None
+
+
 def load(
     path: str | Path,
     *,
-    network: str | None = None,
-    image_shape: Sequence[int] | None = None,
-    width: float | None = None,
-    mean: float | Sequence[float] | None = None,
-    std: float | Sequence[float] | None = None,
-    class_names: Sequence[str] | None = None,
-    dtype: str = "float32",
-    layout: Mapping[str, Any] | None = None,
     weights: str | None = None,
     check: str | Path | None = None,
+    dtype: str = "float32",
+    **given: Unpack[Given],
 ) -> Classifier:
     """Reads a classifier from a file of PyTorch, safetensors or Flax, or a directory of Orbax or Hugging Face.
 
@@ -57,31 +63,33 @@ def load(
     is logged.
 
     Args:
+      weights: which of several networks in the file, by the path of its keys, such as "ema".
+      check: a file with images and logits that the program the weights come from computed; see `check.compare`.
+      dtype: in which the network computes; variables are float32.
       network: key of `models.CLASSIFIERS`; one of the families of this package stands for its whole family, whose
         layout is read from the tensors.
       image_shape: (H, W, C).
       width: of a network of your own, whose layout is not read from the tensors.
-      mean, std: normalisation for pixels in [0, 1]; 0.5 if nothing says otherwise.
-      dtype: in which the network computes; variables are float32.
       layout: fields of the module that tensors do not show, such as {"strides": [1, 2], "pool": 0}.
-      weights: which of several networks in the file, by the path of its keys, such as "ema".
-      check: a file with images and logits that the program the weights come from computed; see `check.compare`.
+      mean, std: normalisation for pixels in [0, 1]; 0.5 if nothing says otherwise.
+      class_names: one per output, in their order.
 
     Raises:
       ArgumentError: the file cannot be read, an argument does not fit what it holds, or it computes other logits.
     """
-    given: dict[str, Any] = {"network": network, "image_shape": image_shape, "width": width, "mean": mean, "std": std}
-    given |= {"class_names": class_names, "layout": layout}
-    given = {name: value for name, value in given.items() if value is not None}
+    if unknown := given.keys() - Given.__annotations__.keys():
+        raise TypeError(f"load() got an unexpected keyword argument {min(unknown)!r}")
+    known = {name: value for name, value in given.items() if value is not None}
+    network = given.get("network")
     found = read_weights(path, lambda tensors: is_known(tensors, network), weights)
     for level, text in found.notes:
         _logger.log(level, "%s: %s", path, text)
     said = found.settings | settings_in(path, found.header)
-    _compare(path, given, said)
+    _compare(path, known, said)
     try:
-        classifier = _made(path, found, {"mean": 0.5, "std": 0.5} | said | given, dtype)
+        classifier = _made(path, found, {"mean": 0.5, "std": 0.5} | said | known, dtype)
     except ArgumentError as error:
-        if error.argument in given or error.argument not in said:
+        if error.argument in known or error.argument not in said:
             raise
         raise ArgumentError("path", f"={str(path)!r} says of itself what is not right: {error}") from error
     classifier.origin["said"] = {name: said[name] for name in ("mean", "std", "class_names") if name in said}
