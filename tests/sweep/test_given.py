@@ -50,7 +50,7 @@ def test_another_order_is_refused_with_the_likely_one(order, caplog):
     "given, said",
     [
         (classifier(), ""),
-        (classifier(mean=0.9, std=0.1), "but 100.0 % with mean and std 0 and 1, for pixels"),
+        (classifier(mean=0.9, std=0.1), "but 100.0 % with mean and std 0.5 and 0.5"),
         (classifier(scale=0, dark=9), "25.0 % of the test images are recognised, by chance 25.0 %"),
     ],
 )
