@@ -115,7 +115,7 @@ def save(
     network = named(module)
     flat: dict[str, Any] = flatten_dict(dict(classifier.variables), sep="/")
     try:
-        naming = Naming(**naming) if naming else own_naming(network, module, flat)
+        naming = Naming(**naming) if naming else own_naming(network, module, classifier.image_shape, flat)
         tensors = to_torch(naming, flat)
     except Unlike as error:
         raise ArgumentError("classifier", f" cannot be written: {error} (docs/extending.md).") from error

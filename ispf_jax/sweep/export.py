@@ -112,6 +112,7 @@ def _is_current(worker, job, path) -> bool:
     network, model = worker.student if job.kind == "unlearn" else worker.network, worker.e.model
     layout = layout_of(network.module)
     settings = {"layout": layout} if layout else {"network": model.name, "width": model.width}
+    settings = {} if settings.get("network") == "auto" else settings
     try:
         found = files.load(path, image_shape=network.image_shape, **settings)
         if weights_digest(found.variables) == rows[0].weights:
