@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def _made(path, weights: Weights, settings: dict[str, Any], dtype: str) -> Class
     if found.channels != shape[2]:
         raise ArgumentError("image_shape", f"={shape} must have {found.channels} channel(s), as in {path}.")
     if found.note:
-        _logger.warning("%s: %s; where that is wrong, give layout.", path, found.note)
+        _warn_once(str(path), found.note)
     module = found.module.clone(dtype=jnp.dtype(dtype)) if hasattr(found.module, "dtype") else found.module
     try:
         variables = unflatten_dict(to_flax(found.naming, weights.tensors, shapes(module, shape)), sep="/")
@@ -89,6 +90,12 @@ def _made(path, weights: Weights, settings: dict[str, Any], dtype: str) -> Class
         raise ArgumentError("path", f"{text} (docs/checkpoints.md has the network's definition).") from error
     origin = {"path": str(path), "format": weights.format, "naming": asdict(found.naming), "digest": weights.digest}
     return Classifier(module, {"batch_stats": {}} | variables, **settings, origin=origin)
+
+
+@cache
+def _warn_once(path, note):
+    """A run reads its file several times."""
+    _logger.warning("%s: %s; where that is wrong, give layout.", path, note)
 
 
 def save(

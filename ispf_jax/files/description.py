@@ -9,7 +9,7 @@ from typing import Any
 from ispf_jax.errors import ArgumentError, visible
 from ispf_jax.files.classifiers import load, settings_in
 from ispf_jax.files.detect import read_weights
-from ispf_jax.files.fit import Fit, find, is_known
+from ispf_jax.files.fit import Fit, find, image_shape_of, is_known
 from ispf_jax.files.naming import Unlike
 
 
@@ -70,7 +70,7 @@ def inspect(path: str | Path) -> Description:
     try:
         settings = settings_in(path, weights.header)
         found = find(weights.tensors)
-        load(path, network=found.network, image_shape=settings.get("image_shape", (32, 32, found.channels)))
+        load(path, image_shape=settings.get("image_shape", image_shape_of(found, weights.tensors)))
     except (Unlike, ArgumentError) as error:
         problem = str(error)
     numbers = sum(tensor.size for tensor in weights.tensors.values())

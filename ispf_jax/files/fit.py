@@ -17,6 +17,9 @@ from ispf_jax.models.adapted import calls
 from ispf_jax.models.tensors import COUNTER, Layer, layers_in, natural, of_kind, refuse_more, size
 
 
+_SIZES = (32, 28, 16, 224, 64, 96, 128, 160, 192, 256, 384)
+
+
 @dataclass(frozen=True)
 class Fit:
     """A network found in tensors.
@@ -96,6 +99,20 @@ def find(tensors: Mapping[str, np.ndarray], image_shape=None, layout=None) -> Fi
             if error.distance < nearest.distance:
                 nearest = Unlike(f"the nearest network is {name}: {error}", error.distance)
     raise nearest
+
+
+def image_shape_of(found: Fit, tensors: Mapping[str, np.ndarray]) -> tuple[int, int, int]:
+    """The first usual shape of images with which the network has the shapes of the tensors; of 32 pixels if none."""
+    for pixels in _SIZES:
+        shape = (pixels, pixels, found.channels)
+        try:
+            flat = shapes(found.module, shape)
+            places = found.naming.places(flat)
+        except Unlike:
+            continue
+        if all(tensors[key].shape == torch_shape(flat[place].shape) for key, place in places.items()):
+            return shape
+    return (_SIZES[0], _SIZES[0], found.channels)
 
 
 def is_known(tensors: Mapping[str, np.ndarray], network: str | None = None) -> bool:
