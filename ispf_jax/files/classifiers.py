@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -83,7 +84,7 @@ def load(
     network = given.get("network")
     found = read_weights(path, lambda tensors: is_known(tensors, network), weights)
     for level, text in found.notes:
-        _logger.log(level, "%s: %s", path, text)
+        _log_once(level, str(path), text)
     said = found.settings | settings_in(path, found.header)
     _compare(path, known, said)
     try:
@@ -110,7 +111,7 @@ def _made(path, weights: Weights, settings: dict[str, Any], dtype: str) -> Class
     if found.channels != shape[2]:
         raise ArgumentError("image_shape", f"={shape} must have {found.channels} channel(s), as in {path}.")
     if found.note:
-        _logger.warning("%s: %s; where that is wrong, give layout.", path, found.note)
+        _log_once(logging.WARNING, str(path), f"{found.note}; where that is wrong, give layout.")
     module = found.module.clone(dtype=jnp.dtype(dtype)) if hasattr(found.module, "dtype") else found.module
     try:
         variables = unflatten_dict(to_flax(found.naming, weights.tensors, shapes(module, shape)), sep="/")
@@ -122,6 +123,12 @@ def _made(path, weights: Weights, settings: dict[str, Any], dtype: str) -> Class
         raise ArgumentError("path", f"{text} (docs/checkpoints.md has the network's definition).") from error
     origin = {"path": str(path), "format": weights.format, "naming": asdict(found.naming), "digest": weights.digest}
     return Classifier(module, {"batch_stats": {}} | variables, **settings, origin=origin)
+
+
+@cache
+def _log_once(level: int, path: str, note: str):
+    """A run reads its file several times."""
+    _logger.log(level, "%s: %s", path, note)
 
 
 def save(
@@ -164,7 +171,7 @@ def _tensors(classifier: Classifier, format: str) -> dict[str, np.ndarray]:
     if in_flax and not (naming and naming.flax):
         return {name: np.asarray(value) for name, value in flat.items()}
     try:
-        naming = naming or own_naming(named(classifier.module), classifier.module, flat)
+        naming = naming or own_naming(named(classifier.module), classifier.module, classifier.image_shape, flat)
         if naming.flax and (in_flax or format == origin.get("format")):
             return to_flax_names(to_torch(naming, flat), naming.flax)
         return to_torch(replace(naming, flax={}), flat)

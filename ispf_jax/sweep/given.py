@@ -107,7 +107,7 @@ def given_module(model, workdir: Path, data):
     if layout:
         return from_layout(layout, model.dtype)
     found = check_classifier(model, data).module
-    return found if layout_of(found) else None
+    return found if layout_of(found) or model.name == "auto" else None
 
 
 def given_original(worker, job: Job) -> Classifier:

@@ -16,7 +16,9 @@ import safetensors.numpy
 from jax import export
 
 from ispf_jax import files
+from ispf_jax.classifier import Classifier
 from ispf_jax.errors import ArgumentError
+from ispf_jax.models import build_classifier
 from tests.files import makers
 from tests.files.test_torch_zip import FIXTURES, as_file
 
@@ -282,6 +284,22 @@ def test_trees_of_flax_go_in_and_out(what, format, tmp_path, reference):
     kept = {name for name in wanted if name.partition("/")[0] not in ("step", "opt_state", "ema_params")}
     assert set(flat) == kept and all(np.array_equal(flat[name], wanted[name]) for name in kept)
     files.load(found.save(tmp_path / "net.pt"), image_shape=SHAPE)  # under PyTorch's names
+
+
+def test_a_flattened_image_has_its_channels_last_in_a_tree(tmp_path):
+    """And first in a file of PyTorch; the classifier is the same."""
+    given = Classifier(build_classifier("lenet", 3, 0.25), {}, image_shape=(16, 16, 1))
+    given = given.replace(variables=given.network.init(jax.random.key(0)))
+    (tmp_path / "net.msgpack").write_bytes(flax.serialization.to_bytes(given.variables))
+    found = files.load(tmp_path / "net.msgpack", image_shape=(16, 16, 1))
+    again = files.load(found.save(tmp_path / "net.pt"), image_shape=(16, 16, 1))
+    back = flax.serialization.msgpack_restore(found.save(tmp_path / "back.msgpack").read_bytes())
+    for variables in (found.variables, again.variables):
+        jax.tree.map(np.testing.assert_array_equal, dict(variables)["params"], dict(given.variables)["params"])
+    jax.tree.map(np.testing.assert_array_equal, back["params"], given.variables["params"])
+    tree, torch = (files.read_weights(tmp_path / name).tensors.values() for name in ("net.msgpack", "net.pt"))
+    dense = [next(value for value in values if value.shape == (32, 256)) for values in (tree, torch)]
+    assert not np.array_equal(*dense)
 
 
 @pytest.mark.parametrize("separator", ["/", "."])
