@@ -102,17 +102,20 @@ class Unlearning:
       threshold: PreFilter's threshold.
       post_threshold: PostFilter's threshold, -1 for the paper's PostFilter without one.
       codes: the method, see `Method.codes`.
+      generator_rate: factor on the generator's learning rate.
     """
 
     forget_mask: jax.Array
     threshold: jax.Array
     post_threshold: jax.Array
     codes: dict
+    generator_rate: jax.Array
 
 
 def unlearning(method: Method, forget, num_classes: int, threshold: float, thresholded_post_filter: bool = False):
     """The arrays of an unlearning request: `forget` lists the class ids to forget; for a step with `method.rules()`."""
     return Unlearning(
+        generator_rate=jnp.float32(1.0),
         forget_mask=jnp.zeros(num_classes).at[jnp.array(forget)].set(1.0),
         threshold=jnp.float32(threshold),
         post_threshold=jnp.float32(threshold if thresholded_post_filter else -1.0),
@@ -168,7 +171,11 @@ def generator_step(setup: DistillSetup, state: DistillState, teacher, request: U
 
     (loss, (terms, batch_stats, t, images)), gradient = value_and_global_grad(loss_share, state.generator.params, axis)
     params, opt_state = optim.apply(
-        setup.generator_optimizer, setup.generator_lr, gradient, state.generator.opt_state, state.generator.params
+        setup.generator_optimizer,
+        setup.generator_lr * request.generator_rate,
+        gradient,
+        state.generator.opt_state,
+        state.generator.params,
     )
     generator = state.generator.replace(params=params, batch_stats=batch_stats, opt_state=opt_state)
     metrics = {f"generator/{name}": psum(term, axis) for name, term in terms.items()}
@@ -193,7 +200,9 @@ def student_step(setup: DistillSetup, state: DistillState, teacher, request: Unl
     Returns:
       (state, metrics): `student/loss`; `kept`, `forget_samples`, `retain_samples`: sample counts, the latter two by the
       teacher's label before filtering; `entropy`: Eq. 11's sum over kept samples (nats); `teacher_forget_probability`:
-      mean over the batch before filtering; `skipped_steps`: 1 if nothing was kept.
+      mean over the batch before filtering; `skipped_steps`: 1 if nothing was kept; `new_counts`, `agreed_counts`: of
+      the new images with each label [C], how many there are and to how many the student gave that label before it
+      learned from them.
     """
     images, memory = _student_images(setup, state, noise, axis, key)
     t, _ = setup.network.module.apply(teacher, images)
@@ -207,9 +216,9 @@ def student_step(setup: DistillSetup, state: DistillState, teacher, request: Unl
             setup.student.module, student, images, train=True, mask=keep, axis=axis, mutable=["batch_stats"]
         )
         loss = jnp.sum(losses.kl_divergence(target, s, setup.temperature) * keep) / jnp.maximum(kept, 1)
-        return loss, new.get("batch_stats", {})
+        return loss, (new.get("batch_stats", {}), s)
 
-    (loss, batch_stats), gradient = value_and_global_grad(loss_share, state.student.params, axis)
+    (loss, (batch_stats, s)), gradient = value_and_global_grad(loss_share, state.student.params, axis)
     params, opt_state = optim.apply(
         setup.student_optimizer,
         student_learning_rate(setup, state.epoch),
@@ -220,6 +229,8 @@ def student_step(setup: DistillSetup, state: DistillState, teacher, request: Unl
     updated = state.student.replace(params=params, batch_stats=batch_stats, opt_state=opt_state)
 
     forgotten = psum(_label_counts(t), axis) @ request.forget_mask
+    t_new, s_new = (logits[: len(noise)] for logits in (t, s))
+    agreed = jnp.argmax(s_new, axis=-1) == jnp.argmax(t_new, axis=-1)
     metrics = {
         "student/loss": jnp.where(kept > 0, loss, 0.0),
         "kept": kept,
@@ -229,6 +240,8 @@ def student_step(setup: DistillSetup, state: DistillState, teacher, request: Unl
         "teacher_forget_probability": psum(jnp.sum(losses.forget_probability(t, request.forget_mask)), axis)
         / setup.batch_size,
         "skipped_steps": (kept == 0).astype(jnp.float32),
+        "new_counts": psum(_label_counts(t_new), axis),
+        "agreed_counts": psum(_label_counts(t_new, agreed), axis),
     }
     return state.replace(student=select(kept > 0, updated, state.student), memory=memory), metrics
 
@@ -286,5 +299,6 @@ def _spread(setup, images, axis):
     return jnp.mean(jnp.sqrt(variance) * jnp.array(setup.network.std))
 
 
-def _label_counts(logits):
-    return jnp.sum(jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1]), axis=0)
+def _label_counts(logits, counted=None):
+    labels = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1])
+    return jnp.sum(labels if counted is None else labels * counted[:, None], axis=0)

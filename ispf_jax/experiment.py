@@ -35,8 +35,11 @@ class Model(Settings):
       layout: fields of the network that tensors do not show, as JSON, such as {"strides": [1, 2, 2], "pool": 0}.
       student: another network for the student; same: the teacher's.
       student_width: factor on its number of filters.
-      checkpoint: a classifier that was trained elsewhere, to be the original of every trial: a state_dict (.pt of
-        PyTorch, or .safetensors); see docs/checkpoints.md; empty: the original is trained here.
+      checkpoint: a classifier that was trained elsewhere, to be the original of every trial: a file of PyTorch,
+        safetensors or Flax, or a directory of Orbax or Hugging Face; see docs/checkpoints.md; empty: the original is
+        trained here.
+      weights: which of several networks in the checkpoint, by the path of its keys, such as "ema".
+      example: an .npz with images and logits of the checkpoint's own program, which must be computed here too.
       dtype: of activations: float32 or bfloat16; parameters, statistics and losses are float32.
       mean: normalisation, one number or one per channel, for images in [0, 1] [program: 0.5 for SVHN].
       std: the same for the standard deviation.
@@ -48,6 +51,8 @@ class Model(Settings):
     student: str = key("same", among=lambda: ("same", *models.CLASSIFIERS))
     student_width: float = key(1.0, above=0, below=64)
     checkpoint: str = key("", path=True)
+    weights: str = key("")
+    example: str = key("", at="model.check", path=True, free=True)
     dtype: str = key("float32", among=("float32", "bfloat16"))
     mean: tuple[float, ...] = key("0.5", at="data.mean")
     std: tuple[float, ...] = key("0.5", at="data.std")
@@ -126,8 +131,9 @@ class Experiment(Settings):
       deterministic: the same bits from run to run on GPUs too, slower; CPUs always give them.
       convolutions: what computes them on a CPU: "auto": Winograd's for wide float32 layers, for others oneDNN's where
         it is installed (extra "onednn"; up to twice as fast as XLA's); "onednn" or "xla": these for all layers.
-      export: write finished networks as files for other programs: "pt" (PyTorch), "safetensors", or both; "auto": in
-        the format of model.checkpoint, if there is one; empty: no.
+      export: write finished networks for other programs: any of "pt" (PyTorch), "safetensors", "msgpack" (Flax),
+        "orbax", "huggingface" (a folder) and "jax" (jax.export, for CPU and CUDA); "auto": in the format of
+        model.checkpoint, if there is one; empty: no.
       checkpoint_seconds: time between two checkpoints of a running stage; every stage is saved at its end in any case.
       progress_seconds: time between two lines of progress where the output is no terminal.
       tensorboard: write event files if tensorboardX is installed (extra "tensorboard").

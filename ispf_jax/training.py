@@ -187,7 +187,7 @@ def fit(
     members = jnp.asarray(split.train)
     empty = Classifier.of(network, {}, data.class_names)
 
-    def run_epoch(state, epoch):
+    def run_epoch(state, epoch, meta):
         rate = optim.multi_step(epoch, config.lr, config.decay_epochs, config.decay_factor)
         state, metrics = program(state, images, labels, members, jnp.float32(rate))
         return state, {f"train/{name}": value for name, value in metrics.items()} | {"learning_rate": rate}

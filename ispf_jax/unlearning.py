@@ -41,6 +41,15 @@ ALIKE = 1e-3
 ONE_CLASS = 0.99
 """Share of one class among an epoch's synthetic images above which the generator counts as collapsed to it."""
 
+SMOOTHING = 0.8
+"""Of the agreement over epochs: the share of the earlier ones in the mean."""
+
+COVERED = 20
+"""Images of a class in an epoch with which the class counts as covered."""
+
+SETTLED = 10
+"""Generator steps before which nothing counts as a collapse."""
+
 MOST_STEPS = 10**6
 """Steps of an epoch, in which a run can neither be stopped nor saved."""
 
@@ -82,6 +91,11 @@ class Distill(Settings):
       replay: share of the student's images that are earlier ones, moved and mirrored.
       memory: how many earlier images are kept, 8 bits a number.
       temperature: of the student's distillation.
+      rollbacks: how often an epoch in which the generator collapses is undone, each time with half the generator's
+        learning rate from then on; 0: never [program].
+      select: which student is the result: that of the last epoch [paper], or that of the epoch with the highest
+        agreement with the teacher on synthetic images (docs/choosing.md).
+      patience: with select=agreement, epochs without a higher agreement after which the run ends; 0: never.
       remat: compute the outputs of layers again for gradients and keep only those between blocks: less memory, slower;
         no use on a CPU, where XLA undoes it.
     """
@@ -113,6 +127,9 @@ class Distill(Settings):
     replay: float = key(0.0, least=0, below=1)
     memory: int = key(32768, above=0, below=2**24)
     temperature: float = key(1.0, above=0)
+    rollbacks: int = key(0, least=0, most=100)
+    select: str = key("last", among=("last", "agreement"))
+    patience: int = key(0, least=0, below=10**6)
     remat: bool = key(False)
 
     def check(self):
@@ -120,6 +137,8 @@ class Distill(Settings):
         if steps > MOST_STEPS:
             rule = f"which makes epochs of {steps:,} steps; at most {MOST_STEPS:,} are possible: take more epochs."
             raise ArgumentError("loops", f"={self.loops}, {rule}")
+        if self.patience and self.select == "last":
+            raise ArgumentError("patience", f"={self.patience} needs select='agreement'.")
         if round(self.replay * self.batch_size) == self.batch_size:
             raise ArgumentError("replay", f"={self.replay} leaves no new image in a batch of {self.batch_size}.")
         if self.lr_final > self.lr:
@@ -134,14 +153,14 @@ class Unlearned:
     """The result of `unlearn`.
 
     Attributes:
-      classifier: the student after the last epoch.
+      classifier: the student, after the last epoch or the one that `select` chose.
       generator: the generator that its images came from.
       forget: ids of the forgotten classes.
       method, base: what they were forgotten by.
       history: one dict of metrics per epoch.
       access: what the result used: "weights only".
       best: the student of the epoch with the highest score of the callback; None without one.
-      meta: {"epoch", "seconds", "best_epoch", "best_score"}.
+      meta: {"epoch", "seconds", "best_epoch", "best_score", ...}: `epoch` is that of `classifier`.
       steps: from a number of epochs to (student steps, generator steps).
       images: from a number of epochs to how many new images were made in them.
       threshold: PreFilter's.
@@ -347,9 +366,19 @@ class UnlearningRun:
         teacher = self.devices.replicate(self.teacher.variables)
         program = self.devices.compile(distill_epoch, s, donate=1)
 
-        def run_epoch(state, epoch):
-            state, generator, student = program(state, teacher, request)
-            return state, self._record(epoch, jax.device_get(generator), jax.device_get(student))
+        def run_epoch(state, epoch, meta):
+            before = meta.get("rollbacks", 0)
+            nets = jax.tree.map(jnp.copy, (state.student, state.generator)) if before < c.rollbacks else None
+            asked = request.replace(generator_rate=jnp.float32(0.5**before))
+            state, generator, student = program(state, teacher, asked)
+            record = self._record(epoch, jax.device_get(generator), jax.device_get(student))
+            undone = nets is not None and bool({"alike", "class"} & self._collapse(record).keys())
+            if nets and undone:
+                state = state.replace(student=nets[0], generator=nets[1])
+            record |= {"rollbacks": before + undone, "undone": int(undone)}
+            found = self._agreement(record) if "agreed_counts" in record else 0.0
+            record["agreement"] = SMOOTHING * meta.get("agreement", 0.0) + (1 - SMOOTHING) * found
+            return state, record
 
         def score(variables, epoch):
             if self.options.callback is None:
@@ -371,14 +400,18 @@ class UnlearningRun:
             run_epoch,
             lambda state: state.student.variables,
             score,
-            ("student/loss", "kept", "generator/total", "test/acc_retain", "test/acc_forget"),
-            self._collapse,
+            ("student/loss", "kept", "generator/total", "agreement", "test/acc_retain", "test/acc_forget"),
+            self._warnings,
             self.identity,
+            ("rollbacks", "agreement"),
+            "agreement" if c.select == "agreement" else "",
+            c.patience,
         )
 
     def result(self, saved: Saved, history: list[dict]) -> Unlearned:
         """What the caller of `unlearn` gets."""
         chosen = saved.meta.get("best_score") is not None
+        meta = saved.meta | ({"epoch": saved.meta["chosen_epoch"]} if saved.meta.get("chosen_epoch") else {})
         student = self.student.replace(variables=saved.last)
         return Unlearned(
             student,
@@ -389,7 +422,7 @@ class UnlearningRun:
             history,
             "weights only",
             student.replace(variables=saved.best) if chosen else None,
-            saved.meta,
+            meta,
             self.steps,
             self.images,
             self.threshold,
@@ -405,13 +438,30 @@ class UnlearningRun:
         s = self.setup
         return max(epoch - s.warmup_epochs, 0) * s.loops * s.student_steps, epoch * s.loops * s.generator_steps
 
+    def _agreement(self, record) -> float:
+        """Percentage of an epoch's new images of a retained class to which the student gave the teacher's label before
+        it learned from them: mean over the retained classes, 0 for those that are not covered."""
+        retained = np.delete(np.stack([record["new_counts"], record["agreed_counts"]]), self.forget, axis=1)
+        images, agreed = retained
+        return float(100 * np.mean(np.where(images >= COVERED, agreed / np.maximum(images, 1), 0.0)))
+
+    def _warnings(self, record) -> dict[str, str]:
+        """What the user should know of an epoch; see `Task.warn`."""
+        signs = self._collapse(record)
+        if not record["undone"]:
+            return signs
+        count, most = record["rollbacks"], self.config.rollbacks
+        what = f"{'; '.join(signs.values())}; the epoch is undone and the generator's learning rate halved"
+        return {f"rollback {count}": f"{what} (rollback {count} of at most {most})"}
+
     def _collapse(self, record) -> dict[str, str]:
         """Signs in an epoch's record that the generator has collapsed: {kind: sentence with the number}."""
         signs, counts = {}, record["class_counts"]
-        if record["generator/spread"] < ALIKE:
+        settled = record["generator_step"] >= SETTLED
+        if settled and record["generator/spread"] < ALIKE:
             spread = f"standard deviation over a batch {record['generator/spread']:.2g} of 1"
             signs["alike"] = f"all synthetic images are alike ({spread})"
-        if counts.max() > ONE_CLASS * counts.sum():
+        if settled and counts.max() > ONE_CLASS * counts.sum():
             share, name = 100 * counts.max() / counts.sum(), self.teacher.class_names[int(counts.argmax())]
             signs["class"] = f"the teacher assigns {share:.1f} % of the synthetic images to one class, {name}"
         if record.get("skipped_steps"):
@@ -430,6 +480,6 @@ class UnlearningRun:
         if epoch >= self.setup.warmup_epochs:
             record |= {name: student[name].mean() for name in _MEANS}
             record["filtered"] = batch - record["kept"]
-            record["skipped_steps"] = student["skipped_steps"].sum()
+            record |= {name: student[name].sum(axis=0) for name in ("skipped_steps", "new_counts", "agreed_counts")}
             record["learning_rate"] = float(student_learning_rate(self.setup, epoch))
         return record

@@ -14,6 +14,7 @@ from ispf_jax.runtime.layout import Job
 from ispf_jax.sweep import pipeline
 
 TINY = {"epochs": 2, "loops": 2, "student_steps": 3, "warmup_epochs": 1, "batch_size": 8, "generator_width": 0.04}
+COUNTS = ("new_counts", "agreed_counts")
 TRAIN = {"epochs": 2, "batch_size": 32, "decay_epochs": (1,), "lr": 0.05}
 
 
@@ -168,13 +169,61 @@ def test_what_goes_on_is_logged_and_not_printed(teacher, capfd, caplog):
     assert capfd.readouterr() == ("", "")
 
 
+def one_class(teacher):
+    """A teacher that gives every image one class."""
+    variables = jax.tree.map(np.asarray, teacher.variables)
+    variables["params"]["classifier"]["bias"] = np.where(np.arange(5) == 2, 50.0, 0.0).astype(np.float32)
+    return teacher.replace(variables=variables)
+
+
 def test_a_generator_that_collapsed_is_reported_with_the_number(teacher, caplog):
-    """A teacher that gives every image one class, with a generator that is hardly trained: all its images are alike."""
-    head = jax.tree.map(np.asarray, teacher.variables)
-    bias = np.where(np.arange(5) == 2, 50.0, 0.0).astype(np.float32)
-    head["params"]["classifier"]["bias"] = bias
-    unlearn(teacher.replace(variables=head))
+    unlearn(one_class(teacher), config={"loops": 5, "warmup_epochs": 2})
     assert any("assigns 100.0 % of the synthetic images to one class, class2" in text for text in caplog.messages)
+
+
+def test_before_the_generator_has_learned_anything_no_collapse_is_reported(teacher, caplog):
+    unlearn(one_class(teacher), config={"epochs": 1, "loops": 1})
+    assert not any("synthetic images" in text for text in caplog.messages)
+
+
+def test_epochs_of_a_collapsed_generator_are_undone(teacher, caplog, tmp_path):
+    """Every epoch collapses: the first two are undone, the third is kept, at a quarter of the learning rate."""
+    settings = {"loops": 10, "warmup_epochs": 0, "epochs": 3, "select": "agreement"}
+    out = unlearn(one_class(teacher), config=settings | {"rollbacks": 2})
+    assert [r["rollbacks"] for r in out.history] == [1, 2, 2] and [r["undone"] for r in out.history] == [1, 1, 0]
+    assert any("halved (rollback 2 of at most 2)" in text for text in caplog.messages)
+    one, two, never = (
+        unlearn(one_class(teacher), config=settings | {"epochs": epochs, "rollbacks": most}).classifier.variables
+        for epochs, most in ((1, 2), (2, 2), (1, 0))
+    )
+    assert same(one, two) and not same(one, never)
+
+    def stop(student, record):
+        if record["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    options = {"checkpoints": tmp_path, "checkpoint_seconds": 0.0, "config": settings | {"rollbacks": 2}}
+    with pytest.raises(KeyboardInterrupt):
+        unlearn(one_class(teacher), callback=stop, **options)
+    assert same(unlearn(one_class(teacher), **options).generator.variables, out.generator.variables)
+
+
+def test_agreement_counts_every_retained_class(data):
+    """By hand from the counts in the history: classes with fewer than 20 images count 0, and so does the past."""
+    teacher = ispf_jax.train(
+        data, width=0.04, config=ispf_jax.Train(**TRAIN | {"epochs": 8}), devices=1, progress=False
+    )
+    settings = {"epochs": 5, "loops": 4, "batch_size": 64, "select": "agreement"}
+    found, mean = {}, 0.0
+    look = lambda student, record: found.update({record["epoch"]: student.variables})
+    out = unlearn(teacher, config=settings, callback=look)
+    for record in out.history[1:]:
+        shares = [a / n if n >= 20 else 0 for c, (n, a) in enumerate(zip(*(record[k] for k in COUNTS))) if c != 1]
+        mean = 0.8 * mean + 0.2 * 100 * sum(shares) / 4
+        assert record["agreement"] == pytest.approx(mean, rel=1e-6)
+    agreement = [r["agreement"] for r in out.history]
+    assert max(agreement) > 0 and out.meta["epoch"] == 1 + int(np.argmax(agreement))
+    assert same(out.classifier.variables, found[out.meta["epoch"]])
 
 
 def test_classifiers_say_what_they_are_and_check_what_they_get(teacher, data):

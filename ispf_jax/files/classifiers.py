@@ -5,7 +5,7 @@ import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,26 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ispf_jax.classifier import Classifier
 from ispf_jax.errors import ArgumentError
-from ispf_jax.files.detect import FORMATS, Weights, read_weights
+from ispf_jax.files import flax_msgpack, jax_export, model_folder, orbax_directory, safetensors_file, torch_zip
+from ispf_jax.files.check import compare
+from ispf_jax.files.detect import Weights, read_weights
 from ispf_jax.files.fit import Fit, find, fit, is_known, shapes
+from ispf_jax.files.flax_names import to_flax_names
 from ispf_jax.files.naming import Naming, Unlike, Useless, own_naming, to_flax, to_torch
 from ispf_jax.models import CLASSIFIERS, from_layout, layout_of, named
 from ispf_jax.runtime.atomic import atomic_write_bytes
 
 _logger = logging.getLogger(__name__)
+
+FORMATS = {
+    "pt": torch_zip,
+    "safetensors": safetensors_file,
+    "msgpack": flax_msgpack,
+    "orbax": orbax_directory,
+    "huggingface": model_folder,
+    "jax": jax_export,
+}
+"""Formats that are written; all but the last are read too."""
 
 
 def load(
@@ -36,10 +49,13 @@ def load(
     class_names: Sequence[str] | None = None,
     dtype: str = "float32",
     layout: Mapping[str, Any] | None = None,
+    weights: str | None = None,
+    check: str | Path | None = None,
 ) -> Classifier:
-    """Reads a classifier from a file of PyTorch (`torch.save`) or safetensors.
+    """Reads a classifier from a file of PyTorch, safetensors or Flax, or a directory of Orbax or Hugging Face.
 
-    What is not given is taken from the header that `save` writes into safetensors, or found in the tensors.
+    What is not given is taken from what the file says beside its tensors, or found in them. What of a file is not used
+    is logged.
 
     Args:
       network: key of `models.CLASSIFIERS`; one of the families of this package stands for its whole family, whose
@@ -49,22 +65,30 @@ def load(
       mean, std: normalisation for pixels in [0, 1]; 0.5 if nothing says otherwise.
       dtype: in which the network computes; variables are float32.
       layout: fields of the module that tensors do not show, such as {"strides": [1, 2], "pool": 0}.
+      weights: which of several networks in the file, by the path of its keys, such as "ema".
+      check: a file with images and logits that the program the weights come from computed; see `check.compare`.
 
     Raises:
-      ArgumentError: the file cannot be read, or an argument does not fit what it holds.
+      ArgumentError: the file cannot be read, an argument does not fit what it holds, or it computes other logits.
     """
     given: dict[str, Any] = {"network": network, "image_shape": image_shape, "width": width, "mean": mean, "std": std}
     given |= {"class_names": class_names, "layout": layout}
     given = {name: value for name, value in given.items() if value is not None}
-    weights = read_weights(path, lambda tensors: is_known(tensors, network))
-    said = settings_in(path, weights.header)
+    found = read_weights(path, lambda tensors: is_known(tensors, network), weights)
+    for level, text in found.notes:
+        _logger.log(level, "%s: %s", path, text)
+    said = found.settings | settings_in(path, found.header)
     _compare(path, given, said)
     try:
-        return _made(path, weights, {"mean": 0.5, "std": 0.5} | said | given, dtype)
+        classifier = _made(path, found, {"mean": 0.5, "std": 0.5} | said | given, dtype)
     except ArgumentError as error:
         if error.argument in given or error.argument not in said:
             raise
-        raise ArgumentError("path", f"={str(path)!r} has a header that is not right: {error}") from error
+        raise ArgumentError("path", f"={str(path)!r} says of itself what is not right: {error}") from error
+    classifier.origin["said"] = {name: said[name] for name in ("mean", "std", "class_names") if name in said}
+    if check is not None:
+        compare(classifier, check)
+    return classifier
 
 
 def _made(path, weights: Weights, settings: dict[str, Any], dtype: str) -> Classifier:
@@ -75,6 +99,7 @@ def _made(path, weights: Weights, settings: dict[str, Any], dtype: str) -> Class
         raise ArgumentError("image_shape", text)
     width, layout = settings.pop("width", 1.0), settings.pop("layout", None)
     found = _fit(path, settings.pop("network", None), weights.tensors, shape, width, layout)
+    found = replace(found, naming=replace(found.naming, flax=weights.flax, kept=weights.kept))
     if found.channels != shape[2]:
         raise ArgumentError("image_shape", f"={shape} must have {found.channels} channel(s), as in {path}.")
     if found.note:
@@ -104,8 +129,8 @@ def save(
     """Writes the weights for other programs, with the names of the file that they came from, or else the network's own.
 
     Args:
-      format: "pt" or "safetensors"; None: by the suffix.
-      header: more entries for the header of safetensors, which says how to feed the network; the other format has none.
+      format: a key of `FORMATS`; None: by the suffix.
+      header: more entries for the header of safetensors, which says how to feed the network; other formats have none.
 
     Raises:
       ArgumentError: the format is not known, or there are no names for all tensors.
@@ -118,17 +143,32 @@ def save(
             raise ArgumentError("path", f"={str(path)!r} must end in {_SUFFIXES}, or format be given.")
     if format not in FORMATS:
         raise ArgumentError("format", f"={format!r} must be one of {', '.join(FORMATS)}.")
-    module, naming = classifier.module, classifier.origin.get("naming")
-    network = named(module)
-    flat: dict[str, Any] = flatten_dict(dict(classifier.variables), sep="/")
-    try:
-        naming = Naming(**naming) if naming else own_naming(network, module, classifier.image_shape, flat)
-        tensors = to_torch(naming, flat)
-    except Unlike as error:
-        raise ArgumentError("classifier", f" cannot be written: {error} (docs/extending.md).") from error
+    if format == "jax":
+        return atomic_write_bytes(path, jax_export.write(classifier))
+    module = classifier.module
     facts = {name: getattr(classifier, name) for name in ("class_names", "mean", "std", "image_shape")}
     facts = {name: json.dumps(value) for name, value in (facts | {"layout": layout_of(module)}).items()}
-    return atomic_write_bytes(path, FORMATS[format].write(tensors, {"model": network, **facts, **(header or {})}))
+    facts |= {"model": named(module), **(header or {})}
+    tensors = _tensors(classifier, format)
+    if format in ("orbax", "huggingface"):
+        return FORMATS[format].write(path, tensors, facts)
+    return atomic_write_bytes(path, FORMATS[format].write(tensors, facts))
+
+
+def _tensors(classifier: Classifier, format: str) -> dict[str, np.ndarray]:
+    """The tensors to be written, with the names and the layout that the format has, or the file they came from had."""
+    origin, in_flax = classifier.origin, format in ("msgpack", "orbax")
+    flat: dict[str, Any] = flatten_dict(dict(classifier.variables), sep="/")
+    naming = Naming(**origin["naming"]) if origin.get("naming") else None
+    if in_flax and not (naming and naming.flax):
+        return {name: np.asarray(value) for name, value in flat.items()}
+    try:
+        naming = naming or own_naming(named(classifier.module), classifier.module, classifier.image_shape, flat)
+        if naming.flax and (in_flax or format == origin.get("format")):
+            return to_flax_names(to_torch(naming, flat), naming.flax)
+        return to_torch(replace(naming, flax={}), flat)
+    except Unlike as error:
+        raise ArgumentError("classifier", f" cannot be written: {error} (docs/extending.md).") from error
 
 
 _SUFFIXES = ", ".join(suffix for format_ in FORMATS.values() for suffix in format_.SUFFIXES)

@@ -21,6 +21,7 @@ class Description:
       format: key of `FORMATS`.
       tensors, weights: how many tensors, how many numbers in them.
       settings: arguments of `load` that the file itself holds, such as mean and std.
+      notes: what of the file is not used, or was chosen.
       found: network, width, classes and channels; None if it is no network that is known here.
       problem: why it cannot be loaded; "" if it can.
     """
@@ -32,6 +33,7 @@ class Description:
     settings: Mapping[str, Any]
     found: Fit | None
     problem: str
+    notes: tuple[str, ...] = ()
 
     @property
     def command(self) -> str:
@@ -51,6 +53,7 @@ class Description:
         if self.found:
             f = self.found
             lines += [f"{f.network}: {f.classes} classes, images of {f.channels} channel(s)"]
+        lines += self.notes
         lines += [f"{name}: {value}" for name, value in self.settings.items() if name not in ("network", "layout")]
         unsaid = [name for name in ("mean", "std") if name not in self.settings and not self.problem]
         lines += [f"The file does not say {name}: add --config.data.{name}=... as in training" for name in unsaid]
@@ -60,18 +63,25 @@ class Description:
         return "\n".join(map(visible, lines))
 
 
-def inspect(path: str | Path) -> Description:
+def inspect(path: str | Path, which: str | None = None) -> Description:
     """Says what a file of weights holds.
+
+    Args:
+      which: the argument `weights` of `load`.
 
     Raises:
       ArgumentError: (path) it cannot be read at all.
     """
-    weights, settings, found, problem = read_weights(path, is_known), {}, None, ""
+    weights, settings, found, problem = read_weights(path, is_known, which), {}, None, ""
     try:
-        settings = settings_in(path, weights.header)
+        settings = weights.settings | settings_in(path, weights.header)
         found = find(weights.tensors)
-        load(path, image_shape=settings.get("image_shape", image_shape_of(found, weights.tensors)))
+        if "image_shape" not in settings:
+            shape = image_shape_of(found, weights.tensors)
+            settings |= {"image_shape": shape} if shape[0] != 32 else {}
+        load(path, image_shape=settings.get("image_shape", (32, 32, found.channels)), weights=which)
     except (Unlike, ArgumentError) as error:
         problem = str(error)
     numbers = sum(tensor.size for tensor in weights.tensors.values())
-    return Description(str(path), weights.format, len(weights.tensors), numbers, settings, found, problem)
+    facts = str(path), weights.format, len(weights.tensors), numbers, settings, found, problem
+    return Description(*facts, tuple(text for _, text in weights.notes))

@@ -6,6 +6,7 @@ linear layer behind a flattened image counts channels first there, and last here
 Here variables are flat: {"params/conv1/kernel": array or shape}.
 """
 
+import json
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -38,12 +39,16 @@ class Naming:
       prefix: what stands before every name, such as "module.".
       keys: the tensors of the file, in its order.
       counters: the numbers in its batch norms that nothing uses.
+      flax: {key: the file's own name}, where the file has Flax's names and layout.
+      kept: tensors of the file that are written as they are, as JSON.
     """
 
     modules: dict[str, str]
     prefix: str
     keys: tuple[str, ...]
     counters: dict[str, int] = field(default_factory=dict)
+    flax: dict[str, str] = field(default_factory=dict)
+    kept: dict[str, str] = field(default_factory=dict)
 
     def places(self, flat: Mapping) -> dict[str, str]:
         """{tensor: variable} in the network's order.
@@ -116,7 +121,7 @@ def to_flax(naming: Naming, tensors: Mapping[str, np.ndarray], flat: Mapping) ->
       Unlike: a tensor has another shape or type; Useless: it has impossible numbers.
     """
     found, places = {}, naming.places(flat)
-    flattened = _flattened(places, flat)
+    flattened = {} if naming.flax else _flattened(places, flat)
     for key, place in places.items():
         value = _single(key, tensors[key])
         shape = flat[place].shape
@@ -148,6 +153,9 @@ def to_torch(naming: Naming, flat: Mapping[str, np.ndarray]) -> dict[str, np.nda
         if place in flattened:
             value = value.reshape(len(value), -1, flattened[place]).swapaxes(1, 2).reshape(value.shape)
         tensors[key] = np.ascontiguousarray(value)
+    for key, text in naming.kept.items():
+        dtype, value = json.loads(text)
+        tensors[key] = np.array(value, dtype)
     return tensors
 
 

@@ -3,6 +3,7 @@
 A pickle is a program for a stack machine, and may name any function of any module. Here a name stays a name (`Symbol`).
 """
 
+import io
 import pickle
 import pickletools
 import struct
@@ -14,24 +15,31 @@ MAX_INDEX = 16 << 20  # bytes of the part of a file that lists its tensors
 _OPCODES, _ARGUMENTS, _NAME = 300_000, 16, 200
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, repr=False)
 class Symbol:
-    """A class or function by its "module name", or an object made with it."""
+    """A class or function by its "module name", or an object made with it and what the pickle says of its state."""
 
     name: str
+    state: Any = None
+
+    def __str__(self) -> str:
+        return self.name.replace(" ", ".")
 
 
-def load(data: bytes, functions: Mapping[str, Callable], refer: Callable[[Any], Any]) -> Any:
+def load(data: bytes | io.BytesIO, functions: Mapping[str, Callable], refer: Callable[[Any], Any]) -> Any:
     """What a pickle describes: dictionaries, lists, tuples, plain values, and `Symbol`s for everything else.
 
     Args:
+      data: the pickle, or a stream, which is left at its end.
       functions: those that may be called, by "module name"; they must expect up to 16 arguments of any type.
       refer: makes an object of the identity of something outside the pickle.
 
     Raises:
       ValueError: the pickle is too large or uses an unknown opcode; a damaged one can raise any other Exception.
     """
-    if len(data) > MAX_INDEX:
+    if not isinstance(data, io.BytesIO):
+        data = io.BytesIO(data)
+    if len(data.getbuffer()) > MAX_INDEX:
         raise ValueError("it has a pickle that is too large")
 
     def call(items):
@@ -98,6 +106,12 @@ def _enter(container, items):
     return container
 
 
+def _set_state(made, state):
+    if isinstance(made, Symbol):
+        made.state = state
+    return made
+
+
 _OPERATIONS: dict[str, Callable[[list], Any]] = {
     **dict.fromkeys(("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET"), tuple),
     **dict.fromkeys(("EMPTY_LIST", "LIST", "EMPTY_SET"), list),
@@ -107,6 +121,6 @@ _OPERATIONS: dict[str, Callable[[list], Any]] = {
     ),
     **dict.fromkeys(("NONE", "POP", "POP_MARK"), lambda items: None),
     **{"NEWTRUE": lambda items: True, "NEWFALSE": lambda items: False},
-    **dict.fromkeys(("DUP", "BUILD"), lambda items: items[0]),
+    **{"DUP": lambda items: items[0], "BUILD": lambda items: _set_state(*items)},
     "STACK_GLOBAL": lambda items: Symbol(" ".join(item[:_NAME] for item in items)),  # the same text may come again
 }

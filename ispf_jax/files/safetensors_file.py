@@ -13,6 +13,8 @@ SUFFIXES = (".safetensors",)
 _DTYPES = {
     **{"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16},
     **{"I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_},
+    **{"F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2},
+    **{"U64": np.uint64, "U32": np.uint32, "U16": np.uint16},
 }
 _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 

@@ -1,12 +1,13 @@
-"""Files of `torch.save` since PyTorch 1.6, read and written without PyTorch.
+"""Files of `torch.save` since PyTorch 1.6, and of TorchScript, read without PyTorch; the former are written too.
 
 Such a file is a zip archive: `<name>/data.pkl` is a pickle in which tensors refer to storages, and `<name>/data/<key>`
-are the bytes of those.
+are the bytes of those. TorchScript adds programs in `<name>/code`, which are not opened.
 """
 
 import io
 import math
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,18 +22,21 @@ from ispf_jax.runtime.guard import stored_zip
 
 SUFFIXES = (".pt", ".pth")
 _ROOT = "weights"  # what `<name>` is in files written here
-_DIMENSIONS = 8
+_DIMENSIONS, _LISTED = 8, 1 << 16
 _DTYPES = {
     **{"Float": np.float32, "Double": np.float64, "Half": np.float16, "BFloat16": ml_dtypes.bfloat16},
     **{"Long": np.int64, "Int": np.int32, "Short": np.int16, "Char": np.int8, "Byte": np.uint8, "Bool": np.bool_},
 }
-_STORAGES = {f"torch {name}Storage": np.dtype(dtype) for name, dtype in _DTYPES.items()}
-_NAMES = {dtype: name for name, dtype in _STORAGES.items()}
+STORAGES = {f"torch {name}Storage": np.dtype(dtype) for name, dtype in _DTYPES.items()}
+_NAMES = {dtype: name for name, dtype in STORAGES.items()}
+STORAGES["torch.storage UntypedStorage"] = np.dtype(np.uint8)
+_NEWER = (np.uint16, np.uint32, np.uint64, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2)  # without a storage type
+_TYPES = {f"torch {np.dtype(dtype).name}": np.dtype(dtype) for dtype in (*_DTYPES.values(), *_NEWER)}
 
 
 def recognises(content: bytes) -> bool:
-    """Whether a file begins like one of this format."""
-    return content[:4] == b"PK\x03\x04"
+    """Whether a file begins like one of this format, and does not list files of NumPy or Keras at its end."""
+    return content[:4] == b"PK\x03\x04" and not re.search(rb"\.npyPK|weights\.h5", content[-_LISTED:])
 
 
 def read(content: bytes) -> tuple[Any, dict[str, str]]:
@@ -41,7 +45,7 @@ def read(content: bytes) -> tuple[Any, dict[str, str]]:
     Raises:
       Exception: not a whole file of this format; zipfile and others raise many kinds.
     """
-    archive = stored_zip(io.BytesIO(content))
+    archive = stored_zip(io.BytesIO(content), unread="/code/")  # of TorchScript
     names = archive.namelist()
     pickles = [name for name in names if name.endswith("/data.pkl")]
     if len(pickles) != 1:
@@ -52,14 +56,20 @@ def read(content: bytes) -> tuple[Any, dict[str, str]]:
     read_storage = cache(lambda key: archive.read(f"{root}data/{key}"))
 
     def refer(identity):
-        kind, symbol, key, _, count = identity
-        if not isinstance(symbol, Symbol) or type(key) is not str or kind != "storage":
-            raise ValueError("it refers to something that is no storage")
-        if symbol.name not in _STORAGES:
-            raise ValueError(f"it has tensors of a type that is not known here, {symbol.name}")
-        return _Storage(np.frombuffer(read_storage(key), _STORAGES[symbol.name], count))
+        dtype, key, count = checked_identity(identity)
+        return Storage(np.frombuffer(read_storage(key), dtype, count))
 
-    return load(archive.read(pickles[0]), _FUNCTIONS, refer), {}
+    return load(archive.read(pickles[0]), FUNCTIONS, refer), {}
+
+
+def checked_identity(identity) -> tuple[np.dtype, str, int]:
+    """(type, key, count of numbers) from the identity of a storage in a pickle, whatever that is."""
+    kind, symbol, key, _, count, *_ = identity
+    if not isinstance(symbol, Symbol) or type(key) is not str or kind != "storage":
+        raise ValueError("it refers to something that is no storage")
+    if symbol.name not in STORAGES:
+        raise ValueError(f"it has tensors of a type that is not known here, {symbol.name}")
+    return STORAGES[symbol.name], key, count
 
 
 def write(tensors: Mapping[str, np.ndarray], header: Mapping[str, str]) -> bytes:
@@ -82,7 +92,7 @@ def write(tensors: Mapping[str, np.ndarray], header: Mapping[str, str]) -> bytes
 
 
 @dataclass(frozen=True)
-class _Storage:
+class Storage:
     """One-dimensional numbers; nothing else in a pickle can stand for them."""
 
     numbers: np.ndarray
@@ -90,7 +100,7 @@ class _Storage:
 
 def _tensor(storage, offset, size, stride, *_):
     """torch._utils._rebuild_tensor_v2 with arguments of any type; refuses what does not lie inside the storage."""
-    if not isinstance(storage, _Storage) or type(size) is not tuple or type(stride) is not tuple:
+    if not isinstance(storage, Storage) or type(size) is not tuple or type(stride) is not tuple:
         raise ValueError("it has a tensor that is not made of a storage")
     if len(size) != len(stride) or len(size) > _DIMENSIONS:
         raise ValueError("it has a tensor of too many dimensions")
@@ -104,11 +114,19 @@ def _tensor(storage, offset, size, stride, *_):
     return np.lib.stride_tricks.as_strided(numbers[offset:], size, strides, writeable=False)
 
 
+def _typed_tensor(storage, offset, size, stride, _grad, _hooks, dtype, *_):
+    """torch._utils._rebuild_tensor_v3: offset and strides count numbers of `dtype` in a storage of bytes."""
+    if not isinstance(storage, Storage) or not isinstance(dtype, Symbol) or dtype.name not in _TYPES:
+        raise ValueError("it has a tensor of a type that is not known here")
+    return _tensor(Storage(storage.numbers.view(_TYPES[dtype.name])), offset, size, stride)
+
+
 _REBUILD = "torch._utils _rebuild_tensor_v2"
-_FUNCTIONS = {
+FUNCTIONS = {
     "collections OrderedDict": lambda *_: {},
     "torch Size": lambda size, *_: size,
-    _REBUILD: _tensor,
+    **dict.fromkeys((_REBUILD, "torch._utils _rebuild_tensor"), _tensor),
+    "torch._utils _rebuild_tensor_v3": _typed_tensor,
     "torch._utils _rebuild_parameter": lambda data, *_: data,
     "torch._utils _rebuild_parameter_with_state": lambda data, *_: data,
 }

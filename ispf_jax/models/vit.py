@@ -60,10 +60,10 @@ class ViT(nn.Module):
     def __call__(self, x, train: bool = False, mask=None, axis=None):
         initial, patch = nn.initializers.normal(0.02), (self.patch, self.patch)
         x = nn.Conv(self.dim, patch, patch, "VALID", dtype=self.dtype, kernel_init=initial, name="patches")(x)
-        x = x.reshape(len(x), -1, self.dim)
+        x = x.reshape(x.shape[0], -1, self.dim)
         if self.token:
             token = self.param("token", nn.initializers.zeros, (1, 1, self.dim))
-            x = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, self.dim)).astype(x.dtype), x], axis=1)
+            x = jnp.concatenate([jnp.broadcast_to(token, (x.shape[0], 1, self.dim)).astype(x.dtype), x], axis=1)
         x = x + self.param("positions", initial, (1, *x.shape[1:])).astype(x.dtype)
         for n in range(1, self.depth + 1):
             heads = self.heads or next(h for h in range(max(1, self.dim // 64), 0, -1) if self.dim % h == 0)

@@ -92,8 +92,12 @@ def _choice():
 
 
 def _plain(lhs, rhs, options):
-    """Whether this is a two-dimensional convolution on a CPU in which everything but the precision has its default."""
-    if jax.default_backend() != "cpu" or lhs.ndim != 4 or lhs.dtype != rhs.dtype:
+    """Whether this is a two-dimensional convolution on a CPU in which everything but the precision has its default.
+
+    One with a symbolic size is for `jax.export`, and another machine.
+    """
+    fixed = all(isinstance(n, int) for n in lhs.shape)
+    if jax.default_backend() != "cpu" or lhs.ndim != 4 or lhs.dtype != rhs.dtype or not fixed:
         return False
     numbers = [lax.conv_dimension_numbers(lhs.shape, rhs.shape, n) for n in (options.get("dimension_numbers"), LAYOUT)]
     others = (value for name, value in options.items() if name not in ("dimension_numbers", "precision"))

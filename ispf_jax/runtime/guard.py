@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import hashlib
 import lzma
 import os
 import posixpath
@@ -51,6 +52,21 @@ def read_bounded(path, limit: int) -> bytes:
     return content
 
 
+def directory_digest(directory: Path, limit: int) -> tuple[int, str]:
+    """The bytes of all files in a directory, and a hash of their names and content.
+
+    Raises:
+      UserError: something in it is neither a regular file nor a directory, or they have more than `limit` bytes.
+    """
+    total, digest = 0, hashlib.blake2b(digest_size=16)
+    for path in sorted(directory.rglob("*")):
+        if path.is_symlink() or not path.is_dir():
+            content = read_bounded(path, limit - total)
+            total += len(content)
+            digest.update(f"{path.relative_to(directory)} {len(content)} ".encode(errors="surrogateescape") + content)
+    return total, digest.hexdigest()
+
+
 @contextmanager
 def _reachable(path):
     try:
@@ -73,8 +89,11 @@ def reading(what) -> Iterator[None]:
         raise UserError(f"{what} is damaged or cannot be read ({reason}); check, replace or remove it.") from error
 
 
-def stored_zip(file: BinaryIO) -> zipfile.ZipFile:
+def stored_zip(file: BinaryIO, unread: str = "\0") -> zipfile.ZipFile:
     """The zip archive in an open file, of which no more is unpacked than there is: nothing is compressed or overlaps.
+
+    Args:
+      unread: part of the names of files that the caller does not open, and that may be compressed.
 
     Raises:
       Exception: it is another one; zipfile raises many kinds.
@@ -89,7 +108,8 @@ def stored_zip(file: BinaryIO) -> zipfile.ZipFile:
     entries = archive.infolist()
     if len({entry.filename for entry in entries}) < len(entries):
         raise ValueError("it is a zip archive with two files of the same name")
-    if any(entry.compress_type for entry in entries) or sum(entry.file_size for entry in entries) > size:
+    read = [entry for entry in entries if unread not in entry.filename]
+    if any(entry.compress_type for entry in read) or sum(entry.file_size for entry in read) > size:
         raise ValueError("it is a zip archive whose files are compressed or overlap")
     return archive
 

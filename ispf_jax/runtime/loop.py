@@ -94,7 +94,8 @@ class Task:
       steps_per_epoch: what progress is counted in.
       prepare: called with the first state if there is an epoch left to run: compiles, so that the timing is free of it;
         returns the seconds it took.
-      run_epoch: (state, epoch from 0) -> (state, metrics of the epoch as a flat dict); the only part that is timed.
+      run_epoch: (state, epoch from 0, what `Saved.meta` says) -> (state, metrics of the epoch as a flat dict); the only
+        part that is timed.
       variables: state -> the network variables that are the result.
       score: (variables, epochs done) -> metrics, called after every epoch, outside the timing; the highest "score"
         among them (the first, if equal) makes `best`.
@@ -102,18 +103,29 @@ class Task:
       warn: (record of an epoch) -> {kind: sentence}, what the user should know at once; each kind is logged when it
         first appears.
       identity: what its checkpoints say they are; see `store.identity`.
+      carried: names of metrics that `Saved.meta` takes along.
+      chosen_by: the metric whose highest value so far makes the result; empty: the last epoch is the result.
+      patience: epochs without a higher value of it after which the run ends; 0: never.
     """
 
     title: str
     epochs: int
     steps_per_epoch: int
     prepare: Callable[[Any], float]
-    run_epoch: Callable[[Any, int], tuple[Any, dict]]
+    run_epoch: Callable[[Any, int, dict], tuple[Any, dict]]
     variables: Callable[[Any], dict]
     score: Callable[[dict, int], dict]
     shown: tuple[str, ...]
     warn: Callable[[dict], dict[str, str]] = lambda record: {}
     identity: Mapping[str, Any] = field(default_factory=dict)
+    carried: tuple[str, ...] = ()
+    chosen_by: str = ""
+    patience: int = 0
+
+    def ended(self, meta: dict) -> bool:
+        """Whether nothing is left to run after the epoch that `meta` describes."""
+        waited = meta["epoch"] - meta.get("chosen_epoch", meta["epoch"])
+        return meta["epoch"] == self.epochs or 0 < self.patience <= waited
 
 
 def run(task: Task, state: Any, options: RunOptions, devices: Devices) -> tuple[Saved, list[dict]]:
@@ -133,7 +145,7 @@ def run(task: Task, state: Any, options: RunOptions, devices: Devices) -> tuple[
         saved = found._replace(state=from_host(found.state, begin.state)) if found else begin
         done = saved.meta["epoch"]
         metrics_path = directory and directory / METRICS
-        if done == task.epochs:
+        if task.ended(saved.meta):
             return saved, read_metrics(metrics_path) if metrics_path else []
         if devices.crew:  # each of its arrays once, in place: pmap gives donated arrays away while it moves them
             saved = saved._replace(state=devices.replicate(saved.state))
@@ -164,12 +176,15 @@ def run(task: Task, state: Any, options: RunOptions, devices: Devices) -> tuple[
                         log.warning("%s: in epoch %d %s", task.title, epoch + 1, sentence)
                         warned.add(kind)
                 stop = devices.any(interruption.requested())
-                due = stop or epoch + 1 == task.epochs or time.monotonic() - last_save >= options.checkpoint_seconds
+                ended = task.ended(saved.meta)
+                due = stop or ended or time.monotonic() - last_save >= options.checkpoint_seconds
                 if devices.share(lambda: due):
                     host = saved._replace(state=to_host(saved.state))
                     _check_weights(task, host, epoch + 1)
                     devices.share(lambda: store and store.save(epoch + 1, host))
                     last_save = time.monotonic()
+                if ended:
+                    break
                 if stop:
                     kept = "saved" if store else "stopped"
                     raise interruption.Interrupted(f"{task.title}: {kept} after epoch {epoch + 1} of {task.epochs}")
@@ -183,21 +198,29 @@ def _on_host(saved):
 
 def _epoch(task, saved, epoch):
     began = time.perf_counter()
-    state, metrics = task.run_epoch(saved.state, epoch)
+    state, metrics = task.run_epoch(saved.state, epoch, saved.meta)
     metrics = {name: np.asarray(value) for name, value in jax.device_get(metrics).items()}
     seconds = saved.meta["seconds"] + time.perf_counter() - began
     _check_finite(task, metrics, epoch + 1)
 
-    variables = task.variables(state)
+    result = variables = task.variables(state)
     measured = dict(task.score(variables, epoch + 1))
     score = measured.pop("score", None)
     meta, best = {**saved.meta, "epoch": epoch + 1, "seconds": seconds}, variables
+    meta |= {name: metrics[name].item() for name in task.carried}
+    if task.chosen_by:
+        value = metrics[task.chosen_by].item()
+        if value > meta.get("chosen_score", 0.0):
+            meta |= {"chosen_score": value, "chosen_epoch": epoch + 1}
+            result = to_host(variables)
+        elif "chosen_epoch" in meta:
+            result = saved.last
     if score is not None and (meta["best_score"] is None or score > meta["best_score"]):
         meta |= {"best_score": score, "best_epoch": epoch + 1}
         best = to_host(variables)  # the next epoch reuses the device buffers
     elif meta["best_score"] is not None:
         best = saved.best
-    return Saved(state, variables, best, meta), {"epoch": epoch + 1, "seconds": seconds, **metrics, **measured}
+    return Saved(state, result, best, meta), {"epoch": epoch + 1, "seconds": seconds, **metrics, **measured}
 
 
 def _check_finite(task, metrics, epoch):

@@ -38,7 +38,7 @@ class Row:
 
     Attributes:
       forget: the forget set, "3" or "1,7".
-      selection: which epoch it is: "last", `BEST_TEST`, "best_validation" or "given".
+      selection: which epoch it is: "last", "agreement", `BEST_TEST`, "best_validation" or "given".
       acc_forget, acc_retain, acc_overall: in percent; None without test images.
       epoch: the selected one.
       access: what the result used beyond the weights.

@@ -47,6 +47,7 @@ class _Meta:
     """What the item `meta` of every step holds.
 
     Attributes:
+      rollbacks, agreement, chosen_epoch, chosen_score: what an unlearning run carries along; see `loop.Task`.
       identity: what the step is; empty in those of early versions.
       digests: hashes of the arrays of the other items.
     """
@@ -55,6 +56,10 @@ class _Meta:
     seconds: Amount
     best_epoch: Count
     best_score: Finite | None
+    rollbacks: Count = 0
+    agreement: Finite = 0.0
+    chosen_epoch: Count = 0
+    chosen_score: Finite = 0.0
     identity: dict[str, Scalar] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
     file: str = ""
@@ -170,8 +175,7 @@ class Store:
         for name, digest in digests.items() if meta.digests else ():
             if meta.digests.get(name) != digest:
                 raise ValueError(f"its {name} is not what was saved")
-        more = ("file", "format", "naming") if meta.file else ()
-        return found | {"meta": {name: said[name] for name in ("epoch", "seconds", "best_epoch", "best_score", *more)}}
+        return found | {"meta": {name: said[name] for name in said if name not in ("identity", "digests")}}
 
 
 def _check_files(directory: Path, limit: int):

@@ -2,13 +2,14 @@
 
 import importlib.metadata
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ispf_jax import files
 from ispf_jax.errors import UserError
 from ispf_jax.experiment import Experiment
-from ispf_jax.files import FORMATS, save
+from ispf_jax.files import FORMATS, jax_export, save
 from ispf_jax.files.card import CARD, LINE, SUMS, model_card, sha256, write_sums
 from ispf_jax.models import layout_of
 from ispf_jax.runtime.atomic import atomic_write_text
@@ -52,23 +53,29 @@ def export(worker: Worker, jobs: list[Job]) -> list[Path]:
 
 def seal(workdir: Path) -> Path:
     """Checksums of everything in a work directory that is handed on: weights and cards, results, the page."""
-    found = [path for name in ("weights.*", CARD) for path in workdir.rglob(name) if path.suffix != ".damaged"]
+    found = [path for name in ("weights.*", "weights.*/**/*", CARD) for path in workdir.rglob(name)]
+    found = [path for path in found if ".damaged" not in str(path)]
     found += [workdir / name for name in ("results.csv", "audit.csv", "report/index.html")]
-    return write_sums(workdir, sorted(path for path in found if path.is_file()))
+    return write_sums(workdir, sorted({path for path in found if path.is_file()}))
 
 
 def _describe(worker: Worker, job: Job):
     """A model card and checksums next to a student's weights, unless they are there for these weights."""
     directory, e = worker.workdir / job.place, worker.e
     weights = [path for path in directory.glob("weights.*") if path.suffix.removeprefix(".") in FORMATS]
-    given = [Path(e.model.checkpoint)] if e.model.checkpoint else []
-    hashes = {path.name: sha256(path) for path in weights}
+    weights = [inner for path in weights for inner in _files(path)]
+    given = _files(Path(os.path.expanduser(e.model.checkpoint))) if e.model.checkpoint else []
+    hashes = {str(path.relative_to(directory)): sha256(path) for path in weights}
     card, recorded = directory / CARD, read_text(directory / SUMS, rf"({LINE}\n)*")
     if not weights or (card.exists() and all(h in recorded for h in hashes.values())):
         return
     row = rows_of(job, worker.workdir / job.result(job.forget))[0]
     forgotten = ", ".join(worker.data.class_names[c] for c in job.forget)
-    of = f"`{given[0].name}` (sha256 {sha256(given[0])})" if given else f"the original of seed {job.seed}"
+    of = (
+        f"`{Path(e.model.checkpoint).name}` (sha256 {sha256(given[0])})"
+        if len(given) == 1
+        else f"the original of seed {job.seed}"
+    )
     shares = [
         f"{v:.1f} %" if v is not None else "not measured: no test images" for v in (row.acc_forget, row.acc_retain)
     ]
@@ -95,6 +102,11 @@ def _describe(worker: Worker, job: Job):
     write_sums(directory, [*weights, *given])
 
 
+def _files(path: Path) -> list[Path]:
+    """A file, or the files of a directory."""
+    return sorted(inner for inner in path.rglob("*") if inner.is_file()) if path.is_dir() else [path]
+
+
 def _noted(worker, job):
     """What was noted about an original, if its checkpoints are still there."""
     return worker.read(job, "best").origin["meta"] if _has_checkpoints(worker, job) else {}
@@ -114,8 +126,12 @@ def _is_current(worker, job, path) -> bool:
     settings = {"layout": layout} if layout else {"network": model.name, "width": model.width}
     settings = {} if settings.get("network") == "auto" else settings
     try:
-        found = files.load(path, image_shape=network.image_shape, **settings)
-        if weights_digest(found.variables) == rows[0].weights:
+        if path.suffix == ".jax":
+            same = jax_export.agrees(path, worker.read(job, "last" if job.kind == "unlearn" else "best"))
+        else:
+            found = files.load(path, image_shape=network.image_shape, **settings)
+            same = weights_digest(found.variables) == rows[0].weights
+        if same:
             return True
         raise UserError("it holds other weights than the result")
     except UserError as error:

@@ -1,42 +1,99 @@
 """The original that was trained elsewhere: read from its file once, and kept like one that was trained here."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
+from sklearn.metrics import confusion_matrix
 
 from ispf_jax import files
 from ispf_jax.classifier import Classifier
-from ispf_jax.errors import ArgumentError, UserError
+from ispf_jax.errors import ArgumentError, UserError, few
+from ispf_jax.files.check import normalisations, predict
 from ispf_jax.models import from_layout, layout_of
 from ispf_jax.runtime.atomic import atomic_write_json, atomic_write_text
 from ispf_jax.runtime.layout import CHECKPOINTS, Job
 from ispf_jax.runtime.schema import read_json, read_text
 from ispf_jax.runtime.store import Saved, Store, identity
+from ispf_jax.settings import joined
 from ispf_jax.training import stream_name, trained
 
+log = logging.getLogger(__name__)
+_RENAME = "rename the folders of the test images so that they sort in that order (0_..., 1_..., ...)"
+_ENOUGH, _SURE, _SAMPLE = 10, 80, 1000  # images that prove an order; percent that need no look; images looked at
 _KEYS = {
     "path": "model.checkpoint",
     "network": "model.name",
     "width": "model.width",
     "layout": "model.layout",
+    "check": "model.check",
     "image_shape": "data.channels",
 }
 _NETWORK = Path("original") / "network.json"
 
 
-def check_classifier(model, classes: int, image_shape: tuple[int, int, int]) -> Classifier:
+def check_classifier(model, data) -> Classifier:
     """The classifier of `config.model.checkpoint`; UserError if it is not the one that the other keys describe."""
     settings = {"width": model.width, "dtype": model.dtype, "layout": model.fields() or None}
+    settings |= {"mean": model.mean, "std": model.std, "weights": model.weights or None, "check": model.example or None}
     settings |= {} if model.name == "auto" else {"network": model.name}
     try:
-        found = files.load(model.checkpoint, image_shape=image_shape, **settings)
+        found = files.load(model.checkpoint, image_shape=data.image_shape, **settings)
     except ArgumentError as error:
         key = _KEYS.get(error.argument, f"data.{error.argument}")
         raise ArgumentError(f"config.{key}", error.text) from error
-    if classes != found.num_classes:
-        text = f"={classes} must be {found.num_classes}, as many as {model.checkpoint} has, in the same order."
+    if data.num_classes != found.num_classes:
+        text = f"={data.num_classes} must be {found.num_classes}, as many as {model.checkpoint} has, in the same order."
         raise ArgumentError("config.data.classes", text)
+    for name, said in found.origin["said"].items():
+        if name == "class_names":
+            if data.class_names != said and sorted(data.class_names) == sorted(said):
+                raise UserError(
+                    f"{model.checkpoint} says that the order of its classes is {', '.join(said)}; {_RENAME}."
+                )
+            continue
+        given = getattr(model, name)
+        if not np.allclose(given, said, atol=1e-3):
+            text = f"={joined(given)} must be {joined(round(n, 6) for n in said)}, as {model.checkpoint} says."
+            raise ArgumentError(f"config.data.{name}", text)
     return found
+
+
+def check_order(given: Classifier, data):
+    """Looks at test images, up to 1,000: refuses another order of classes, and warns of other mistakes.
+
+    Raises:
+      UserError: another order of classes explains what the classifier says.
+    """
+    names, total = data.class_names, len(data.test)
+    some = data.test.take(np.linspace(0, total - 1, min(total, _SAMPLE)).astype(int))
+    counts = confusion_matrix(some.labels, given(some.images).argmax(axis=1), labels=range(len(names)))
+    images, right = counts.sum(axis=1), counts.diagonal()
+    order = linear_sum_assignment(-counts / np.maximum(images, 1)[:, None])[1]  # true class: output
+    moved = np.flatnonzero(order != np.arange(len(order)))
+    better, now = counts[moved, order[moved]].sum(), right[moved].sum()
+    if len(moved) and images[moved].sum() >= _ENOUGH and 2 * better >= images[moved].sum() and better >= 3 * now:
+        likely = ", ".join(names[c] for c in np.argsort(order))
+        raise UserError(
+            f"the classes of the test images are in another order than those of the classifier: images of "
+            f"{few(names[c] for c in moved)} are taken for {few(names[c] for c in order[moved])}. The likely order of "
+            f"its outputs is: {likely}; {_RENAME}."
+        )
+    accuracy = 100 * right.sum() / len(some)
+    if accuracy >= _SURE:
+        return
+    others = {
+        name: 100 * np.mean(predict(given, some.images, *pair).argmax(axis=1) == some.labels)
+        for name, pair in normalisations(given)
+    }
+    best = max(others, key=others.__getitem__)
+    text = "%.1f %% of the test images are recognised"
+    if others[best] > accuracy + 20:
+        log.warning(f"{text}, but %.1f %% with mean and std %s", accuracy, others[best], best)
+    elif accuracy <= 110 / len(names):
+        advice = "compare config.data.mean, config.data.std, the image size and the order of classes with its training"
+        log.warning(f"{text}, by chance %.1f %%: {advice}", accuracy, 100 / len(names))
 
 
 def given_module(model, workdir: Path, data):
@@ -49,7 +106,7 @@ def given_module(model, workdir: Path, data):
     layout = read_json(workdir / _NETWORK, lambda content: content)
     if layout:
         return from_layout(layout, model.dtype)
-    found = check_classifier(model, data.num_classes, data.image_shape).module
+    found = check_classifier(model, data).module
     return found if layout_of(found) or model.name == "auto" else None
 
 
@@ -64,7 +121,7 @@ def given_original(worker, job: Job) -> Classifier:
         nothing = {"epoch": np.int32(e.train.epochs)}  # is carried on
         found = store.restore(Saved(nothing, template, template, {}))
         if found is None:
-            given = check_classifier(e.model, data.num_classes, data.image_shape)
+            given = check_classifier(e.model, data)
             digest = given.origin["digest"]
             _same_file(directory.parent / "file.txt", digest)
             split.save(directory)

@@ -37,7 +37,7 @@ from ispf_jax.runtime.provenance import Started, read_started
 from ispf_jax.runtime.telemetry import format_duration
 from ispf_jax.sweep import board, cluster, plan
 from ispf_jax.sweep.export import export, seal, wanted
-from ispf_jax.sweep.given import check_classifier
+from ispf_jax.sweep.given import check_classifier, check_order
 from ispf_jax.sweep.jobs import Job, finished, jobs
 from ispf_jax.sweep.worker import Worker
 from ispf_jax.training import split_of
@@ -181,7 +181,9 @@ class Run:
 
     def _check_given(self):
         if any(self._is_given(job) and not self._finished(job) for job in self.jobs):
-            check_classifier(self.e.model, self.data.num_classes, self.data.image_shape)
+            given = check_classifier(self.e.model, self.data)
+            if len(self.data.test):
+                check_order(given, self.data)
 
     def _is_given(self, job):
         return job.kind == "original" and bool(self.e.model.checkpoint)

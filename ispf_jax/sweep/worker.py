@@ -28,7 +28,7 @@ from ispf_jax.runtime.layout import CHECKPOINTS, SAMPLES, Job
 from ispf_jax.runtime.loop import RunOptions
 from ispf_jax.runtime.pictures import image_grid
 from ispf_jax.runtime.provenance import journalled, weights_digest
-from ispf_jax.runtime.rows import read_rows, rows_of
+from ispf_jax.runtime.rows import BEST_TEST, read_rows, rows_of
 from ispf_jax.runtime.store import Store, identity
 from ispf_jax.sweep.given import given_module, given_original
 from ispf_jax.training import Split, fit, split_of, stream_name
@@ -118,9 +118,9 @@ class Worker:
         observe = partial(self._observe, job) if self.e.evaluate.every and len(self.data.test) else None
         settings = {"base": job.base, "seed": job.seed, "config": self.e.distill, "student": self.student}
         out = unlearn(teacher, job.forget, job.method, **settings, **vars(self._options(job, observe)))
-        rows = [self._student_row(job, teacher, out, "last")]
+        rows = [self._student_row(job, teacher, out, self.e.distill.select)]
         if out.best:
-            rows.append(self._student_row(job, teacher, out, "best_test_retain"))
+            rows.append(self._student_row(job, teacher, out, BEST_TEST))
         if not len(self.data.test):
             synthetic = out.sample(agreement.IMAGES, job.seed)
             rows[0] |= agreement.agreement(out.classifier, teacher, synthetic, job.forget)
@@ -311,8 +311,8 @@ class Worker:
         return network_name(model.module) if named == "auto" else named
 
     def _student_row(self, job: Job, teacher: Classifier, out: Unlearned, selection: str) -> dict:
-        """The row of a student after its last epoch, or its best one on test images."""
-        last = selection == "last"
+        """The row of a student that is the result, or of the best one on test images."""
+        last = selection != BEST_TEST
         epoch = out.meta["epoch" if last else "best_epoch"]
         student_steps, generator_steps = out.steps(epoch)
         model = (out.classifier if last else out.best).replace(origin={"meta": out.meta})

@@ -176,7 +176,7 @@ REFUSED = {
     ),
     "a tensor too many": ({}, changed(module__layer2__0__se__weight=1), "it also has module.layer2.0.se.weight"),
     "nothing known": ({}, {"x": np.ones(3, np.float32)}, "holds no network that is known here"),
-    "control characters": ({}, changed(**{"\x1b[2Jx": 1}), r"it also has \\x1b\[2Jx"),
+    "control characters": ({}, changed(**{"module__\x1b[2Jx": 1}), r"it also has module.\\x1b\[2Jx"),
     "odd filters": (
         {},
         changed(module__conv1__weight=np.ones((5, 3, 3, 3))),
@@ -226,7 +226,7 @@ def test_one_of_several_networks_in_a_file(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
-@pytest.mark.parametrize("format", files.FORMATS)
+@pytest.mark.parametrize("format", ["pt", "safetensors"])
 def test_half_precision_becomes_single(format, dtype, tmp_path):
     half = {name: value.astype(dtype) if value.dtype == np.float32 else value for name, value in NET.items()}
     (tmp_path / "net").write_bytes(files.FORMATS[format].write(half, {}))

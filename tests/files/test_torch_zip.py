@@ -6,6 +6,7 @@ import pickle
 import pickletools
 import warnings
 import zipfile
+from argparse import Namespace
 from pathlib import Path
 
 import ml_dtypes
@@ -235,9 +236,8 @@ BAD = {
     "two letters": (lambda: b"PK", "is of no known format"),
     "not a pickle": (lambda: as_file(b"not a pickle"), "is damaged"),
     "pickle cut": (lambda: as_file(pickle.dumps(3)[:-1]), "is damaged"),
-    "a module": (lambda: (FIXTURES / "whole_model.pt").read_bytes(), r"objects \(it: torch.nn.modules.linear.Linear\)"),
-    "old": (lambda: (FIXTURES / "old.pt").read_bytes(), "perhaps of torch.save before PyTorch 1.6; in PyTorch, load"),
-    "arrays": (lambda: (FIXTURES / "logits.npz").read_bytes(), "without the one data.pkl"),
+    "an object": (lambda: as_file(pickle.dumps(Namespace(lr=1), 2)), r"objects \(it: argparse.Namespace\)"),
+    "arrays": (lambda: (FIXTURES / "logits.npz").read_bytes(), "is an archive of NumPy; write it as {name: array}"),
     "big endian": (lambda: with_entry(as_file(BEGIN + b"}."), "x/byteorder", "big"), "big-endian"),
     "a name twice": (lambda: with_entry(as_file(BEGIN + b"}."), "x/data.pkl", "x"), "two files of the same name"),
     "compressed": (lambda: as_file(BEGIN + b"}.", compression=zipfile.ZIP_DEFLATED), "are compressed or overlap"),

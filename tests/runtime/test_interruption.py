@@ -30,10 +30,10 @@ def test_a_signal_saves_the_epoch_it_comes_in(number, listening, tmp_path):
     undisturbed = train(*toy()[:2], tmp_path / "a", 1e9)
     task, state, ran = toy()
 
-    def run_epoch(state, epoch):
+    def run_epoch(state, epoch, meta):
         if epoch == 3:
             os.kill(os.getpid(), number)
-        return task.run_epoch(state, epoch)
+        return task.run_epoch(state, epoch, meta)
 
     with pytest.raises(interruption.Interrupted, match="after epoch 4 of 6"):
         train(dataclasses.replace(task, run_epoch=run_epoch), state, tmp_path / "b", 1e9)

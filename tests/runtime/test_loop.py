@@ -17,6 +17,8 @@ from ispf_jax.runtime.telemetry import read_metrics
 ONE = devices.choose(1)
 SCORES = (0.0, 3.0, 1.0, 3.0, 2.0, 0.5)  # best after epoch 2; the first of equals counts
 
+AGREED = (0.0, 3.0, 1.0, 4.0, 2.0, 3.5)
+
 
 class Interrupted(Exception):
     """Stands for whatever ends a process."""
@@ -26,13 +28,18 @@ def toy(epochs=6, stop_at=None, score=True, fail_with=None):
     """A random walk, and a list of the epochs that ran."""
     ran = []
 
-    def run_epoch(state, epoch):
+    def run_epoch(state, epoch, meta):
         if epoch == stop_at:
             raise Interrupted
         ran.append(epoch)
         w = state["w"] + jax.random.normal(jax.random.fold_in(state["key"], epoch), (3,))
         loss = jnp.float32(jnp.nan) if epoch == fail_with else w.sum()
-        return {**state, "w": w}, {"loss": loss, "counts": jnp.arange(2) + epoch}
+        return {**state, "w": w}, {
+            "loss": loss,
+            "counts": jnp.arange(2) + epoch,
+            "agreed": AGREED[epoch],
+            "laps": epoch,
+        }
 
     def measure(variables, epoch):
         return {"score": SCORES[epoch - 1], "twice": 2 * SCORES[epoch - 1]} if score else {}
@@ -154,8 +161,8 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
     """The last update of the last epoch spoils them, which no loss has seen."""
     task, state, _ = toy()
 
-    def run_epoch(state, epoch):
-        state, metrics = task.run_epoch(state, epoch)
+    def run_epoch(state, epoch, meta):
+        state, metrics = task.run_epoch(state, epoch, meta)
         return ({**state, "w": state["w"].at[1].set(jnp.inf)} if epoch == 5 else state), metrics
 
     with pytest.raises(
@@ -181,3 +188,23 @@ def test_without_a_directory_a_run_lives_in_memory(tmp_path, monkeypatch, capfd)
     assert_same_saved(saved, train(*toy()[:2], tmp_path / "kept"))
     assert [(r["epoch"], r["twice"]) for r in history] == [(i + 1, 2 * s) for i, s in enumerate(SCORES)]
     assert [path.name for path in tmp_path.iterdir()] == ["kept"] and capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("patience", "ran_for"), [(0, 6), (1, 3), (2, 6), (3, 6)])
+def test_a_metric_can_choose_the_result_and_end_the_run(tmp_path, patience, ran_for):
+    """Of AGREED the highest value is the fourth, and up to the third epoch the second; interrupted or not."""
+    chosen = 4 if ran_for == 6 else 2
+    by_metric = {"carried": ("laps",), "chosen_by": "agreed", "patience": patience}
+    task, state, _ = toy()
+    saved = train(dataclasses.replace(task, **by_metric), state, tmp_path / "a")
+    assert (saved.meta["epoch"], saved.meta["chosen_epoch"], saved.meta["laps"]) == (ran_for, chosen, ran_for - 1)
+    assert_same(saved.last, train(toy(chosen)[0], state).last)
+    for stop in range(1, ran_for):
+        task = dataclasses.replace(toy(stop_at=stop)[0], **by_metric)
+        with pytest.raises(Interrupted):
+            train(task, state, tmp_path / str(stop))
+        again = train(dataclasses.replace(toy()[0], **by_metric), state, tmp_path / str(stop))
+        assert_same_saved(again, saved)
+    done, state, ran = toy()
+    assert_same_saved(train(dataclasses.replace(done, **by_metric), state, tmp_path / "a"), saved)
+    assert not ran
