@@ -16,7 +16,6 @@ from ispf_jax.models import CLASSIFIERS, CONVENTIONS, FAMILIES, build_classifier
 from ispf_jax.models.adapted import calls
 from ispf_jax.models.tensors import COUNTER, Layer, layers_in, natural, of_kind, refuse_more, size
 
-
 _SIZES = (32, 28, 16, 224, 64, 96, 128, 160, 192, 256, 384)
 
 
