@@ -49,9 +49,8 @@ def check_classifier(model, data) -> Classifier:
     for name, said in found.origin["said"].items():
         if name == "class_names":
             if data.class_names != said and sorted(data.class_names) == sorted(said):
-                raise UserError(
-                    f"{model.checkpoint} says that the order of its classes is {', '.join(said)}; {_RENAME}."
-                )
+                advice = _RENAME if len(data.test) else "give config.data.class_names in that order"
+                raise UserError(f"{model.checkpoint} says that its classes are {', '.join(said)}; {advice}.")
             continue
         given = getattr(model, name)
         if not np.allclose(given, said, atol=1e-3):

@@ -342,6 +342,7 @@ def test_titles():
     assert titles[:8] == ["AllCNN", *(f"ResNet{n}" for n in (18, 34, 50, 20, 32, 56)), "WRN-16-4"]
 
 
+@pytest.mark.slow
 def test_rematerialisation_keeps_less_and_changes_no_gradient():
     """What a backward pass through generator and teacher is given of 256 images, and one step of both networks."""
     kept, states, noise = [], [], jnp.asarray(RNG.standard_normal((4, 256)), jnp.float32)
