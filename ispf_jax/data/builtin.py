@@ -89,5 +89,5 @@ def none(request: DataRequest) -> ImageData:
             raise ArgumentError(key, f"=0 must be what the classifier was trained on, for example {example}.")
     images = np.zeros((0, request.image_size, request.image_size, request.channels), np.uint8)
     empty = images, np.zeros(0, np.int32)
-    names = tuple(map(str, range(request.classes)))
+    names = request.class_names or tuple(map(str, range(request.classes)))
     return ImageData(empty, empty, names, "none", "no images: nothing was measured on any")

@@ -32,6 +32,7 @@ class DataRequest(Settings):
       resize: scale images of another size instead of refusing them.
       channels: 1 or 3; 0: as the images are (3 if any of them is in colour).
       classes: number of classes; of synthetic and none only.
+      class_names: of none only: the names of the classes, in the order of the classifier's outputs; empty: 0, 1, ...
       max_train: use a class-balanced subset of that many training images; 0: all.
       max_test: the same for test images.
       seed: of these subsets and of the synthetic images.
@@ -47,6 +48,7 @@ class DataRequest(Settings):
     resize: bool = key(False)
     channels: int = key(0, among=(0, 1, 3))
     classes: int = key(10, above=0, below=10**5)
+    class_names: tuple[str, ...] = key("")
     max_train: int = key(0, least=0)
     max_test: int = key(0, least=0)
     seed: int = 0
@@ -57,6 +59,10 @@ class DataRequest(Settings):
         if self.path and self.name in ("digits", "svhn", "cifar10", "cifar100", "synthetic", "none"):
             text = f"={self.path!r} would not be read: name is {self.name!r}; leave it out, or use image_folder."
             raise ArgumentError("path", text)
+        if self.class_names and self.name != "none":
+            raise ArgumentError(
+                "class_names", f" would not be used: name is {self.name!r}, which has names; leave it out."
+            )
         if not self.path and self.name == "image_folder":
             raise ArgumentError("path", " is empty; name a directory or tar archive with <split>/<class>/<file>.")
 
