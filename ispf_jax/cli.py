@@ -67,7 +67,7 @@ def _main(argv) -> int:
             _run(parse_flags(_found(argv)))
         return 0
     except UserError as error:
-        return _said(f"error: {error}", 2)
+        return _said(f"error: {error}", error.code)
     except interruption.Interrupted as stopped:
         return _said(f"{stopped}; the same command continues", interruption.EXIT_CODE)
     except KeyboardInterrupt:

@@ -98,6 +98,7 @@ def vary(c: ConfigDict, variant: str) -> ConfigDict:
 
 def _shrink(c):
     c.forget = c.forget.split(";")[0]
+    c.export_floor = 0.0
     c.data.update(name="synthetic", path="", cache_dir="off")
     c.data.update(max_train=max(400, 4 * c.data.classes), max_test=max(100, 2 * c.data.classes))
     if not c.data.image_size:

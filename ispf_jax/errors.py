@@ -23,8 +23,10 @@ class UserError(ValueError):
     """Something only the user can put right: an argument, a data file, a work directory.
 
     The message is one sentence (or two) that names the argument or file, the value found, what is allowed and what to
-    do; as a string it is one line. The program prints it without a traceback and exits with code 2.
+    do; as a string it is one line. The program prints it without a traceback and exits with `code`.
     """
+
+    code = 2
 
     def __str__(self) -> str:
         text = visible(super().__str__())
@@ -49,6 +51,12 @@ class ArgumentError(UserError):
 
 class StorageError(UserError):
     """Results cannot be written. No other job of a sweep would fare better, so it stops the whole run."""
+
+
+class RejectedError(UserError):
+    """Everything is done, but students were not exported because they are too far from the original."""
+
+    code = 3
 
 
 @contextmanager

@@ -134,6 +134,8 @@ class Experiment(Settings):
       export: write finished networks for other programs: any of "pt" (PyTorch), "safetensors", "msgpack" (Flax),
         "orbax", "huggingface" (a folder) and "jax" (jax.export, for CPU and CUDA); "auto": in the format of
         model.checkpoint, if there is one; empty: no.
+      export_floor: agreement with the original on synthetic images, in percent, below which a student is not exported
+        and the program ends with code 3; as when less than half of the retained classes are covered; 0: none.
       checkpoint_seconds: time between two checkpoints of a running stage; every stage is saved at its end in any case.
       progress_seconds: time between two lines of progress where the output is no terminal.
       tensorboard: write event files if tensorboardX is installed (extra "tensorboard").
@@ -159,6 +161,7 @@ class Experiment(Settings):
     audit: Audit = key(Audit(), free=True)
     ray: Ray = key(Ray(), free=True)
     export: tuple[str, ...] = key("auto", among=("auto", *files.FORMATS))
+    export_floor: float = key(50.0, least=0, most=100)
     checkpoint_seconds: float = key(60.0, least=0)
     progress_seconds: float = key(10.0, least=0)
     tensorboard: bool = key(True)

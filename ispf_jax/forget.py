@@ -56,6 +56,10 @@ def forget_set(forget: int | str | Iterable[int | str], class_names: Sequence[st
 def forget_sets(spec: str, class_names: Sequence[str]) -> tuple[ForgetSet, ...]:
     """The sets of classes that a text names: sets are separated by ";", classes by ","; "each" is every class by
     itself."""
+    if not spec.strip():
+        known = ", ".join(named([c], class_names) for c in range(min(len(class_names), 10)))
+        more = ", ..." if len(class_names) > 10 else ""
+        raise ArgumentError("forget", f" is missing; name the classes to forget, of {known}{more}.")
     if spec.strip() == "each":
         return tuple((c,) for c in range(len(class_names)))
     sets = tuple(forget_set(words, class_names) for words in spec.split(";"))
@@ -104,3 +108,12 @@ def named(forget: Iterable[int], class_names: Sequence[str]) -> str:
 def joined(forget: Iterable[int], separator: str = "-") -> str:
     """A forget set in file names, "1-7", or with "," in rows and texts."""
     return separator.join(map(str, forget))
+
+
+def check_again(forget: Iterable[int], before: Iterable[int], class_names: Sequence[str]):
+    """ArgumentError if a request leaves out classes that the teacher has forgotten `before`: it would learn them from
+    nothing."""
+    left_out = sorted(set(before) - set(forget))
+    if left_out:
+        what = f"{named(left_out, class_names)}, which the weights have forgotten already"
+        raise ArgumentError("forget", f"={joined(forget, ',')} must also name {what}.")

@@ -19,7 +19,7 @@ from ispf_jax import memory, optim, replay
 from ispf_jax.classifier import Classifier, Network, init_variables
 from ispf_jax.distill import DistillSetup, LossWeights, distill_epoch, student_learning_rate, unlearning
 from ispf_jax.errors import ArgumentError, UserError
-from ispf_jax.forget import ForgetSet, forget_set, joined, named
+from ispf_jax.forget import ForgetSet, check_again, forget_set, joined, named
 from ispf_jax.image_generator import ImageGenerator
 from ispf_jax.methods import Method, method_named
 from ispf_jax.models import Generator, build_classifier
@@ -308,6 +308,7 @@ class UnlearningRun:
     def __init__(self, teacher, forget, method, base, seed, config: Distill, options: RunOptions, student=None):
         self.teacher, self.base, self.seed, self.config, self.options = teacher, base, seed, config, options
         self.forget = forget_set(forget, teacher.class_names)
+        check_again(self.forget, teacher.origin.get("forgotten", ()), teacher.class_names)
         self.method = method_named(method)
         self.name = method if isinstance(method, str) else "method"
         self.devices = options.chosen()
@@ -412,7 +413,8 @@ class UnlearningRun:
         """What the caller of `unlearn` gets."""
         chosen = saved.meta.get("best_score") is not None
         meta = saved.meta | ({"epoch": saved.meta["chosen_epoch"]} if saved.meta.get("chosen_epoch") else {})
-        student = self.student.replace(variables=saved.last)
+        origin = self.student.origin | {"forgotten": list(self.forget)}
+        student = self.student.replace(variables=saved.last, origin=origin)
         return Unlearned(
             student,
             ImageGenerator(self.setup.generator, saved.state.generator.variables, self.setup.latent_dim),

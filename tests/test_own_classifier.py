@@ -9,7 +9,8 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
-from ispf_jax.errors import UserError
+import ispf_jax
+from ispf_jax.errors import RejectedError, UserError
 from ispf_jax.files import read_weights, torch_zip
 from ispf_jax.files.card import sha256, verify
 from ispf_jax.runtime.rows import read_rows
@@ -109,7 +110,7 @@ def test_a_second_start_needs_the_file_no_more_and_makes_a_lost_export_again(own
     pipeline.run(config, str(workdir))
     before = snapshot(workdir)
     card = (workdir / STUDENT).with_name("README.md")
-    assert verify(card).same == ("weights.pt", os.path.relpath(own_file, card.parent))
+    assert verify(card).same == ("weights.pt", "ledger.json", os.path.relpath(own_file, card.parent))
     assert "forget: class1." in card.read_text() and sha256(own_file) in card.read_text()
     assert {f"{STUDENT}.pt", "report/index.html"} <= set(verify(workdir).same)
     own_file.unlink()
@@ -193,6 +194,7 @@ def test_a_file_that_does_not_fit_ends_with_a_sentence(own_file, tmp_path):
     done = launch(
         f"--config={ROOT}/configs/own_ispf.py",
         f"--config.model.checkpoint={own_file}",
+        "--config.forget=1",
         "--config.data.classes=7",
         "--config.data.channels=1",
         f"--workdir={tmp_path / 'run'}",
@@ -247,3 +249,37 @@ def test_work_directories_of_versions_without_the_key(trained, tmp_path):
         del content["config"][key]
     (workdir / "config.json").write_text(json.dumps(content))
     pipeline.run(tiny(), str(workdir))
+
+
+def test_forgetting_again(own_file, tmp_path):
+    """From the unlearned file the earlier class must be named again, and the ledger says what was forgotten when."""
+    none = {"data__name": "none", "data__max_train": 0, "data__max_test": 0, **OWN}
+    pipeline.run(tiny(model__checkpoint=str(own_file), **none), str(tmp_path / "first"))
+    student = tmp_path / "first" / f"{STUDENT}.pt"
+    with pytest.raises(UserError, match=r"config\.forget=0 must also name 1, which the weights have forgotten already"):
+        pipeline.run(tiny(model__checkpoint=str(student), forget="0", **none), str(tmp_path / "second"))
+    pipeline.run(tiny(model__checkpoint=str(student), forget="0,1", **none), str(tmp_path / "second"))
+    ledger = json.loads((tmp_path / "second/unlearn/dfq/ispf/0-1/seed0/ledger.json").read_text())
+    assert [entry["forgot"] for entry in ledger] == [[1], [0, 1]]
+    assert ledger[0]["source"] == weights(tmp_path / "first", "original")
+    assert ledger[0]["weights"] == ledger[1]["source"] == weights(tmp_path / "first", "ispf")
+    assert ledger[1]["weights"] == weights(tmp_path / "second", "ispf")
+    again = ispf_jax.load(student, image_shape=(8, 8, 1))
+    with pytest.raises(ispf_jax.ArgumentError, match=r"forget=0 must also name 1"):
+        ispf_jax.unlearn(again, [0])
+    student.with_name("ledger.json").write_text("[{}]")
+    with pytest.raises(UserError, match=r"ledger\.json is damaged"):
+        ispf_jax.load(student, image_shape=(8, 8, 1))
+
+
+def test_students_that_are_too_far_from_the_original_are_not_exported(own_file, tmp_path):
+    """Exit code 3, everything else done; a floor that they reach, or none, and they are there."""
+    none = {"data__name": "none", "data__max_train": 0, "data__max_test": 0, **OWN}
+    config = tiny(model__checkpoint=str(own_file), export_floor=100.0, **none)
+    for _ in range(2):  # the second start, which has nothing left to do, says it again
+        with pytest.raises(RejectedError, match=r"unlearn ispf.*: its generator covers|agrees with the original on"):
+            pipeline.run(config, str(tmp_path / "run"))
+        assert not list((tmp_path / "run/unlearn").rglob("weights.*"))
+    assert RejectedError.code == 3 and (tmp_path / "run/report/index.html").exists()
+    pipeline.run(tiny(model__checkpoint=str(own_file), **none), str(tmp_path / "run"))
+    assert (tmp_path / "run" / f"{STUDENT}.pt").exists()

@@ -4,8 +4,11 @@ import numpy as np
 
 from ispf_jax.classifier import Classifier, predict
 
-IMAGES = 512
+IMAGES = 2048
 """How many of the generator's images are looked at."""
+
+COVERED = 10
+"""How many of them the teacher must give to a class for the class to count."""
 
 
 def agreement(
@@ -15,10 +18,14 @@ def agreement(
 
     Returns:
       "agreement": of the images that the teacher gives a retained class, the percentage that the student gives the same
-        class; None if there is no such image.
+        class, mean over the classes that are covered; None if none is.
+      "covered": how many retained classes are covered: the teacher gives them `COVERED` images or more.
       "called_forgotten": of all images the percentage that the student gives a forgotten class.
     """
     of_student, of_teacher = (np.argmax(predict(c.network, c.variables, images), axis=-1) for c in (student, teacher))
-    retained = ~np.isin(of_teacher, forget)
-    agreed = float(100 * np.mean(of_student[retained] == of_teacher[retained])) if retained.any() else None
-    return {"agreement": agreed, "called_forgotten": float(100 * np.mean(np.isin(of_student, forget)))}
+    counts = np.bincount(of_teacher, minlength=teacher.num_classes)
+    covered = [c for c in np.flatnonzero(counts >= COVERED) if c not in forget]
+    shares = [np.mean(of_student[of_teacher == c] == c) for c in covered]
+    agreed = float(100 * np.mean(shares)) if covered else None
+    called = float(100 * np.mean(np.isin(of_student, forget)))
+    return {"agreement": agreed, "covered": len(covered), "called_forgotten": called}

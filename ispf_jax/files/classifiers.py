@@ -21,9 +21,11 @@ from ispf_jax.files.check import compare
 from ispf_jax.files.detect import Weights, read_weights
 from ispf_jax.files.fit import Fit, find, fit, is_known, shapes
 from ispf_jax.files.flax_names import to_flax_names
+from ispf_jax.files.ledger import forgotten, history_of
 from ispf_jax.files.naming import Naming, Unlike, Useless, own_naming, to_flax, to_torch
 from ispf_jax.models import CLASSIFIERS, from_layout, layout_of, named
 from ispf_jax.runtime.atomic import atomic_write_bytes
+from ispf_jax.runtime.provenance import weights_digest
 
 _logger = logging.getLogger(__name__)
 
@@ -55,7 +57,7 @@ def load(
     """Reads a classifier from a file of PyTorch, safetensors or Flax, or a directory of Orbax or Hugging Face.
 
     What is not given is taken from what the file says beside its tensors, or found in them. What of a file is not used
-    is logged.
+    is logged. A ledger next to the file that ends with these weights says what they have forgotten already.
 
     Args:
       network: key of `models.CLASSIFIERS`; one of the families of this package stands for its whole family, whose
@@ -85,6 +87,8 @@ def load(
         if error.argument in given or error.argument not in said:
             raise
         raise ArgumentError("path", f"={str(path)!r} says of itself what is not right: {error}") from error
+    entries = history_of(Path(os.path.expanduser(path)).parent, weights_digest(classifier.variables))
+    classifier.origin |= {"ledger": entries, "forgotten": forgotten(entries)}
     classifier.origin["said"] = {name: said[name] for name in ("mean", "std", "class_names") if name in said}
     if check is not None:
         compare(classifier, check)

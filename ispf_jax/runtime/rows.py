@@ -44,7 +44,7 @@ class Row:
       access: what the result used beyond the weights.
       computed: on which devices, by which implementation of convolutions.
       weights, teacher: hashes of the model and of the model it was made from.
-      agreement, called_forgotten: on synthetic images, in percent, where there are no test images.
+      agreement, covered, called_forgotten: of a student on synthetic images; see `evaluate.agreement`.
       part: the part of a sweep.
     """
 
@@ -64,6 +64,7 @@ class Row:
     images_synthesised: Count
     access: Word | None = None
     agreement: Percent | None = None
+    covered: Count | None = None
     called_forgotten: Percent | None = None
     computed: Word | None = None
     epoch: Count | None = None

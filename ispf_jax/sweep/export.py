@@ -11,8 +11,9 @@ from ispf_jax.errors import UserError
 from ispf_jax.experiment import Experiment
 from ispf_jax.files import FORMATS, jax_export, save
 from ispf_jax.files.card import CARD, LINE, SUMS, model_card, sha256, write_sums
+from ispf_jax.files.ledger import LEDGER, Entry, read_ledger
 from ispf_jax.models import layout_of
-from ispf_jax.runtime.atomic import atomic_write_text
+from ispf_jax.runtime.atomic import atomic_write_json, atomic_write_text
 from ispf_jax.runtime.layout import CHECKPOINTS, Job
 from ispf_jax.runtime.provenance import weights_digest
 from ispf_jax.runtime.rows import rows_of
@@ -25,16 +26,19 @@ def wanted(e: Experiment) -> bool:
     return bool(set(e.export) & set(FORMATS) or ("auto" in e.export and e.model.checkpoint))
 
 
-def export(worker: Worker, jobs: list[Job]) -> list[Path]:
+def export(worker: Worker, jobs: list[Job]) -> tuple[list[Path], dict[Job, str]]:
     """Writes `weights.<format>` for every job that has no such file with the weights of its result.
 
-    Returns the new files.
+    Returns the new files, and why students were rejected.
 
     Students are those of the last epoch, originals and retrained models those of the selected one. Where the original
     came from a file, the names of tensors are that file's, and so is the format of "auto".
     """
-    written, originals = [], {}
+    written, rejected, originals = [], {}, {}
     for job in jobs:
+        if job.kind == "unlearn" and (reason := _too_bad(worker, job)):
+            rejected[job] = reason
+            continue
         if job.seed not in originals:
             originals[job.seed] = _noted(worker, Job("original", job.seed))
         origin = originals[job.seed]
@@ -48,12 +52,25 @@ def export(worker: Worker, jobs: list[Job]) -> list[Path]:
                 written.append(save(classifier, path, header={"job": str(job), "forgotten": json.dumps(forgotten)}))
         if job.kind == "unlearn":
             _describe(worker, job)
-    return written
+    return written, rejected
+
+
+def _too_bad(worker: Worker, job: Job) -> str:
+    """Why a student is not worth handing on, on the evidence of synthetic images; empty if it is."""
+    row = rows_of(job, worker.workdir / job.result(job.forget))[0]
+    retained, floor = worker.network.num_classes - len(job.forget), worker.e.export_floor
+    if not floor or row.covered is None:  # a result of an early version says nothing
+        return ""
+    if 2 * row.covered < retained:
+        return f"its generator covers {row.covered} of {retained} retained classes"
+    if row.agreement is not None and row.agreement < floor:
+        return f"it agrees with the original on {row.agreement:.1f} % of synthetic images (floor: {floor:g} %)"
+    return ""
 
 
 def seal(workdir: Path) -> Path:
     """Checksums of everything in a work directory that is handed on: weights and cards, results, the page."""
-    found = [path for name in ("weights.*", "weights.*/**/*", CARD) for path in workdir.rglob(name)]
+    found = [path for name in ("weights.*", "weights.*/**/*", CARD, LEDGER) for path in workdir.rglob(name)]
     found = [path for path in found if ".damaged" not in str(path)]
     found += [workdir / name for name in ("results.csv", "audit.csv", "report/index.html")]
     return write_sums(workdir, sorted({path for path in found if path.is_file()}))
@@ -97,9 +114,20 @@ def _describe(worker: Worker, job: Job):
         "software": f"ispf_jax {importlib.metadata.version('ispf-jax')}",
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    entry = Entry(
+        list(job.forget),
+        [worker.data.class_names[c] for c in job.forget],
+        job.method,
+        str(row.teacher),
+        str(row.weights),
+        facts["written"],
+        facts["software"],
+    )
+    earlier = read_ledger((worker.workdir / Job("original", job.seed).place).parent)
+    atomic_write_json(directory / LEDGER, [vars(entry) for entry in (*earlier, entry)])
     title = f"{row.arch} without {forgotten}"
     atomic_write_text(card, model_card(title, sentences, facts, hashes, [job.method]))
-    write_sums(directory, [*weights, *given])
+    write_sums(directory, [*weights, directory / LEDGER, *given])
 
 
 def _files(path: Path) -> list[Path]:

@@ -11,6 +11,7 @@ from ispf_jax import files
 from ispf_jax.classifier import Classifier
 from ispf_jax.errors import ArgumentError, UserError, few
 from ispf_jax.files.check import normalisations, predict
+from ispf_jax.files.ledger import LEDGER, forgotten, read_ledger
 from ispf_jax.models import from_layout, layout_of
 from ispf_jax.runtime.atomic import atomic_write_json, atomic_write_text
 from ispf_jax.runtime.layout import CHECKPOINTS, Job
@@ -126,12 +127,16 @@ def given_original(worker, job: Job) -> Classifier:
             _same_file(directory.parent / "file.txt", digest)
             split.save(directory)
             atomic_write_json(worker.workdir / _NETWORK, layout_of(given.module))
+            if given.origin["ledger"]:
+                atomic_write_json(directory.parent / LEDGER, list(map(vars, given.origin["ledger"])))
             noted = {"file": digest, "format": given.origin["format"], "naming": given.origin["naming"]}
             meta = {"epoch": e.train.epochs, "seconds": 0.0, "best_epoch": 0, "best_score": None, **noted}
             variables = dict(given.variables)
             found = Saved(nothing, variables, variables, meta)
             store.save(e.train.epochs, found)
-    return trained(worker.network, found, split, data.class_names)
+    original = trained(worker.network, found, split, data.class_names)
+    before = {"forgotten": forgotten(read_ledger(directory.parent))}
+    return original.replace(origin=original.origin | before)
 
 
 def _same_file(note: Path, digest: str):

@@ -25,9 +25,9 @@ from ispf_jax import ops
 from ispf_jax.config import make_experiments
 from ispf_jax.data import cache
 from ispf_jax.devices import Devices
-from ispf_jax.errors import StorageError, UserError, keyed
+from ispf_jax.errors import RejectedError, StorageError, UserError, keyed
 from ispf_jax.experiment import Experiment, changed_keys, flatten
-from ispf_jax.forget import forget_sets, named
+from ispf_jax.forget import check_again, forget_sets, named
 from ispf_jax.report import write_combined, write_report
 from ispf_jax.runtime import console, interruption
 from ispf_jax.runtime.atomic import atomic_write_json, ensure_writable
@@ -58,6 +58,7 @@ def run(config, workdir: str) -> str:
 
     Raises:
       UserError: the configuration or the work directory is not right, or jobs failed; all others are done then.
+      RejectedError: everything is done, but students were too bad to be exported.
       interruption.Interrupted: a signal asked to stop; everything is saved.
     """
     experiments = make_experiments(config)
@@ -65,7 +66,7 @@ def run(config, workdir: str) -> str:
     _prepare_jax(common)
     if common.dry_run:
         return "\n\n".join(_planned(name, e, Path(workdir) / name) for name, e in experiments.items())
-    began, tables, failed, total = time.perf_counter(), [], {}, 0
+    began, tables, failed, rejected, total = time.perf_counter(), [], {}, {}, 0
     first = device_room.first_process()
     with locked(workdir) if first else nullcontext(), _executors(common):
         if first:
@@ -81,7 +82,7 @@ def run(config, workdir: str) -> str:
             if "report" in e.stages and first and not 0 < count == len(failures):
                 tables.append((f"{name}\n" if name else "") + write_report(one.workdir, one.provenance()))
             if wanted(e) and first:
-                one.export()
+                rejected |= {f"{name} {job}".strip(): reason for job, reason in one.export().items()}
             if first and {"report", "unlearn"} & set(e.stages):
                 seal(one.workdir)
         if "" not in experiments and tables:
@@ -89,6 +90,13 @@ def run(config, workdir: str) -> str:
     if failed:
         log.info("\n\n".join(tables))
         raise UserError(board.failure_text(failed, total))
+    if rejected:
+        log.info("\n\n".join(tables))
+        reasons = "; ".join(f"{job}: {reason}" for job, reason in list(rejected.items())[:3])
+        raise RejectedError(
+            f"not exported, too far from the original: {reasons}{', ...' if len(rejected) > 3 else ''}. Train longer "
+            "(config.distill.epochs), or lower config.export_floor (0: export whatever came out)."
+        )
     log.info("finished in %s; results are in %s", format_duration(time.perf_counter() - began), workdir)
     return "\n\n".join(tables)
 
@@ -153,14 +161,15 @@ class Run:
         executor = cluster.Cluster(partial(make_worker, self.e, workdir), workdir, wanted.gpus, wanted.cpus)
         return board.work(todo, executor, wanted.retries)
 
-    def export(self):
-        """Write the finished networks for other programs, as `config.export` asks for."""
+    def export(self) -> dict[Job, str]:
+        """Write the finished networks for other programs, as `config.export` asks for; returns the rejected ones."""
         worker = self._worker(Devices(self.devices[0].local))
         everything = jobs(dataclasses.replace(self.e, stages=("original", "retrain", "unlearn")), self.forget_sets)
-        written = export(worker, [job for job in everything if self._finished(job)])
+        written, rejected = export(worker, [job for job in everything if self._finished(job)])
         if written:
             more = f" and {len(written) - 1} more" if len(written) > 1 else ""
             log.info("weights for other programs: %s%s", written[-1], more)
+        return rejected
 
     def provenance(self) -> dict:
         """What a reader needs to get the same numbers."""
@@ -182,6 +191,9 @@ class Run:
     def _check_given(self):
         if any(self._is_given(job) and not self._finished(job) for job in self.jobs):
             given = check_classifier(self.e.model, self.data)
+            for forget in self.forget_sets:
+                with keyed("config."):
+                    check_again(forget, given.origin["forgotten"], self.data.class_names)
             if len(self.data.test):
                 check_order(given, self.data)
 
@@ -251,9 +263,12 @@ def _devices(e: Experiment) -> tuple[Devices, ...]:
             if jobs_each
             else (device_room.choose(e.devices, e.deterministic),)
         )
+    trains = "retrain" in e.stages or ("original" in e.stages and not e.model.checkpoint)
+    used = {"train": trains or "audit" in e.stages, "distill": "unlearn" in e.stages}
     for group, batch in (("train", e.train.batch_size), ("distill", e.distill.batch_size)):
         with keyed(f"config.{group}."):
-            found[0].check_batch(batch)
+            if used[group]:
+                found[0].check_batch(batch)
     return found
 
 

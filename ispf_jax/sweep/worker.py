@@ -121,9 +121,8 @@ class Worker:
         rows = [self._student_row(job, teacher, out, self.e.distill.select)]
         if out.best:
             rows.append(self._student_row(job, teacher, out, BEST_TEST))
-        if not len(self.data.test):
-            synthetic = out.sample(agreement.IMAGES, job.seed)
-            rows[0] |= agreement.agreement(out.classifier, teacher, synthetic, job.forget)
+        synthetic = out.sample(agreement.IMAGES, job.seed)
+        rows[0] |= agreement.agreement(out.classifier, teacher, synthetic, job.forget)
         images = out.sample(64, job.seed)
         self.devices.share(lambda: image_grid(images, self.workdir / job.place / SAMPLES))
         self._keep_rows(self.workdir / job.result(job.forget), rows)

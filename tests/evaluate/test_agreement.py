@@ -23,17 +23,19 @@ def images(*labels):
 
 
 @pytest.mark.parametrize(
-    "labels, wrong, forget, agreed, forgotten",
+    "counts, wrong, forget, agreed, covered, forgotten",
     [
-        ((0, 1, 2, 3), -1, (3,), 100, 25),
-        ((0, 1, 2, 2), 2, (3,), 50, 0),
-        ((0, 1, 2, 3), 3, (3,), 100, 0),
-        ((0, 1, 2, 2), 2, (4,), 50, 50),
-        ((3, 1, 3), 1, (1, 3), None, 200 / 3),
+        ((10, 10, 10, 10, 0), -1, (3,), 100, 3, 25),
+        ((10, 10, 20, 0, 0), 2, (3,), 200 / 3, 3, 0),  # a mean over classes, not over images
+        ((10, 10, 10, 10, 0), 3, (3,), 100, 3, 0),
+        ((10, 10, 20, 0, 0), 2, (4,), 200 / 3, 3, 50),
+        ((10, 9, 11, 0, 0), 1, (4,), 100, 2, 30),  # nine images are too few
+        ((0, 10, 0, 20, 0), 1, (1, 3), None, 0, 200 / 3),
     ],
 )
-def test_shares(labels, wrong, forget, agreed, forgotten):
+def test_shares(counts, wrong, forget, agreed, covered, forgotten):
     network = Network(Reader(), (1, 1, 1), (0.25,), (0.5,))
     student, teacher = (Classifier.of(network, {"wrong": w}) for w in (wrong, -1))
-    got = agreement(student, teacher, images(*labels), forget)
-    assert got == {"agreement": agreed, "called_forgotten": pytest.approx(forgotten)}
+    got = agreement(student, teacher, images(*np.repeat(np.arange(5), counts)), forget)
+    want = {"agreement": agreed and pytest.approx(agreed), "covered": covered}
+    assert got == want | {"called_forgotten": pytest.approx(forgotten)}

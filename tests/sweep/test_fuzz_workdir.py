@@ -119,7 +119,7 @@ def report(worker, workdir):
 def others(worker, workdir):
     """The split, the export and the lock."""
     with locked(workdir):
-        exported = export(worker, [STUDENT])
+        exported = export(worker, [STUDENT])[0]
         split = Split.load(workdir / ORIGINAL.place, len(worker.data.train))
     return exported, split and split.train.tolist() + split.validation.tolist()
 

@@ -38,7 +38,7 @@ def tiny(**values):
     c.model.width = c.generator.width = 0.04
     c.train.update(epochs=2, batch_size=32, decay_epochs="1", lr=0.05)
     c.distill.update(epochs=2, loops=2, student_steps=STUDENT_STEPS, warmup_epochs=WARMUP, batch_size=BATCH)
-    c.update(forget="1", methods="ispf", tensorboard=False, progress_seconds=1e9, devices=1)
+    c.update(forget="1", methods="ispf", tensorboard=False, progress_seconds=1e9, devices=1, export_floor=0.0)
     for path, value in values.items():
         *groups, key = path.split("__")
         group = c
