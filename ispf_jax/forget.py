@@ -59,7 +59,7 @@ def forget_sets(spec: str, class_names: Sequence[str]) -> tuple[ForgetSet, ...]:
     if not spec.strip():
         known = ", ".join(named([c], class_names) for c in range(min(len(class_names), 10)))
         more = ", ..." if len(class_names) > 10 else ""
-        raise ArgumentError("forget", f" is missing; name the classes to forget, of {known}{more}.")
+        raise ArgumentError("forget", f"={spec!r} names no class; name the classes to forget, of {known}{more}.")
     if spec.strip() == "each":
         return tuple((c,) for c in range(len(class_names)))
     sets = tuple(forget_set(words, class_names) for words in spec.split(";"))
