@@ -32,7 +32,8 @@ class DataRequest(Settings):
       resize: scale images of another size instead of refusing them.
       channels: 1 or 3; 0: as the images are (3 if any of them is in colour).
       classes: number of classes; of synthetic and none only.
-      class_names: of none only: the names of the classes, in the order of the classifier's outputs; empty: 0, 1, ...
+      class_names: of image_folder and none: all classes in the order of the classifier's outputs; empty: as the folders
+        are called, sorted, or numbers.
       max_train: use a class-balanced subset of that many training images; 0: all.
       max_test: the same for test images.
       seed: of these subsets and of the synthetic images.
@@ -54,15 +55,15 @@ class DataRequest(Settings):
     seed: int = 0
 
     def check(self):
+        if self.class_names and self.name not in ("image_folder", "none"):
+            text = f"={','.join(self.class_names)} would not be used: name is {self.name!r}; leave it out."
+            raise ArgumentError("class_names", text)
+        checked_names(self.class_names)
         if self.resize and not self.image_size and self.name == "image_folder":
             raise ArgumentError("resize", "=True needs image_size; set image_size to the side in pixels.")
         if self.path and self.name in ("digits", "svhn", "cifar10", "cifar100", "synthetic", "none"):
             text = f"={self.path!r} would not be read: name is {self.name!r}; leave it out, or use image_folder."
             raise ArgumentError("path", text)
-        if self.class_names and self.name != "none":
-            raise ArgumentError(
-                "class_names", f" would not be used: name is {self.name!r}, which has names; leave it out."
-            )
         if not self.path and self.name == "image_folder":
             raise ArgumentError("path", " is empty; name a directory or tar archive with <split>/<class>/<file>.")
 

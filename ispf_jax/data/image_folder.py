@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -28,7 +29,8 @@ def load(request: DataRequest) -> ImageData:
     """The images under `path`, a directory or a tar archive (plain, gz, bz2, xz), which is read without unpacking it.
 
     Splits: `train`, which may be left out, and `test` or else `val` or `valid`; in an archive one folder may lie above
-    them. Classes are the folder names, sorted, and must be the same in both splits. Images are PNG, JPEG, BMP, WebP or
+    them. Classes are `class_names`, or else the folder names, sorted. Each has images in `train`; `test` may lack some,
+    as it does where a class was deleted. Images are PNG, JPEG, BMP, WebP or
     PPM. Other files, and those in folders inside a class, are ignored, and the note counts them by their kind; hidden
     ones are not counted. Examples are in the order of (class, file name), so an archive gives
     the same arrays as the directory it was made from. Sizes and channels: see `pixels.Decoder`; where grey and colour
@@ -51,9 +53,10 @@ def load(request: DataRequest) -> ImageData:
             what = "is not a directory or a tar archive" if path.exists() else "does not exist"
             text = f"={request.path!r} {what}; it must be a directory or *{', *'.join(ARCHIVES)} with {LAYOUT}."
             raise ArgumentError("path", text)
-        key = [mark, request.image_size, request.resize, request.channels]
+        key = [mark, request.image_size, request.resize, request.channels, *request.class_names]
         name = path.name.split(".")[0] or "images"
-        data = cache.cached(request.cache_dir, f"folder-{name}", key, lambda: _decode(name, path, entries, decoder))
+        decode = partial(_decode, name, path, entries, decoder, request.class_names)
+        data = cache.cached(request.cache_dir, f"folder-{name}", key, decode)
     except OSError as error:
         raise ArgumentError("path", f"={request.path!r} cannot be read ({error}); check its permissions.") from error
     if data.note:
@@ -71,6 +74,7 @@ def _directory(root: Path) -> Iterator[Place]:
                 place = (*folder, entry.name)
                 if entry.is_dir(follow_symlinks=len(place) == 2) and not entry.name.startswith("."):
                     stack.append(place)
+                    yield (*place, "")
                 elif not entry.name.startswith("."):
                     yield place
 
@@ -92,6 +96,8 @@ def _archive(path: Path) -> Iterator[tuple[Place, bytes | None]]:
         if place and not name.endswith("/"):
             roots.add(name.removesuffix("/".join(place)) or "./")
             yield place, content
+        elif len(place) == 2:
+            yield (*place, ""), None
     if len(roots) > 1:
         raise UserError(f"The archive {path} has splits in {' and in '.join(sorted(roots))}; keep one of them.")
 
@@ -109,13 +115,16 @@ def _is_image(place: Place) -> bool:
     return len(place) == 3 and place[2].lower().endswith(SUFFIXES)
 
 
-def _decode(name: str, path: Path, entries: Iterator[tuple[Place, bytes | None]], decoder: Decoder) -> ImageData:
+def _decode(name: str, path: Path, entries: Iterator, decoder: Decoder, known: tuple[str, ...]) -> ImageData:
+    """The images of (place, content); the name of a class folder is a place with an empty third part."""
     images: dict[str, dict[Place, np.ndarray]] = {}  # split -> (class, file)
-    ignored = []
+    ignored, folders = [], set()
     for place, encoded in entries:
         files = images.setdefault(place[0], {})
+        if len(place) > 2:
+            folders.add(place[:2])
         if encoded is None:
-            ignored.append(place)
+            ignored += [place] if place[-1] else []
             continue
         try:
             files[place[1:]] = decoder(encoded, f"{path}/{'/'.join(place)}")
@@ -125,12 +134,15 @@ def _decode(name: str, path: Path, entries: Iterator[tuple[Place, bytes | None]]
     test_name = next((split for split in TEST_NAMES if split in images), "")
     used = [split for split in ("train", test_name) if split in images]
     ignored = [place for place in ignored if place[0] in used]
-    names = sorted({label for split in used for label, _ in images[split]} | {p[1] for p in ignored if len(p) > 2})
-    if not test_name or len(names) < 2:
+    found = {label for split, label in folders if split in used}
+    names = list(known or sorted(found))
+    if not images.get(test_name) or len(names) < 2:
         raise UserError(f"{path} has no split test (or val, valid) with 2 or more classes; it must hold {LAYOUT}.")
-    for split in used:
-        if missing := sorted({*names} - {label for label, _ in images[split]}):
-            raise UserError(f"{path}/{split}/{missing[0]} holds no image; both splits must hold images of all classes.")
+    if strange := sorted(found - {*names}):
+        raise ArgumentError("class_names", f"={','.join(names)} lacks the folder {strange[0]!r} of {path}; name all.")
+    for label in names if "train" in used else ():
+        if not any(of == label for of, _ in images["train"]):
+            raise UserError(f"{path}/train/{label} holds no image; the split train must hold images of all classes.")
     channels = max(image.shape[2] for split in used for image in images[split].values())
 
     def stacked(split):
@@ -138,10 +150,12 @@ def _decode(name: str, path: Path, entries: Iterator[tuple[Place, bytes | None]]
         pixels = np.empty((len(files), decoder.size, decoder.size, channels), np.uint8)
         for i, (_, image) in enumerate(files):
             pixels[i] = image  # grey among colour gets three equal channels
-        return pixels, np.searchsorted(names, [label for (label, _), _ in files])
+        return pixels, np.array([names.index(label) for (label, _), _ in files], np.int32)
 
     with reading(f"The class folders of {path}"):
-        return ImageData(stacked("train"), stacked(test_name), names, name, _note(ignored))
+        empty = [label for label in names if not any(of == label for of, _ in images[test_name])]
+        notes = [f"no test images of {', '.join(map(visible, empty))}"] * bool(empty) + [_note(ignored)] * bool(ignored)
+        return ImageData(stacked("train"), stacked(test_name), names, name, "; ".join(notes))
 
 
 def _note(ignored: list[Place]) -> str:

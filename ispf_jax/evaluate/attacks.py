@@ -4,6 +4,7 @@ Shadow models are classifiers trained like the original on random halves of the 
 and the architecture alone, so all models, forget sets and trials share them.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 
 import numpy as np
@@ -12,6 +13,7 @@ from ispf_jax.classifier import Classifier
 from ispf_jax.evaluate import lira, mia1, mia2, sampling, signals, threshold_attacks
 from ispf_jax.evaluate.context import Attackers, Context, Subject
 from ispf_jax.evaluate.settings import Audit
+from ispf_jax.evaluate.statistics import jackknife, wilson
 from ispf_jax.runtime.provenance import weights_digest
 
 SEED = 0
@@ -55,26 +57,41 @@ def train_attackers(context: Context, fit: Fit) -> Attackers:
 
 
 def confidence_attacks(context: Context, subject: Subject):
-    """MIA-I, per forgotten class if there are several, and the threshold attacks on the same images."""
-    train, test, split = context.train, context.test, (subject.member, context.member)
-    labels = train.labels, test.labels
-    chosen = mia1.choose_samples(context.config.mia1_protocol, *labels, *split, context.forget_mask, context.seed)
-    nonmembers = subject.test.logits[chosen.nonmembers], test.labels[chosen.nonmembers]
-    members, targets = (context.train_logits(subject, rows) for rows in (chosen.members, chosen.targets))
-    sides = members, nonmembers, targets
-    unseen, n = mia1.called_unseen(*(signals.confidence(*side) for side in sides)), len(chosen.targets)
-    note = "saturates: 0 or 100 for any model that gives the class no confidence"
-    subject.add("mia1", None if unseen is None else 100 * np.mean(unseen), n, note=note)
+    """MIA-I, per forgotten class if there are several, and the threshold attacks on the same images.
+
+    Over several draws of members: on a model that gives the class little confidence, one draw in many turns MIA-I from
+    100 to 0.
+    """
+    train, test, config = context.train, context.test, context.config
+    found = defaultdict(list)
+    split = train.labels, test.labels, subject.member, context.member, context.forget_mask
+    targets = context.train_logits(subject, np.flatnonzero(context.train_forgotten))
+    draws = [mia1.choose_samples(config.mia1_protocol, *split, context.seed + d) for d in range(config.mia1_draws)]
+    drawn = np.unique(np.concatenate([d.members for d in draws]))
+    logits = np.zeros((len(train), context.forget_mask.size))
+    logits[drawn] = context.train_logits(subject, drawn)[0]
     classes = np.unique(targets[1])
-    for c in classes if classes.size > 1 else ():
-        of_class = targets[1] == c
-        percent = None if unseen is None else 100 * np.mean(unseen[of_class])
-        subject.add(f"mia1/class{c}", percent, of_class.sum())
-    for name, signal in (("entropy", signals.entropy), ("mentropy", signals.modified_entropy)):
-        percent = threshold_attacks.threshold_attack(*(signal(*side) for side in sides))
-        note = "no threshold separates members from non-members" if percent is None else ""
-        subject.add(f"mia1_{name}", percent, n, note=note)
-    subject.add("mia1_correctness", threshold_attacks.correctness_attack(*targets), n)
+    for chosen in draws:
+        members = logits[chosen.members], train.labels[chosen.members]
+        nonmembers = subject.test.logits[chosen.nonmembers], test.labels[chosen.nonmembers]
+        sides = members, nonmembers, targets
+        unseen = mia1.called_unseen(*(signals.confidence(*side) for side in sides))
+        groups = {"": np.ones(len(targets[1]), bool)}
+        groups |= {f"/class{c}": targets[1] == c for c in classes if classes.size > 1}
+        for name, rows in groups.items():
+            found[f"mia1{name}", int(rows.sum())].append(None if unseen is None else 100 * np.mean(unseen[rows]))
+        for name, signal in (("entropy", signals.entropy), ("mentropy", signals.modified_entropy)):
+            percent = threshold_attacks.threshold_attack(*(signal(*side) for side in sides))
+            found[f"mia1_{name}", len(targets[1])].append(percent)
+    notes = {"mia1": "saturates: 0 or 100 for any model that gives the class no confidence"}
+    for (name, n), percents in found.items():
+        if None in percents:
+            undefined = "nothing to learn from" if name.startswith("mia1/") or name == "mia1" else "no threshold"
+            subject.add(name, None, n, note=f"{undefined} separates members from non-members")
+        else:
+            subject.add_draws(name, percents, n, notes.get(name, ""))
+    correctness = threshold_attacks.correctness_attack(*targets)
+    subject.add("mia1_correctness", correctness, len(targets[1]), wilson(correctness / 100, len(targets[1])))
 
 
 def shadow_attack(context: Context, subject: Subject):
@@ -87,8 +104,14 @@ def shadow_attack(context: Context, subject: Subject):
     probability = mia2.attack(context.attackers.mia2, signals.sorted_softmax(np.concatenate(logits)))
     truth = np.repeat([True, False], [len(inside), len(outside)])
     answer = probability >= 0.5
-    f1 = 200 * np.sum(answer & truth) / (answer.sum() + truth.sum())
-    subject.add("mia2", f1, truth.size, note="compare with retrain; neither high nor low is better")
+    interval = jackknife(_f1, answer, truth, low=0, high=100)
+    subject.add(
+        "mia2", _f1(answer, truth), truth.size, interval, "compare with retrain; neither high nor low is better"
+    )
+
+
+def _f1(answer, truth) -> float:
+    return float(200 * np.sum(answer & truth) / (answer.sum() + truth.sum()))
 
 
 def lira_attack(context: Context, subject: Subject):
@@ -101,7 +124,7 @@ def lira_attack(context: Context, subject: Subject):
     shadows = len(member)
     forgotten = context.forget_mask[train.labels]
     rows = np.flatnonzero(forgotten & lira.fittable(member))
-    truth, values = context.member[rows], (None, None, None)
+    truth, values, intervals = context.member[rows], [None] * 3, [(None, None)] * 3
     note = f"{shadows} shadow models, {np.count_nonzero(~truth)} forgotten images outside the training split"
     if left_out := np.count_nonzero(forgotten) - rows.size:
         few = f"fewer than {lira.FEWEST} shadow models saw, or did not see, in training"
@@ -109,8 +132,10 @@ def lira_attack(context: Context, subject: Subject):
     if truth.any() and not truth.all():
         target = signals.scaled_confidence(*context.train_logits(subject, rows))
         scores = lira.online_scores(target, statistic[:, rows], member[:, rows], pooled=shadows < 64)
-        values = lira.roc_summary(scores, truth)
+        values, n = lira.roc_summary(scores, truth), np.count_nonzero(truth)
+        auc = jackknife(lambda *of: lira.roc_summary(*of)[0] if 0 < of[1].sum() < of[1].size else None, scores, truth)
+        intervals = [auc, *(wilson(rate / 100, n) for rate in values[1:])]
     else:
         note += "; images of both kinds are needed"
-    for name, value in zip(("auc", "tpr1", "tpr0.1"), values):
-        subject.add(f"lira/{name}", value, np.count_nonzero(truth), note=note)
+    for name, value, interval in zip(("auc", "tpr1", "tpr0.1"), values, intervals):
+        subject.add(f"lira/{name}", value, np.count_nonzero(truth), interval, note)

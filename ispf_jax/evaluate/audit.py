@@ -3,8 +3,9 @@
 import dataclasses
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +19,33 @@ from ispf_jax.evaluate.context import Context, Subject
 from ispf_jax.evaluate.features import PENULTIMATE
 from ispf_jax.evaluate.result import AuditResult
 from ispf_jax.evaluate.settings import FAMILIES, NEED_SHADOWS, Audit
+from ispf_jax.evaluate.statistics import mcnemar
 from ispf_jax.filters import post_filter
 from ispf_jax.forget import forget_set, joined
 from ispf_jax.models import named
 from ispf_jax.runtime import atomic, interruption
 from ispf_jax.runtime.measurements import FORMAT
-from ispf_jax.runtime.metrics import metric
+from ispf_jax.runtime.metrics import metric, plan
 from ispf_jax.runtime.provenance import weights_digest
 from ispf_jax.runtime.rows import REFERENCES
+
+PAIRED = ("accuracy/forget", "accuracy/retain", "probe/penultimate")
+"""Metrics in which every two models are compared on the same images."""
+
+SHADOWS = {"mia2": "shadows", "lira": "lira_shadows"}
+FEW = {"mia2": "5", "lira": "16 or more (even)"}
+"""The settings of shadow models, and what they should be."""
 
 log = logging.getLogger(__name__)
 
 
 def audit(
     models: Mapping[str, Any],
-    data: ImageData,
-    forget: int | str | Iterable[int | str],
+    data: ImageData | None = None,
+    forget: int | str | Iterable[int | str] = (),
     *,
     original: Classifier,
-    retrained: Classifier | None = None,
+    retrained: Classifier | Sequence[Classifier] = (),
     seed: int = 0,
     directory: str | Path | None = None,
     fit: attacks.Fit | None = None,
@@ -44,17 +53,20 @@ def audit(
 ) -> AuditResult:
     """Measure what models still know of the classes they were made to forget, compared with original and retraining.
 
-    Two ways of merely hiding a class are measured as well: "masked_head" and, if a model has a generator,
-    "retrained_head".
+    Whatever the arguments allow is measured, from the weights alone to training images and retrained models; the result
+    lists the rest, and what it needs. Ways of merely hiding a class are measured as well: "masked_head",
+    "synthetic_embedding" and, if a model has a generator, "retrained_head".
 
     Args:
       models: what unlearning returned, by name: classifiers, or objects with a classifier as attribute `classifier` and
         a method `sample(count, seed)` for synthetic images, uint8 [N, H, W, C]. All have the original's network.
-      data: training and test images of all classes.
+      data: training and test images; either split may be empty, and forgotten classes may lack test images. None: no
+        images at all.
       forget: ids or names of the forgotten classes.
       original: the model before unlearning. Where its `origin["split"]` says which images it was trained on
         (`training.Split`), attacks use these only; otherwise all.
-      retrained: a model that was trained without the forgotten classes, likewise.
+      retrained: a model that was trained without the forgotten classes, likewise, or several of them; the first is the
+        one that all are compared with.
       seed: of all random choices of images.
       directory: where every model's measurements are kept, so that an interrupted audit can go on; None: nowhere.
       fit: trains a shadow model, see `attacks.Fit`. Without it the metrics "mia2" and "lira" are left out.
@@ -63,20 +75,24 @@ def audit(
 
     Raises:
       ArgumentError: an argument does not fit the others.
-      UserError: there are too few images, or a model's predictions are NaN or infinite.
+      UserError: a model's predictions are NaN or infinite.
       runtime.interruption.Interrupted: a signal asked to stop; with a directory the models measured so far are saved.
     """
     batch_size, augmentation = settings.pop("batch_size", 500), settings.pop("augmentation", "none")
-    directory, config = Path(directory) if directory else None, _config(settings, fit)
-    _check(models, data, original, retrained)
+    directory, named = Path(directory) if directory else None, "metrics" in settings
+    config = dataclasses.replace(settings.pop("config", None) or Audit(), **settings)
+    gold = [retrained] if isinstance(retrained, Classifier) else list(retrained or ())
+    data = data or _nothing(original)
+    _check(models, data, original, gold)
     forget_mask = np.isin(np.arange(data.num_classes), forget_set(forget, data.class_names))
     config = parts.prepare(directory, config) if directory else config
-    if not fit and set(config.metrics) & set(NEED_SHADOWS):
+    if named and not fit and set(config.metrics) & set(NEED_SHADOWS):
         raise ArgumentError("fit", "=None must be a function that trains shadow models: mia2 and lira need them.")
-    references = {"original": original.variables} | ({"retrain": retrained.variables} if retrained else {})
-    member, batch_size = _train_split(original, data), min(batch_size, max(1, len(data.test)))
+    references = dict(zip(("original", "retrain"), [of.variables for of in (original, *gold[:1])]))
+    member, batch_size = _train_split(original, data), min(batch_size, len(data.test) or config.synthetic_images)
     context = Context(original.network, data, member, forget_mask, references, config, seed, augmentation, batch_size)
-    subjects, pictures = _subjects(context, models, retrained)
+    context.oracles = tuple(of.variables for of in gold)
+    subjects, pictures = _subjects(context, models, gold)
     if fit:
         context.attackers = attacks.train_attackers(context, fit)
     _measure(context, subjects, directory)
@@ -86,20 +102,17 @@ def audit(
     return AuditResult(content)
 
 
-def _config(settings, fit) -> Audit:
-    """The settings; without `fit` less the metrics that need shadow models, unless these are asked for."""
-    asked = "metrics" in settings
-    config = dataclasses.replace(settings.pop("config", None) or Audit(), **settings)
-    if fit or asked:
-        return config
-    return dataclasses.replace(config, metrics=tuple(m for m in config.metrics if m not in NEED_SHADOWS))
+def _nothing(original) -> ImageData:
+    """No images, for the classes of a classifier."""
+    empty = np.zeros((0, *original.image_shape), np.uint8), np.zeros(0, np.int32)
+    return ImageData(empty, empty, original.class_names, "none")
 
 
 def _check(models, data, original, retrained):
     if (original.num_classes, original.image_shape) != (data.num_classes, data.image_shape):
         found = f"{data.num_classes} classes and images of {data.image_shape}"
         raise ArgumentError("original", f" is a {original!r}; the data have {found}.")
-    for name, model in {**models, "retrained": retrained or original}.items():
+    for name, model in {**models, **{f"retrained[{i}]": of for i, of in enumerate(retrained)}}.items():
         if name in REFERENCES or getattr(model, "classifier", model).network != original.network:
             needs = f"the original's network and normalisation, and a name other than {', '.join(REFERENCES)}"
             raise ArgumentError("models", f": {name!r} must have {needs}.")
@@ -107,7 +120,7 @@ def _check(models, data, original, retrained):
 
 def _train_split(classifier, data) -> np.ndarray:
     """Bool [M], the training images that a classifier was trained on."""
-    split = classifier.origin.get("split")
+    split = classifier.origin.get("split") if len(data.train) else None
     member = np.ones(len(data.train), bool) if split is None else np.asarray(split.train).astype(bool)
     if member.shape != (len(data.train),):
         raise ArgumentError("original", f" was trained on a split of {member.size} images, not of {len(data.train)}.")
@@ -117,37 +130,42 @@ def _train_split(classifier, data) -> np.ndarray:
 def _subjects(context, models, retrained) -> tuple[list[Subject], list[dict]]:
     """References, baselines and models in the order of the results; pictures of the models' synthetic images."""
     config, member, mask, original = context.config, context.member, context.forget_mask, context.references["original"]
-    head = context.network.head
+    head, embedded = context.network.head, None
     subjects, students, pictures = {"original": Subject("original", original, member)}, [], []
     if retrained:
-        own = _train_split(retrained, context.data) & ~mask[context.train.labels]
-        subjects["retrain"] = Subject("retrain", retrained.variables, own)
+        own = _train_split(retrained[0], context.data) & ~mask[context.train.labels]
+        subjects["retrain"] = Subject("retrain", retrained[0].variables, own)
     if head and np.count_nonzero(~mask) > 1:  # a single retained class has no masked head
         subjects["masked_head"] = Subject("masked_head", baseline.masked_head(original, mask, head), member)
+        embedded = baseline.synthetic_embedding(original, mask, context.seed, place=head)
     for name, model in models.items():
         student = Subject(name, getattr(model, "classifier", model).variables, member)
         students.append(student)
         if not hasattr(model, "sample"):
             continue
         student.synthetic = model.sample(config.synthetic_images, context.seed)
+        context.synthetic = student.synthetic if context.synthetic is None else context.synthetic
         logits, layers = student.synthetic_pass = context.extract(original, student.synthetic)
         if head and "retrained_head" not in subjects:
             target = np.asarray(post_filter(logits, mask.astype(np.float32)))
             made = baseline.retrained_head(original, layers[PENULTIMATE], target, place=head)
             subjects["retrained_head"] = Subject("retrained_head", made, member)
-        if config.embedding_images:
+        if config.embedding_images and len(context.test):
             of_test = context.reference_features["original"].layers[PENULTIMATE]
             threshold = getattr(model, "threshold", 0.0) or 0.1 / mask.size
             images = of_test, context.test.labels, logits, layers[PENULTIMATE]
             pictured = embedding.picture(*images, mask, threshold, config.embedding_images, context.seed)
             pictures.append({"title": name, **pictured})
+    if embedded:
+        subjects["synthetic_embedding"] = Subject("synthetic_embedding", embedded, member)
     return [*subjects.values(), *students], pictures
 
 
 def _measure(context, subjects, directory):
     """Measure every model, the two ends of the scale first: the others are compared with them."""
     references = {name: weights_digest(variables) for name, variables in context.references.items()}
-    inputs = {"references": references, "shadows": list(context.attackers.shadows)}
+    references |= {f"retrain{i}": weights_digest(of) for i, of in enumerate(context.oracles) if i}
+    inputs = {"references": references, "have": sorted(context.have), "shadows": list(context.attackers.shadows)}
     title = f"audit {joined(context.forget, ',')} seed {context.seed}"
     for subject in subjects:
         began, weights = time.perf_counter(), weights_digest(subject.variables)
@@ -180,25 +198,40 @@ def _content(context, pictures) -> dict:
         "measurements": measurements,
         "curves": [curve for part in found.values() for curve in part["curves"]],
         **{
-            key: {name: part[key] for name, part in found.items()}
+            key: {name: part[key] for name, part in found.items() if part[key]}
             for key in ("confusion", "mean_prediction", "weights")
         },
         "embedding": pictures,
         "representation": [{"title": name} | p for name, part in found.items() if (p := part["representation"])],
-        "not_run": [{"metric": metric, "why": why} for metric, why in _not_run(context.config, found).items()],
+        "not_run": [{"metric": metric, "why": why} for metric, why in _not_run(context)],
+        "paired": _paired(found),
+        "by": context.config.by,
     }
 
 
-def _not_run(config, names) -> dict[str, str]:
-    missing = {family: "not among the metrics asked for" for family in FAMILIES if family not in config.metrics}
-    if "masked_head" not in names:
-        missing["masked_head"] = (
-            "there is no dense head, or only a single retained class, whose logit the mean of the retained logits is"
-        )
-    if "retrain" not in names:
-        missing["places, ain, distances to retraining"] = "there is no retrained model"
-    if "lira" in config.metrics and not config.lira_shadows:
-        missing["lira"] = "lira_shadows is 0; set it to 16 or more (even)"
-    if "mia2" in config.metrics and not config.shadows:
-        missing["mia2"] = "shadows is 0; set it to 5"
+def _paired(found) -> list[dict]:
+    """Every two models on the same test images, see `statistics.mcnemar`; baselines only with the models."""
+    names = [name for name in found if name not in REFERENCES or name == "retrain"]
+    kept = {model: found[model].get("hits", {}) for model in names}
+    compared = []
+    for name, (first, second) in product(PAIRED, combinations(names, 2)):
+        sides = [np.array([*kept[model].get(name, "")]) == "1" for model in (first, second)]
+        if sides[0].size:
+            numbers = dict(zip(("only_first", "only_second", "p"), mcnemar(*sides)))
+            compared.append({"metric": name, "first": first, "second": second, "n": sides[0].size, **numbers})
+    return compared
+
+
+def _not_run(context) -> list[tuple[str, str]]:
+    config, have = context.config, context.have
+    missing = [(family, "not among the metrics asked for") for family in FAMILIES if family not in config.metrics]
+    if "masked_head" not in context.found:
+        why = "there is no dense head, or only a single retained class, whose logit the mean of the retained logits is"
+        missing.append(("masked_head", why))
+    off = [name for name, setting in SHADOWS.items() if name in config.metrics and not getattr(config, setting)]
+    missing += [(name, f"{SHADOWS[name]} is 0; set it to {FEW[name]}") for name in off]
+    _, lacking = plan(have, [m for m in config.metrics if m not in off])
+    missing += [(", ".join(labels), f"needs {what}") for what, labels in lacking.items()]
+    if "retrained" not in have:
+        missing.append(("places between the retrained model and the original", "need a retrained model"))
     return missing

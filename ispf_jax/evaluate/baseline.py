@@ -15,6 +15,8 @@ from ispf_jax.evaluate import inputs
 from ispf_jax.losses import kl_divergence
 
 HEAD = ("classifier",)
+LOGIT = 10.0
+"""How much more than others a class gets where the head is sure of it."""
 
 
 def masked_head(variables, forget_mask, place=HEAD) -> dict:
@@ -53,6 +55,29 @@ def retrained_head(variables, features, target_logits, steps: int = 200, place=H
     return with_head(variables, {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}, place)
 
 
+def synthetic_embedding(variables, forget_mask, seed: int = 0, per_class: int = 200, place=HEAD) -> dict:
+    """The original with a head that is fitted to invented features: unlearning that needs no images, and hides.
+
+    After source-free class unlearning by synthetic embeddings (TMLR 2026), the last layer alone. Class means are the
+    shortest features to which the head gives `LOGIT` for the class and 0 for the others; around each, features are
+    drawn from a Gaussian as wide as a mean is long. They keep the head's own logits, without the forgotten classes;
+    those that it assigns to a forgotten class become uniform over the retained ones.
+
+    Args:
+      per_class: features drawn around each mean.
+    """
+    head, classes = head_of(variables, place), len(forget_mask)
+    kernel, bias = (np.asarray(head[name], np.float64) for name in ("kernel", "bias"))
+    means = np.linalg.lstsq(kernel.T, LOGIT * np.eye(classes) - bias[:, None], rcond=None)[0].T
+    around = np.repeat(means, per_class, axis=0)
+    width = np.linalg.norm(around, axis=1, keepdims=True) / np.sqrt(around.shape[1])
+    features = around + width * np.random.default_rng([seed, 8]).normal(size=around.shape)
+    target = features @ kernel + bias
+    target[forget_mask[target.argmax(axis=1)]] = 0.0
+    target[:, forget_mask] = target.min(axis=1, keepdims=True) - LOGIT
+    return retrained_head(variables, features, target, place=place)
+
+
 @partial(jax.jit, static_argnums=0)
 def _fit_head(steps, features, targets):
     optimizer = optax.lbfgs()
@@ -76,6 +101,12 @@ def _fit_head(steps, features, targets):
 def head_of(variables, place=HEAD) -> dict:
     """{"kernel", "bias"} of the head, which lies at `place` among the parameters (`Network.head`)."""
     return reduce(getitem, place, variables["params"])
+
+
+def head_logits(variables, features, place=HEAD) -> np.ndarray:
+    """The head's logits [N, C] of penultimate features [N, F], float64."""
+    head = head_of(variables, place)
+    return features @ np.asarray(head["kernel"], np.float64) + np.asarray(head["bias"], np.float64)
 
 
 def with_head(variables, head, place=HEAD) -> dict:

@@ -9,11 +9,10 @@ import numpy as np
 
 from ispf_jax.classifier import Network
 from ispf_jax.data.dataset import ArrayDataset, ImageData
-from ispf_jax.errors import UserError
-from ispf_jax.evaluate import accuracy, duplicates, features, sampling
+from ispf_jax.evaluate import accuracy, duplicates, features, inversion, sampling, signals
 from ispf_jax.evaluate.features import PENULTIMATE, Extracted
 from ispf_jax.evaluate.settings import Audit
-from ispf_jax.evaluate.statistics import wilson
+from ispf_jax.evaluate.statistics import mean_share, wilson
 from ispf_jax.runtime.metrics import metric
 
 
@@ -39,6 +38,8 @@ class Context:
       member: bool [M], the original's training split.
       forget_mask: bool [C].
       references: variables of "original" and, if there is one, "retrain".
+      oracles: variables of all retrained models, the first of which is "retrain".
+      synthetic: synthetic images of the first student that makes some, for models without a generator; None: of none.
       seed: of every random choice of images.
       augmentation: used where a model is trained again.
       batch_size: images per forward pass.
@@ -57,6 +58,28 @@ class Context:
     batch_size: int = 500
     attackers: Attackers = Attackers()
     found: dict[str, dict] = field(default_factory=dict)
+    oracles: tuple = ()
+    synthetic: Any = None
+
+    @property
+    def have(self) -> set[str]:
+        """What there is to measure with, names of `metrics.NEEDS`."""
+        trained = np.bincount(self.train.labels[self.member], minlength=self.forget_mask.size)
+        there = {
+            "generator": self.synthetic is not None,
+            "test": len(self.test) > 0,
+            "forgotten": self.test_forgotten.any(),
+            "train": trained.all(),
+            "shadows": self.attackers.mia2 or self.attackers.lira,
+            "retrained": self.oracles,
+            "oracles": len(self.oracles) > 1,
+        }
+        return {name for name, is_there in there.items() if is_there}
+
+    @property
+    def asked(self) -> list[str]:
+        """The families of measurements to make, less those whose shadow models are missing."""
+        return [name for name in self.config.metrics if getattr(self.attackers, name, True) is not None]
 
     @property
     def forget(self) -> tuple[int, ...]:
@@ -77,13 +100,8 @@ class Context:
 
     @cached_property
     def test_forgotten(self) -> np.ndarray:
-        """Bool [T], the test images of forgotten classes; UserError if there are none."""
-        rows = self.forget_mask[self.test.labels]
-        if not rows.any():
-            classes = ", ".join(self.data.class_names[c] for c in self.forget)
-            found = f"none of the {rows.size} test images is of a forgotten class ({classes})"
-            raise UserError(f"{found}: nothing to measure.")
-        return rows
+        """Bool [T], the test images of forgotten classes."""
+        return self.forget_mask[self.test.labels]
 
     @cached_property
     def layers(self) -> tuple[str, ...]:
@@ -113,6 +131,30 @@ class Context:
         images = self.train.images[sampling.some(len(self.train), self.config.synthetic_images, self.seed)]
         return copies(images, self.extract(self.references["original"], images))
 
+    @cached_property
+    def inverted(self) -> tuple[np.ndarray, np.ndarray]:
+        """Images inverted from the original, and their classes, see `invert`."""
+        return self.invert(self.references["original"])
+
+    def invert(self, variables) -> tuple[np.ndarray, np.ndarray]:
+        """(images, classes) inverted from a network: of the forgotten classes, and of others up to a number."""
+        config, retained = self.config, np.flatnonzero(~self.forget_mask)
+        count = max(1, min(retained.size, config.inverted_classes - len(self.forget)))
+        others = sampling.draw(retained, count, self.seed)
+        classes = np.repeat([*self.forget, *others], config.inverted_images)
+        return inversion.invert(self.network, variables, classes, config.inversion_steps, self.seed), classes
+
+    @cached_property
+    def oracle_margins(self) -> dict[str, np.ndarray]:
+        """Margins [R, N] of the retrained models, on forgotten "test" and "train" images."""
+        sides = ("test", "train") if "train" in self.have else ("test",)
+        return {side: np.stack([self.margins(of, side) for of in self.oracles]) for side in sides}
+
+    def margins(self, variables, side: str) -> np.ndarray:
+        """`signals.scaled_confidence` of forgotten images: "test", or those of the original's training split."""
+        data, rows = (self.test, self.test_forgotten) if side == "test" else (self.train, self.train_forgotten)
+        return signals.scaled_confidence(self.extract(variables, data.images[rows]).logits, data.labels[rows])
+
     def extract(self, variables, images, name="the model") -> Extracted:
         """`features.extract` of the audit's layers."""
         return features.extract(self.network, variables, images, self.layers, self.batch_size, name)
@@ -125,6 +167,11 @@ class Context:
         """Counts [C, C] on the test images."""
         images, batch_size = self.device_images[1], self.batch_size
         return accuracy.confusion(self.network, variables, images, self.test.labels, batch_size=batch_size)
+
+    @property
+    def train_forgotten(self) -> np.ndarray:
+        """Bool [M], the forgotten images of the original's training split."""
+        return self.member & self.forget_mask[self.train.labels]
 
 
 def copies(images, of_original: Extracted) -> dict[str, duplicates.Duplicates]:
@@ -142,6 +189,7 @@ class Subject:
       synthetic: images of a student's generator, uint8 [N, H, W, C'].
       synthetic_pass: the original's logits and features of them.
       test: its own logits and features of the test images, once they are computed.
+      hits: which test images count for a share, as "0110...", for comparisons of models on the same images.
     """
 
     name: str
@@ -152,6 +200,7 @@ class Subject:
     test: Extracted = Extracted(np.empty(0), {})
     measurements: list[dict] = field(default_factory=list)
     curves: list[dict] = field(default_factory=list)
+    hits: dict[str, str] = field(default_factory=dict)
 
     def add(self, name: str, value, n=None, interval=(None, None), note=""):
         """Record a value."""
@@ -160,9 +209,19 @@ class Subject:
         found = {"model": self.name, "metric": name, "value": value, "unit": known.measured_in}
         self.measurements.append(found | {"low": low, "high": high, "n": n, "tier": known.tier, "note": note})
 
-    def add_share(self, name: str, hits: int, n: int, note=""):
-        """Record the share of hits among n test images in percent, with its interval."""
+    def add_share(self, name: str, hits: int, n: int, note="", images="test images"):
+        """Record the share of hits among n images in percent, with its interval."""
         if n:
             self.add(name, 100 * hits / n, n, wilson(hits / n, n), note)
         else:
-            self.add(name, None, 0, note="no test images")
+            self.add(name, None, 0, note=f"no {images}")
+
+    def add_hits(self, name: str, hits, note=""):
+        """Record the share of test images that are hits, bool [N], and which they are."""
+        self.add_share(name, int(np.sum(hits)), len(hits), note)
+        self.hits[name] = "".join(map(str, np.asarray(hits, int)))
+
+    def add_draws(self, name: str, percents, n: int, note=""):
+        """Record the mean of shares of the same n images over draws, with its interval; the note has the spread."""
+        spread = f"{len(percents)} draws: {min(percents):.4g} to {max(percents):.4g}"
+        self.add(name, np.mean(percents), n, mean_share(percents, n), "; ".join(filter(None, (note, spread))))

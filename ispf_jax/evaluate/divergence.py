@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 from scipy.special import softmax
 
 from ispf_jax.errors import ArgumentError
@@ -37,19 +38,36 @@ def relative_distance(params, reference_params) -> float | None:
     return float(np.linalg.norm(first - second)) / norm if norm > 0 else None
 
 
-def barrier(loss: Callable, start, end, points: int = 11) -> float:
-    """Linear-interpolation barrier max_a [L((1 - a) w_0 + a w_1) - (1 - a) L(w_0) - a L(w_1)], a equidistant in 0..1.
+def layer_distances(params, reference_params) -> dict[str, float | None]:
+    """`relative_distance` of every layer's kernel, by the layer's path such as "stage2_block1/conv1"."""
+    ours, theirs = (flatten_dict(dict(tree), sep="/") for tree in (params, reference_params))
+    kernels = [name for name in theirs if name.endswith("/kernel")]
+    return {name.removesuffix("/kernel"): relative_distance(ours[name], theirs[name]) for name in kernels}
 
-    0 or more, in the unit of the loss; 0: linearly connected, as a network is with its fine-tuned copies. Batch-norm
-    statistics are interpolated like the weights, not re-estimated: that needs no data, and can make barriers higher.
+
+def losses_between(loss: Callable, start, end, points: int = 11) -> np.ndarray:
+    """Losses [points, N] of networks on the straight line between two, the ends included.
+
+    Batch-norm statistics are interpolated like the weights, not re-estimated: that needs no data, and can make barriers
+    higher.
 
     Args:
-      loss: variables -> loss (a float), for instance the mean cross entropy on test images.
+      loss: variables -> losses of N images, for instance the cross entropy on test images.
       start, end: variables of two models with the same network.
     """
     if points < 3:
         raise ArgumentError("barrier_points", f"={points} leaves none between the ends; use 3 or more.")
-    alphas = np.linspace(0, 1, points)
-    mixes = (jax.tree.map(lambda a, b, t=float(t): (1 - t) * a + t * b, start, end) for t in alphas)
-    losses = inputs.finite("losses between the two models", [float(loss(mix)) for mix in mixes])
-    return float(max(np.max(losses - (1 - alphas) * losses[0] - alphas * losses[-1]), 0.0))
+    mixes = (jax.tree.map(lambda a, b, t=float(t): (1 - t) * a + t * b, start, end) for t in np.linspace(0, 1, points))
+    return inputs.finite("losses between the two models", [np.asarray(loss(mix), np.float64) for mix in mixes])
+
+
+def barrier(losses) -> float:
+    """Linear-interpolation barrier max_a [L((1 - a) w_0 + a w_1) - (1 - a) L(w_0) - a L(w_1)], a equidistant in 0..1.
+
+    0 or more, in the unit of the loss; 0: linearly connected, as a network is with its fine-tuned copies.
+
+    Args:
+      losses: `losses_between`, [points, N]; L is their mean over N.
+    """
+    mean, alphas = np.mean(losses, axis=1), np.linspace(0, 1, len(losses))
+    return float(max(np.max(mean - (1 - alphas) * mean[0] - alphas * mean[-1]), 0.0))

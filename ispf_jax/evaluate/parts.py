@@ -15,15 +15,15 @@ from ispf_jax.runtime.atomic import atomic_write_json, to_plain
 from ispf_jax.runtime.measurements import parse_model
 from ispf_jax.runtime.schema import read_json
 
-FORMAT = 3
+FORMAT = 4
 """Files of another format are measured again."""
 
 log = logging.getLogger(__name__)
 
 
 def plain(config: Audit) -> dict:
-    """The settings as JSON gives them back."""
-    return to_plain(dataclasses.asdict(config))
+    """The settings that numbers depend on, as JSON gives them back."""
+    return {name: value for name, value in to_plain(dataclasses.asdict(config)).items() if name != "by"}
 
 
 def prepare(directory: Path, config: Audit) -> Audit:

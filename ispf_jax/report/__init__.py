@@ -13,6 +13,7 @@ from ispf_jax.report.verdict import class_table, places_table, verdict_table, wr
 from ispf_jax.report.workdir import Contents, missing, of_parts, read
 from ispf_jax.runtime.atomic import atomic_write_text, ensure_writable
 from ispf_jax.runtime.measurements import parse_audit
+from ispf_jax.runtime.provenance import made
 from ispf_jax.runtime.rows import write_results
 
 __all__ = ["write_audit_page", "write_combined", "write_report"]
@@ -64,7 +65,7 @@ def write_audit_page(content: dict[str, Any], path: str | os.PathLike) -> Path:
     """
     from ispf_jax.report import page
 
-    contents = Contents(audits=[parse_audit(content)])
+    contents = Contents(audits=[parse_audit(content)], provenance={"made": made()})
     return atomic_write_text(path, page.render([contents], page.gallery(contents)))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jinja2
 
-from ispf_jax.report import runs, verdict
+from ispf_jax.report import runs, summary, verdict
 from ispf_jax.report.figures import audits as of_audits
 from ispf_jax.report.figures import runs as of_runs
 from ispf_jax.report.figures.style import Picture, draw
@@ -92,6 +92,7 @@ def render(parts: list[Contents], pictures: list[Picture], drawn: dict[str, byte
         of_runs=runs,
         facts=[fact for c in parts for fact in runs.facts(c)],
         of_verdict=verdict,
+        of_summary=summary,
         tables=partial(of_parts, parts),
         missing=missing(parts),
         results=of_parts(parts, lambda c: result_tables(c.rows)),

@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from statistics import median
 
+from scipy.special import stdtrit
+
 from ispf_jax.report.names import TEXTS, model_name, model_order, shown
 from ispf_jax.report.results import Average, average, count, grouped
 from ispf_jax.report.tables import MISSING, Cell, Column, Place, Table, make_table
@@ -18,7 +20,8 @@ from ispf_jax.runtime.rows import RunKey, forget_order, write_csv
 Runs = dict[RunKey, Measurement]
 
 _NOTES = TEXTS["notes"]
-_GROUPS = {"residue": "what can be recovered", "paper": "the paper's"}
+_GROUPS = {"residue": "what can be recovered", "paper": "the paper's", "weights": "from the weights alone"}
+_GROUPS |= {"closeness": "how close it is", "attack": "attacks"}
 
 _BOUNDS = {"at most": "\u2264", "at least": "\u2265", "not reached": "\u2265"}
 """Words in a note that make the number a bound."""
@@ -42,20 +45,32 @@ class Finding:
     def text(self) -> str:
         """The number with its unit, and whether it is only a bound."""
         if not self.defined:
-            return "undefined"
+            return "undefined" if any(m.n for m in self.runs.values()) else "no images"
         kind, value = metric(self.metric), self.average.mean
         bounds = {sign for m in self.defined.values() for words, sign in _BOUNDS.items() if words in m.note}
         number = f"{value:.{kind.digits}f}" + (" %" if kind.unit == "%" and math.isfinite(value) else "")
         return (f"{''.join(bounds)} " if len(bounds) == 1 else "") + number + (" of bounds" if len(bounds) > 1 else "")
 
     @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval: over three seeds or more Student's of their means, else from the images of the runs."""
+        mean, seeds = self.average.mean, len({seed for _, seed in self.defined})
+        if seeds > 2:
+            arm = float(stdtrit(seeds - 1, 0.975)) * self.average.sample_std / math.sqrt(seeds)
+            return mean - arm, mean + arm
+        found = list(self.defined.values())
+        return (mean - _arm(found, "low"), mean + _arm(found, "high")) if found else (math.nan, math.nan)
+
+    @property
     def small(self) -> str:
-        """Interval and n of a single run; spread over seeds and the number of runs of several."""
+        """Interval and n of a single run; interval, spread over seeds and the number of runs of several."""
         digits, (a, runs) = metric(self.metric).digits, (self.average, len(self.runs))
         if runs > 1:
             spread = f"sd {a.std:.{digits}f}, sample sd {a.sample_std:.{digits}f}, " if a.std == a.std else ""
             grid, incomplete, _ = count(self.runs).partition(" (")
             undefined = f", {runs - len(self.defined)} of them undefined" if len(self.defined) < runs else ""
+            low, high = self.interval
+            spread = (f"{low:.{digits}f} to {high:.{digits}f}, " if low < high else "") + spread
             return spread + (f"{runs} of " if incomplete else "") + f"{grid} runs{undefined}"
         (m,) = self.runs.values()
         interval = [] if m.low is None or m.high is None else [f"{m.low:.{digits}f} to {m.high:.{digits}f}"]
@@ -176,6 +191,19 @@ def verdict_table(verdict: Verdict) -> Table:
     return make_table(f"{verdict.title}: what is left", heads, rows, [_NOTES[name] for name in said if said[name]])
 
 
+def verdict_tables(verdict: Verdict) -> list[Table]:
+    """The same in small tables, one per group of metrics, for the page."""
+    whole = verdict_table(verdict)
+    groups = grouped(range(1, len(whole.columns)), lambda i: whole.columns[i].group.replace("accuracy", ""))
+    parts = []
+    for name, chosen in groups.items():
+        columns = (whole.columns[0], *(whole.columns[i]._replace(group="") for i in chosen))
+        heads = [row[0] if not parts else Cell(row[0].text) for row in whole.rows]  # how a model was made is said once
+        rows = tuple((head, *(row[i] for i in chosen)) for head, row in zip(heads, whole.rows))
+        parts.append(Table(name.capitalize() or "In short", columns, rows))
+    return [*parts[:-1], parts[-1]._replace(notes=whole.notes)] if parts else []
+
+
 def places_table(verdict: Verdict) -> Table | None:
     """The verdict for a narrow console: places alone; None if nothing has a place."""
     table = verdict_table(verdict)
@@ -221,7 +249,9 @@ def sentences(verdict: Verdict) -> list[tuple[str, str]]:
     said = []
     for model in (model for model in verdict.models if model not in ("original", "retrain")):
         residue, accuracy = verdict.residue(model), verdict.findings.get((model, "accuracy/forget"))
-        words = [f"classifies {accuracy.text} of the forgotten test images correctly."] if accuracy else []
+        words = []
+        if accuracy and accuracy.defined:
+            words.append(f"classifies {accuracy.text} of the forgotten test images correctly.")
         if residue:
             (least, low), *_, (most, high) = ((metric(f.metric).label, f.place) for f in (residue[0], residue[-1]))
             span = f"median {_span(residue).text} of {len(residue)} measures"
@@ -276,6 +306,11 @@ def _place(runs: Runs, retrain: Runs, original: Runs) -> Place | None:
         ends = [(x - zero) / distance for x in interval] if exact and len(interval) == 2 else [None]
     low, high = (None, None) if None in ends else (min(ends), max(ends))
     return Place(at, low, high, sure=not both or not _overlap(zeros, ones))
+
+
+def overlap(a: Finding, b: Finding) -> bool:
+    """Whether the 95 % intervals of two findings overlap, so that their difference is undecided."""
+    return a.interval[0] <= b.interval[1] and b.interval[0] <= a.interval[1]
 
 
 def _mean(measurements: list[Measurement]) -> float:

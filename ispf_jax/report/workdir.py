@@ -1,6 +1,7 @@
 """Everything a work directory holds, read once: what is there, and what the configuration asks for that is not."""
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +15,7 @@ from ispf_jax.report.results import grouped
 from ispf_jax.report.tables import Table
 from ispf_jax.report.verdict import Verdict
 from ispf_jax.runtime import layout
+from ispf_jax.runtime.guard import read_bounded
 from ispf_jax.runtime.measurements import Audit, Measurement, read_audits
 from ispf_jax.runtime.pictures import read_picture
 from ispf_jax.runtime.provenance import read_journal, read_started
@@ -45,6 +47,7 @@ class Contents:
       jobs: the journal's {"stage", "job", "seconds", "cpu_seconds", "finished", "ended", "devices"}.
       begun_audits: runs whose audit has measured some models only.
       other_audits: audits with other settings than most, which no average may mix with those.
+      warnings: of all starts, from the log file.
       part: which part of a sweep it is; empty if it is none.
     """
 
@@ -58,6 +61,7 @@ class Contents:
     provenance: dict[str, Any] = field(default_factory=dict)
     jobs: list[dict[str, Any]] = field(default_factory=list)
     begun_audits: list[RunKey] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     other_audits: list[Audit] = field(default_factory=list)
     part: str = ""
 
@@ -151,6 +155,7 @@ def read(workdir: str | os.PathLike, provenance: dict[str, Any] | None = None, p
         provenance=provenance,
         jobs=read_journal(workdir),
         begun_audits=_begun_audits(workdir),
+        warnings=_warnings(workdir),
         part=part,
     )
 
@@ -234,6 +239,15 @@ def _expected(contents: Contents) -> list[RunKey]:
         sets = ()
     wanted = [(",".join(map(str, ids)), seed) for ids in sets for seed in contents.config.get("seeds") or []]
     return wanted or sort_runs({row.run for row in contents.rows} | {(run.forget, run.seed) for run in contents.runs})
+
+
+def _warnings(workdir: Path) -> list[str]:
+    """The package's warnings in the log file, each once."""
+    path = workdir / layout.LOG
+    if not path.is_file():
+        return []
+    text = read_bounded(path, 1 << 26).decode(errors="replace")
+    return list(dict.fromkeys(re.findall(r"^\S+ \S+ WARNING ispf_jax\S*: (.*)$", text, re.M)))
 
 
 def _begun_audits(workdir: Path) -> list[RunKey]:

@@ -61,6 +61,8 @@ class Audit:
       embedding: (model, points [N, 2], kind of every point [N], what was embedded and how).
       representation: (model, points [N, 2], classes [N], "") of real test images, each in the model's own features.
       not_run: (metric, why).
+      paired: `Paired` of every two models.
+      by: who computed it; empty: not stated.
     """
 
     forget: str
@@ -79,6 +81,8 @@ class Audit:
     embedding: list = field(default_factory=list)
     representation: list = field(default_factory=list)
     not_run: list = field(default_factory=list)
+    paired: list = field(default_factory=list)
+    by: str = ""
 
     @property
     def run(self) -> RunKey:
@@ -124,6 +128,18 @@ class Points:
         return self.title, _array(self.points, "points", len(labels), 2), labels, self.method
 
 
+class Paired(NamedTuple):
+    """Two models on the same `n` test images: how many only one of them gets right, and McNemar's exact p."""
+
+    metric: str
+    first: str
+    second: str
+    n: Count
+    only_first: Count
+    only_second: Count
+    p: Share
+
+
 class NotRun(NamedTuple):
     """A metric that was not measured, and why."""
 
@@ -144,6 +160,7 @@ class _Model:
     weights: str
     inputs: dict[str, Setting | dict[str, str]]
     format: Count
+    hits: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -167,6 +184,8 @@ class _File:
     embedding: list[Points] = field(default_factory=list)
     representation: list[Points] = field(default_factory=list)
     not_run: list[NotRun] = field(default_factory=list)
+    paired: list[Paired] = field(default_factory=list)
+    by: str = ""
 
 
 def parse_model(content: Any) -> dict[str, Any]:

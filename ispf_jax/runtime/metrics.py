@@ -3,12 +3,24 @@ shown."""
 
 import csv
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 
 TIERS = ("weights only", "test images", "training data", "retrained models")
 """What a number needs, from least to most."""
+
+NEEDS = {
+    "generator": ("weights only", "a model with its generator, as unlearning returns it"),
+    "test": ("test images", "test images"),
+    "forgotten": ("test images", "test images of the forgotten classes"),
+    "train": ("training data", "training images of all classes"),
+    "shadows": ("training data", "shadow models, which are trained on training images"),
+    "retrained": ("retrained models", "a model that was trained without the forgotten classes"),
+    "oracles": ("retrained models", "two or more models that were trained without the forgotten classes"),
+}
+"""What a metric may need besides the weights of original and model: {name: (tier, in words)}."""
 
 HEADLINE = ("", "penultimate")
 """Layers whose number is the metric itself; other layers are shown below it."""
@@ -21,12 +33,12 @@ class Metric:
     Attributes:
       label, asks: "{}" stands for the number in the metric's name.
       kind: "accuracy"; "residue" (how much of the class can be recovered from the final features or weights); "layers"
-        (the same, read from an earlier layer); "closeness" (to retraining or to the original); "paper" (the paper's
+        (the same, of one layer); "closeness" (to retraining or to the original); "paper" (the paper's
         own); "attack"; "classes" (one number per class, in a separate table); "generator" (about synthetic images).
       unit: shown with it; measured_in: as it is recorded.
       verdict: whether the verdict table has a column for it.
       asked: the name in the audit's setting `metrics` that asks for it; empty: always measured.
-      tier: what is needed to measure it, one of `TIERS`.
+      needs: names of `NEEDS`, what must be there to measure it.
       eps: where original and retrained model differ by no more, no value is placed between them; None: none ever is.
       family: its name in `metrics.csv`; empty if it is not there.
       number: the number in the metric's name.
@@ -40,12 +52,18 @@ class Metric:
     kind: str = "other"
     verdict: bool = False
     asked: str = ""
-    tier: str = ""
+    needs: tuple[str, ...] = ()
     measured_in: str = ""
     eps: float | None = None
     family: str = ""
     number: str = ""
     order: tuple = ()
+
+    @property
+    def tier(self) -> str:
+        """The most of what is needed, one of `TIERS`; empty for an unknown metric."""
+        tiers = [NEEDS[name][0] for name in self.needs] or ["weights only"] * bool(self.family)
+        return max(tiers, key=TIERS.index, default="")
 
     def place(self, value, original, retrained) -> float | None:
         """(value - retrained) / (original - retrained): 0 like the retrained model, 1 like the original, or beyond.
@@ -71,7 +89,7 @@ def metric(name: str) -> Metric:
     known = replace(known, label=label, asks=asks, family=family, number=number, order=order)
     if rest in HEADLINE:
         return known
-    kind = "layers" if known.kind == "residue" else known.kind
+    kind = "layers" if known.kind in ("residue", "closeness") else known.kind
     return replace(known, label=f"{label}, {rest}", kind=kind, verdict=False)
 
 
@@ -80,12 +98,31 @@ def metric_order(name: str) -> tuple:
     return metric(name).order
 
 
+def plan(have: set[str], asked: Iterable[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """What can be measured of the families `asked`, with what there is (names of `NEEDS`).
+
+    Returns:
+      (metrics as `metrics.csv` names them, {what is missing, in words: labels of the metrics that need it}).
+    """
+    possible, missing = [], {}
+    for name, known in _metrics().items():
+        if known.asked and known.asked not in asked:
+            continue
+        lacking = [NEEDS[need][1] for need in known.needs if need not in have]
+        if lacking:
+            missing.setdefault(" and ".join(lacking), []).append(known.label.format("k"))
+        else:
+            possible.append(name)
+    return possible, missing
+
+
 @cache
 def _metrics() -> dict[str, Metric]:
     """`metrics.csv` by name: "#" for a number, or the part before the "/" where a layer or a kind follows."""
     text = resources.files(__package__).joinpath("metrics.csv").read_text(encoding="utf-8")
     lines = {line.pop("metric"): line for line in csv.DictReader(text.splitlines())}
     whole = {"digits": int, "verdict": bool, "eps": lambda text: float(text) if text else None}
+    whole["needs"] = lambda text: tuple(text.split())
     return {name: Metric(**{k: whole.get(k, str)(v) for k, v in line.items()}) for name, line in lines.items()}
 
 

@@ -4,6 +4,11 @@ import hashlib
 import json
 import logging
 import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -13,6 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ispf_jax import __version__
 from ispf_jax.errors import UserError
 from ispf_jax.runtime.guard import read_bounded
 from ispf_jax.runtime.layout import CONFIG, JOURNAL
@@ -73,6 +79,43 @@ def weights_digest(variables) -> str:
         digest.update(jax.tree_util.keystr(path).encode())
         digest.update(np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()
+
+
+def made() -> dict[str, str]:
+    """When, by which version of the package, by which command and on which machine: what a report says of itself.
+
+    All that changes from one start to the next stands here, and nowhere else in a report.
+    """
+    return {
+        "date (UTC)": datetime.now(UTC).isoformat(timespec="seconds"),
+        "package": f"ispf_jax {__version__}, commit {_commit(Path(__file__).resolve().parents[2])}",
+        "command": shlex.join(["python", *sys.argv]),
+        "machine": f"{platform.platform()}, {_processor()}, {os.cpu_count()} cores",
+    }
+
+
+def _commit(checkout: Path) -> str:
+    """The commit of a checkout, with a plus sign where files differ from it."""
+    if not (checkout / ".git").exists():
+        return "not stated: not a checkout"
+    git = ["git", "-C", str(checkout)]
+    try:
+        commit, changes = (
+            subprocess.run([*git, *words], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+            for words in (("rev-parse", "--short=12", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "not stated: git does not answer"
+    return commit + " with changes" * bool(changes)
+
+
+def _processor() -> str:
+    """The processor's name."""
+    try:
+        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(errors="replace"))
+    except OSError:
+        found = None
+    return found[1] if found else platform.processor() or platform.machine()
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from ispf_jax.runtime.layout import Job
 from ispf_jax.runtime.schema import LARGE, Amount, Count, Forget, Misfit, Percent, Seed, Setting, Word, fit, read_json
 from ispf_jax.runtime.telemetry import read_metrics
 
-REFERENCES = ("original", "retrain", "masked_head", "retrained_head")
+REFERENCES = ("original", "retrain", "masked_head", "retrained_head", "synthetic_embedding")
 """What unlearned models are compared with, in the order of all tables; they belong to no base (DFQ, ZSKT)."""
 
 BEST_TEST = "best_test_retain"

@@ -21,7 +21,7 @@ from ispf_jax.settings import joined
 from ispf_jax.training import stream_name, trained
 
 log = logging.getLogger(__name__)
-_RENAME = "rename the folders of the test images so that they sort in that order (0_..., 1_..., ...)"
+_RENAME = "name the classes of the images in that order in config.data.class_names"
 _ENOUGH, _SURE, _SAMPLE = 10, 80, 1000  # images that prove an order; percent that need no look; images looked at
 _KEYS = {
     "path": "model.checkpoint",
@@ -45,7 +45,8 @@ def check_classifier(model, data) -> Classifier:
         key = _KEYS.get(error.argument, f"data.{error.argument}")
         raise ArgumentError(f"config.{key}", error.text) from error
     if data.num_classes != found.num_classes:
-        text = f"={data.num_classes} must be {found.num_classes}, as many as {model.checkpoint} has, in the same order."
+        text = f"={data.num_classes} must be {found.num_classes}, as many as {model.checkpoint} has, in the "
+        text += "same order; of an image folder that lacks some, config.data.class_names names them all."
         raise ArgumentError("config.data.classes", text)
     for name, said in found.origin["said"].items():
         if name == "class_names":

@@ -10,7 +10,6 @@ import importlib.metadata
 import logging
 import os
 import platform
-import sys
 import time
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
@@ -25,15 +24,16 @@ from ispf_jax import ops
 from ispf_jax.config import make_experiments
 from ispf_jax.data import cache
 from ispf_jax.devices import Devices
-from ispf_jax.errors import RejectedError, StorageError, UserError, keyed
+from ispf_jax.errors import ArgumentError, RejectedError, StorageError, UserError, keyed
 from ispf_jax.experiment import Experiment, changed_keys, flatten
+from ispf_jax.files.card import sha256
 from ispf_jax.forget import check_again, forget_sets, named
 from ispf_jax.report import write_combined, write_report
 from ispf_jax.runtime import console, interruption
 from ispf_jax.runtime.atomic import atomic_write_json, ensure_writable
 from ispf_jax.runtime.layout import CONFIG
 from ispf_jax.runtime.lock import locked
-from ispf_jax.runtime.provenance import Started, read_started
+from ispf_jax.runtime.provenance import Started, made, read_started
 from ispf_jax.runtime.telemetry import format_duration
 from ispf_jax.sweep import board, cluster, plan
 from ispf_jax.sweep.export import export, seal, wanted
@@ -79,10 +79,10 @@ def run(config, workdir: str) -> str:
             failures, count = one.work()
             failed |= {f"{name} {job}".strip(): error for job, error in failures.items()}
             total += count
-            if "report" in e.stages and first and not 0 < count == len(failures):
-                tables.append((f"{name}\n" if name else "") + write_report(one.workdir, one.provenance()))
             if wanted(e) and first:
                 rejected |= {f"{name} {job}".strip(): reason for job, reason in one.export().items()}
+            if "report" in e.stages and first and not 0 < count == len(failures):
+                tables.append((f"{name}\n" if name else "") + write_report(one.workdir, one.provenance()))
             if first and {"report", "unlearn"} & set(e.stages):
                 seal(one.workdir)
         if "" not in experiments and tables:
@@ -116,11 +116,12 @@ class Run:
         self.devices = _devices(experiment)
         with keyed("config.data."):
             self.data = data_room.load(experiment.data)
-        with keyed("config."):
+        with keyed("config."), self._naming_all():
             self.forget_sets = forget_sets(experiment.forget, self.data.class_names)
         self.workers = [self._worker(d) for d in self.devices]
         plan.check(experiment, self.data, self.devices[0], self.forget_sets, self.workers[0])
-        self.jobs = jobs(experiment, self.forget_sets)
+        images = bool(len(self.data.train))  # shadow models are trained on them
+        self.jobs = [job for job in jobs(experiment, self.forget_sets) if job.kind != "shadow" or images]
         self._fingerprint = _fingerprint(self.data)
         if saved and saved.data_fingerprint != self._fingerprint:
             raise UserError(
@@ -130,6 +131,17 @@ class Run:
         self.devices[0].share(self._check_given)
         for job in self.jobs:
             self._check_training_images(job)
+
+    @contextmanager
+    def _naming_all(self):
+        """An unknown class may be one whose test images, and with them its folder, were deleted: say how to name it."""
+        try:
+            yield
+        except ArgumentError as error:
+            if self.e.data.name != "image_folder" or self.e.data.class_names or len(self.data.train):
+                raise
+            advice = "a class without a folder is named in data.class_names, with all others in the classifier's order."
+            raise ArgumentError(error.argument, f"{error.text} Or {advice}") from error
 
     def _worker(self, devices: Devices) -> Worker:
         return Worker(self.e, self.workdir, self.data, self.forget_sets, devices, live=len(self.devices) == 1)
@@ -177,16 +189,25 @@ class Run:
         with ops.convolutions(self.e.convolutions):
             convolutions = ops.describe()
         return {
-            "command": " ".join(["python", *sys.argv]),
+            "made": made(),
+            "sha256 of files": self._checksums(),
             "config": flatten(self.e),
             "data": {"note": self.data.note, "train": len(self.data.train), "test": len(self.data.test)},
             "devices": [d.device_kind for devices in self.devices for d in devices.devices],
             "convolutions": convolutions,
             "processes": self.devices[0].processes,
-            "platform": platform.platform(),
             "python": platform.python_version(),
             "versions": {name: _version(name) for name in packages},
         }
+
+    def _checksums(self) -> dict[str, str]:
+        """Of the weights that went in and that came out, as `sha256sum` prints them."""
+        given = Path(self.e.model.checkpoint) if self.e.model.checkpoint else None
+        files_in = sorted(given.rglob("*")) if given and given.is_dir() else [given] * bool(given)
+        out = sorted(path for path in self.workdir.rglob("weights.*") if path.suffix != ".damaged")
+        named = {f"in: {path.relative_to(given.parent)}": path for path in files_in}
+        named |= {f"out: {path.relative_to(self.workdir)}": path for path in out}
+        return {name: sha256(path) for name, path in named.items() if path.is_file()}
 
     def _check_given(self):
         if any(self._is_given(job) and not self._finished(job) for job in self.jobs):
@@ -205,11 +226,11 @@ class Run:
         validation."""
         trained = job.kind in ("original", "retrain") and not self._is_given(job)
         labels = self.data.train.labels
-        if not len(labels) and (trained or job.kind == "audit"):
+        if not len(labels) and trained:
             raise UserError(
                 f"config.data holds no training images, which the stage {job.kind} needs: leave it out (for a given "
-                "classifier: --config.model.checkpoint=<file> --config.stages=original,unlearn,report), or add the "
-                "split train."
+                "classifier: --config.model.checkpoint=<file> --config.stages=original,unlearn,audit,report), or add "
+                "the split train."
             )
         if trained:
             split_of(self.data, ~np.isin(labels, job.forget), job.forget, job.seed, self.e.train)

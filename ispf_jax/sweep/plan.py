@@ -73,7 +73,7 @@ def check(e: Experiment, data: ImageData, devices: Devices, sets: tuple[ForgetSe
     if count > MOST_JOBS:
         raise ArgumentError("config.seeds", f": {count:,} jobs for all seeds, forget sets and methods are too many.")
     images, network = data.train.images.nbytes, worker.network
-    if {"retrain", "audit"} & {*e.stages} or ("original" in e.stages and not e.model.checkpoint):
+    if ({"retrain", "audit"} & {*e.stages} and images) or ("original" in e.stages and not e.model.checkpoint):
         with keys_of("train", network="model.width", data="data.max_train"):
             batch = largest_batch(e.train.batch_size, len(data.train), devices)
             memory.check_training(network, batch, devices, images)
@@ -81,7 +81,7 @@ def check(e: Experiment, data: ImageData, devices: Devices, sets: tuple[ForgetSe
         with keys_of("distill", teacher="model.width", student="model.student_width"):
             setup = distill_setup(network, e.distill, student=worker.student)
             memory.check_unlearning(setup, devices, e.distill.memory if setup.replayed else 0)
-    if "audit" in e.stages:
+    if "audit" in e.stages and images:
         with keys_of("audit", batch_size="audit.relearn_batch", network="model.width", data="data.max_train"):
             pairs = 3 * 8 * e.audit.synthetic_images**2  # distances between all of them
             memory.require("synthetic_images", f"={e.audit.synthetic_images}", pairs)
@@ -155,8 +155,8 @@ def passes_of(e: Experiment, job: Job, class_counts: np.ndarray) -> tuple[int, f
     seen = class_counts.sum() - class_counts[list(job.forget)].sum() * (job.kind == "retrain")
     seen *= (1 - e.train.val_fraction) / (2 if job.kind == "shadow" else 1)
     if job.kind == "audit":
-        relearned = a.relearn_steps * a.relearn_batch if a.relearn_steps else 10 * seen
-        curves = (4 + len(e.base) * len(e.methods)) * (3 + len(a.shots)) * ("relearn" in a.metrics)
+        relearned = a.relearn_steps * a.relearn_batch if a.relearn_steps else 2 * seen
+        curves = (5 + len(e.base) * len(e.methods)) * (2 + len(a.shots) + a.relearn_orders) * ("relearn" in a.metrics)
         return 0, 3 * curves * relearned, 0
     validation = e.train.val_fraction / (1 - e.train.val_fraction)
     return e.train.epochs * -(-int(seen) // e.train.batch_size), e.train.epochs * seen * (3 + validation), 0

@@ -148,7 +148,7 @@ class Worker:
             config=self.e.audit,
             seed=job.seed,
             directory=self.workdir / job.place,
-            fit=self._shadow,
+            fit=self._shadow if len(self.data.train) else None,
             augmentation=self.e.train.augment,
             batch_size=self.e.evaluate.batch_size,
         )
@@ -247,6 +247,7 @@ class Worker:
             return None
         a = accuracies(self._confusion(student), job.forget)
         measured = {"test/acc_forget": a.forget, "test/acc_retain": a.retain, "test/acc_overall": a.overall}
+        measured = {name: value for name, value in measured.items() if not np.isnan(value)}  # of a class without images
         return measured | {"score": a.overall if job.method == "dfkd" else a.retain}  # as the authors' program selects
 
     def _confusion(self, classifier, hidden=None):

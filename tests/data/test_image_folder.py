@@ -127,6 +127,25 @@ def test_without_training_images(tmp_path):
         assert found.image_shape == (8, 8, 3) and np.array_equal(found.test.images, whole.test.images)
 
 
+@pytest.mark.parametrize("emptied", [False, True])
+def test_a_class_whose_test_images_were_deleted_keeps_its_number(tmp_path, emptied):
+    """Its folder may be there or not: the training images, or the names that are given, say that there is one."""
+    root = make_folder(tmp_path / "pets")
+    shutil.rmtree(root / "test" / "cat")
+    if emptied:
+        (root / "test" / "cat").mkdir()
+    for path in (root, archive(root, tmp_path / "p.tar.gz")):
+        found = load(path)
+        assert (found.class_names, found.test.labels.tolist()) == (("ant", "cat", "dog"), [0, 0, 2, 2])
+        assert found.note == "no test images of cat"
+    shutil.rmtree(root / "train")
+    assert load(root).class_names == (("ant", "cat", "dog") if emptied else ("ant", "dog"))
+    named = load(root, class_names=("dog", "cat", "ant", "owl"))
+    assert (named.test.labels.tolist(), named.note) == ([2, 2, 0, 0], "no test images of cat, owl")
+    with pytest.raises(UserError, match="class_names=ant,cat lacks the folder 'dog'"):
+        load(root, class_names="ant,cat")
+
+
 def put(place, content):
     def change(root):
         (root / place).parent.mkdir(exist_ok=True)
@@ -150,7 +169,7 @@ def rename(root, name):
 
 
 def empty_class(root):
-    for file in (root / "test" / "cat").iterdir():
+    for file in (root / "train" / "cat").iterdir():
         file.rename(file.with_suffix(".txt"))
 
 
@@ -170,8 +189,8 @@ BAD = {
     "huge png": (put("train/ant/-.png", huge("PNG")), "(has|is) 60000x60000 pixels|is damaged or cannot"),
     "huge ppm": (put("train/ant/-.ppm", huge("PPM")), "(has|is) 60000x60000 pixels|is damaged or cannot"),
     "floats": (put("test/cat/z.ppm", b"Pf\n8 8\n-1.0\n" + bytes(256)), "test/cat/z.ppm holds floating-point numbers"),
-    "class empty": (empty_class, "test/cat holds no image; both splits"),
-    "class missing": (lambda root: shutil.rmtree(root / "test/cat"), "test/cat holds no image"),
+    "class empty": (empty_class, "train/cat holds no image"),
+    "class missing": (lambda root: shutil.rmtree(root / "train/cat"), "train/cat holds no image"),
     "split missing": (lambda root: shutil.rmtree(root / "test"), r"no split test \(or val, valid\)"),
     "one class": (one_class, r"no split test \(or val, valid\) with 2 or more classes"),
     "name in Latin-1": (

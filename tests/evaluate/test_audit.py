@@ -10,7 +10,7 @@ import pytest
 
 from ispf_jax.classifier import Classifier
 from ispf_jax.data.dataset import ArrayDataset, ImageData
-from ispf_jax.errors import ArgumentError, UserError
+from ispf_jax.errors import ArgumentError
 from ispf_jax.evaluate import measure as measure_room
 from ispf_jax.evaluate.audit import audit
 from ispf_jax.evaluate.settings import FAMILIES, Audit
@@ -22,6 +22,11 @@ CONFIG = Audit(
     shadows=2,
     lira_shadows=4,
     relearn_steps=6,
+    relearn_cap=8,
+    relearn_orders=2,
+    mia1_draws=2,
+    inverted_images=2,
+    inversion_steps=3,
     relearn_batch=64,
     shots=(1,),
     layers=2,
@@ -31,6 +36,7 @@ CONFIG = Audit(
     embedding_images=16,
 )
 QUICK = ("accuracy", "divergence")
+HIDING = ("masked_head", "retrained_head", "synthetic_embedding")
 SPLIT = Split(np.arange(256) < 200, np.arange(256) >= 200)
 
 
@@ -81,9 +87,27 @@ def metrics_of(result, model):
 
 def test_all_models_are_measured_by_all_metrics(finished):
     _, result = finished
-    models = ["original", "retrain", "masked_head", "retrained_head", "new/dfq", "copy"]
-    assert result.content["models"] == models and result.content["not_run"] == []
-    expected = {"accuracy", "mia1", "mia2", "lira", "relearn", "relearn_steps", "ain", "probe", "probe_shots1", "knn"}
+    models = ["original", "retrain", "masked_head", "retrained_head", "synthetic_embedding", "new/dfq", "copy"]
+    assert result.content["models"] == models
+    assert [entry["metric"] for entry in result.content["not_run"]] == ["KLoM, U-LiRA AUC"]
+    expected = {
+        "mass",
+        "inversion",
+        "leak",
+        "agreement",
+        "barrier_synthetic",
+        "cmia",
+        "accuracy",
+        "mia1",
+        "mia2",
+        "lira",
+        "relearn",
+        "relearn_steps",
+        "ain",
+        "probe",
+        "probe_shots1",
+        "knn",
+    }
     expected |= {"prototype", "cka_original", "cka_retrain", "kl_retrain", "tv_retrain", "l2_original", "barrier"}
     for model in models:
         families = {metric.split("/")[0] for metric in metrics_of(result, model)}
@@ -103,9 +127,10 @@ def test_a_hidden_class_is_where_the_original_is(finished):
     _, result = finished
     assert result.value("masked_head", "accuracy/forget") == result.value("retrained_head", "accuracy/forget") == 0
     read = [name for name in metrics_of(result, "original") if name.startswith(("pro", "knn"))]
+    assert result.value("synthetic_embedding", "accuracy/forget") == 0
     assert {name.split("/")[0] for name in read} == {"probe", "probe_shots1", "knn", "prototype"}
-    for model in ("masked_head", "copy", "retrained_head"):
-        same = [name for name in read if model != "retrained_head" or not name.startswith("prototype")]
+    for model in ("masked_head", "copy", "retrained_head", "synthetic_embedding"):
+        same = [name for name in read if model in ("masked_head", "copy") or not name.startswith("prototype")]
         assert [result.value(model, name) for name in same] == [result.value("original", name) for name in same]
     assert result.value("masked_head", "cka_original/penultimate") == pytest.approx(1)
     assert result.value("retrain", "cka_original/penultimate") < 0.999
@@ -132,7 +157,7 @@ def test_without_a_directory_nothing_is_written_and_all_is_the_same(finished, va
 def test_a_second_start_measures_nothing_and_other_settings_measure_again(finished, values, caplog):
     directory, result = finished
     before = {p: p.stat().st_mtime_ns for p in directory.glob("*.json") if p.name != "audit.json"}
-    assert len(before) == 6
+    assert len(before) == 7
     assert audit(**values, fit=fit, directory=directory).content == result.content
     # A start that asks for less takes nothing away.
     assert audit(**values, fit=fit, directory=directory, metrics=QUICK).content == result.content
@@ -141,6 +166,7 @@ def test_a_second_start_measures_nothing_and_other_settings_measure_again(finish
     # With other settings everything is measured again, and what there was is kept.
     less = audit(**values, fit=fit, directory=directory, metrics=QUICK, barrier_points=5)
     assert {entry["metric"] for entry in less.content["not_run"]} == set(FAMILIES) - set(QUICK)
+    assert less.value("copy", "accuracy/retain") == result.value("copy", "accuracy/retain")
     assert json.loads((directory / "earlier1" / "audit.json").read_text()) == result.content
     assert f"are in {directory / 'earlier1'} now" in caplog.text
 
@@ -165,9 +191,9 @@ def test_an_interrupted_audit_goes_on(values, tmp_path, monkeypatch):
 def test_without_a_retrained_model_nothing_is_placed_until_there_is_one(values, tmp_path):
     options = {"metrics": ("accuracy", "features", "divergence"), "directory": tmp_path}
     result = audit(**values | {"retrained": None}, **options)
-    assert result.content["models"] == ["original", "masked_head", "retrained_head", "new/dfq", "copy"]
+    assert result.content["models"] == ["original", *HIDING, "new/dfq", "copy"]
     assert all(m.place is None for m in result.measurements)
-    assert any("no retrained model" in entry["why"] for entry in result.content["not_run"])
+    assert any("need a retrained model" in entry["why"] for entry in result.content["not_run"])
     added = audit(**values, **options)
     assert {"kl_retrain", "tv_retrain", "cka_retrain/penultimate"} <= set(metrics_of(added, "original"))
 
@@ -221,10 +247,16 @@ def test_models_are_measured_again_exactly_when_what_they_are_compared_with_chan
         return measured.copy()
 
     monkeypatch.setattr(measure_room, "measure", measure)
-    assert start() == ["original", "retrain", "masked_head", "copy"] and start() == []
+    assert start() == ["original", "retrain", "masked_head", "synthetic_embedding", "copy"] and start() == []
     if change.get("original"):
         change = {"original": classifier(world.untrained)}
-    assert start(**change) == ["original", *(["retrain"] * ("retrained" not in change)), "masked_head", "copy"]
+    assert start(**change) == [
+        "original",
+        *(["retrain"] * ("retrained" not in change)),
+        "masked_head",
+        "synthetic_embedding",
+        "copy",
+    ]
     assert start(**change) == []
     kept = json.loads((tmp_path / "copy.json").read_text())
     (tmp_path / "copy.json").write_text(json.dumps({name: v for name, v in kept.items() if name != "inputs"}))
@@ -251,15 +283,50 @@ def test_data_that_do_not_fit(values):
     data = values["data"]
     with pytest.raises(ArgumentError, match="the data have 5 classes"):
         audit(**values | {"data": replace(data, class_names=(*data.class_names, "wolf"))})
-    without_dogs = replace(data, test=data.test.take(data.test.labels != 1))
-    with pytest.raises(UserError, match=r"none of the 120 test images is of a forgotten class \(dog\)"):
-        audit(**values | {"data": without_dogs}, metrics="accuracy")
+
+
+WEIGHTS, MADE = "mass inversion leak l2_original", "agreement barrier_synthetic duplicates"
+TESTED, GOLD = "accuracy cka_original barrier", "cka_retrain kl_retrain tv_retrain cmia"
+ATTACKED = "mia1 mia1_entropy mia1_mentropy mia1_correctness"
+TRAINED = "probe probe_shots1 knn prototype relearn relearn_steps"
+THERE = {  # what there is besides the original and a model, in words: families that are measured
+    "": (WEIGHTS,),
+    "generator": (WEIGHTS, MADE),
+    "generator test": (WEIGHTS, MADE, TESTED),
+    "test forgotten": (WEIGHTS, TESTED),
+    "test train": (WEIGHTS, TESTED, ATTACKED),
+    "test forgotten train": (WEIGHTS, TESTED, ATTACKED, TRAINED),
+    "generator retrained": (WEIGHTS, MADE),
+    "test forgotten train retrained oracles": (WEIGHTS, TESTED, ATTACKED, TRAINED, GOLD, "ain klom ulira"),
+}
+
+
+@pytest.mark.parametrize("there", THERE)
+def test_an_audit_measures_whatever_its_inputs_allow(values, world, there, tmp_path):
+    data, student = values["data"], values["models"]["new/dfq"]
+    chosen = np.full(160, "test" in there) & (("forgotten" in there) | (data.test.labels != 1))
+    less = replace(data, test=data.test.take(chosen), train=data.train.take(np.full(256, "train" in there)))
+    gold = [values["retrained"], classifier(world.untrained)][: ("retrained" in there) + ("oracles" in there)]
+    given = {"data": less if "test" in there else None, "forget": 1, "retrained": gold}
+    given["models"] = {"new": student if "generator" in there else classifier(world.original)}
+    config = replace(CONFIG, relearn_alpha=0.9)
+    result = audit(**values | given | {"config": config})
+    found = {m.metric: m for m in result.measurements if m.model == "new"}
+    assert {name.split("/")[0] for name in found} == set(" ".join(THERE[there]).split())
+    undefined = {name for name, m in found.items() if m.value is None and "class" not in name}
+    assert undefined <= ({"accuracy/forget"} if "forgotten" not in there else {"ain", "mia1_entropy", "mia1_mentropy"})
+    exact = {"l2_original", "relearn_steps"}  # nothing is drawn, or one curve only
+    without = {name.split("/")[0] for name, m in found.items() if m.value is not None and m.low is None}
+    assert without <= exact, without
+    why = " ".join(entry["why"] for entry in result.content["not_run"])
+    assert ("test images of the forgotten" in why) == ("forgotten" not in there) and "needs" in why
+    assert "Not tested" in result.report(tmp_path / "page.html").read_text()
 
 
 def test_shadow_models_are_left_out_without_a_function_that_trains_them(values):
     result = audit(**values | {"config": replace(CONFIG, metrics=("accuracy", "mia2", "lira"))})
     assert {m.metric.split("/")[0] for m in result.measurements} == {"accuracy", "duplicates"}
-    assert {"mia2", "lira"} <= {entry["metric"] for entry in result.content["not_run"]}
+    assert any("MIA-II" in e["metric"] and "needs shadow models" in e["why"] for e in result.content["not_run"])
 
 
 def test_a_result_shows_itself(finished, tmp_path):
@@ -270,7 +337,7 @@ def test_a_result_shows_itself(finished, tmp_path):
     assert head.split("  ")[-1].strip() and "Linear probe" in head and "probe/bn" not in head
     assert lines[2].split()[1] == "0.0"  # the masked head's accuracy on dogs
     page = result._repr_html_()
-    assert page.count("<tr>") == 7 and "<td>Linear probe</td>" in page
+    assert page.count("<tr>") == 8 and "<td>Linear probe</td>" in page
     assert re.sub("<[^>]*>", " ", page).split() == " ".join([head, *lines]).split()
 
     assert "MIA-II" in result.report(tmp_path / "page.html").read_text()

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import log_softmax, softmax
 
-from ispf_jax.evaluate.baseline import masked_head, retrained_head
+from ispf_jax.evaluate.baseline import LOGIT, head_logits, masked_head, retrained_head, synthetic_embedding
 
 MASK = np.array([False, True, False])
 
@@ -63,3 +63,15 @@ def test_constant_features_leave_the_bias():
     head = fit["params"]["classifier"]
     assert np.all(head["kernel"] == 0)
     np.testing.assert_allclose(softmax(head["bias"]), [0.5, 0.25, 0.25], atol=1e-4)
+
+
+def test_synthetic_embeddings_hide_a_class_and_keep_the_rest():
+    """Of a head that is the identity, class means are 10 times the axes."""
+    original = variables_of(np.eye(3), np.zeros(3))
+    hidden = synthetic_embedding(original, MASK, seed=0)
+    around = np.random.default_rng(5).normal(LOGIT * np.repeat(np.eye(3), 100, axis=0), 2.0)
+    before, after = (head_logits(variables, around) for variables in (original, hidden))
+    said, kept = after.argmax(axis=1), before.argmax(axis=1) != 1
+    assert not np.any(said == 1) and np.mean(said[kept] == before.argmax(axis=1)[kept]) > 0.97
+    assert softmax(after, axis=1)[100:200, [0, 2]].mean(axis=0).min() > 0.3
+    assert hidden["params"]["conv"] == 1 and hidden["batch_stats"] == 2

@@ -37,19 +37,20 @@ def test_barrier_by_hand():
 
     start, end = ({"params": {"w": np.float64(w)}, "batch_stats": {"mean": m}} for w, m in ((-1.0, 0.0), (2.0, 4.0)))
     # At w = 1/2, the third of five points; the statistics add exactly the straight line.
-    assert divergence.barrier(loss, start, end, points=5) == pytest.approx(1.5**4)
+    losses = divergence.losses_between(lambda v: [loss(v)], start, end, points=5)
+    assert divergence.barrier(losses) == pytest.approx(1.5**4)
 
 
 def test_a_valley_has_no_barrier():
     def loss(variables):
-        return float(variables["w"]) ** 2
+        return [float(variables["w"]) ** 2]
 
-    assert divergence.barrier(loss, {"w": np.float64(-1)}, {"w": np.float64(3)}) == 0
+    assert divergence.barrier(divergence.losses_between(loss, {"w": np.float64(-1)}, {"w": np.float64(3)})) == 0
 
 
 def test_barriers_that_cannot_be():
     ends = {"w": np.float64(0)}, {"w": np.float64(1)}
     with pytest.raises(UserError, match="barrier_points=2"):
-        divergence.barrier(lambda v: 0.0, *ends, points=2)
+        divergence.losses_between(lambda v: [0.0], *ends, points=2)
     with pytest.raises(UserError, match="NaN"):
-        divergence.barrier(lambda v: np.nan, *ends)
+        divergence.losses_between(lambda v: [np.nan], *ends)

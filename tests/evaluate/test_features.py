@@ -7,14 +7,14 @@ import pytest
 from ispf_jax.classifier import Network
 from ispf_jax.errors import UserError
 from ispf_jax.evaluate.features import PENULTIMATE, extract, layer_names, linear_cka
-from ispf_jax.models import AllCNN, ResNet18
+from ispf_jax.models import build_classifier
 from tests.evaluate.conftest import NETWORK, TINY, fresh
 
 
 def test_layers_come_in_network_order():
-    allcnn = AllCNN(num_classes=4, width=0.05)
+    allcnn = build_classifier("allcnn", 4, 0.05)
     assert layer_names(Network(allcnn, (8, 8, 1), (0.5,), (0.5,))) == (*(f"bn{i}" for i in range(1, 9)), PENULTIMATE)
-    resnet = ResNet18(num_classes=3, width=0.05)
+    resnet = build_classifier("resnet18", 3, 0.05)
     names = layer_names(Network(resnet, (8, 8, 3), (0.5,), (0.5,)))
     assert names[:3] == ("bn_stem", "stage1_block1/bn1", "stage1_block1/bn2")
     assert names[5:8] == ("stage2_block1/bn1", "stage2_block1/bn2", "stage2_block1/bn_shortcut")

@@ -38,6 +38,7 @@ def found(context, variables=None, images=None):
     """Measurements of a model by name."""
     subject = Subject("gkt/dfq", fresh(TINY, 2) if variables is None else variables, SEEN, images)
     if images is not None:
+        context = replace(context, synthetic=images)
         subject.synthetic_pass = context.extract(context.references["original"], images)
     return {m["metric"]: m for m in measure(context, subject)["measurements"]}
 

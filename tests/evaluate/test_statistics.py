@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, t
+from scipy.stats import binomtest, sem, t
 
-from ispf_jax.evaluate.statistics import mean_share, wilson
+from ispf_jax.evaluate.statistics import jackknife, mcnemar, mean_of_draws, mean_share, wilson
 
 
 @pytest.mark.parametrize("successes, n", [(0, 10), (1, 10), (5, 10), (10, 10), (930, 1000), (1, 1)])
@@ -41,3 +41,26 @@ def test_the_interval_covers_the_share_over_all_draws_and_examples(by_draw, n):
         low, high = mean_share(100 * (rng.random((5, n)) < chance).mean(axis=1), n)
         covered += low <= 50 <= high
     assert covered / 2000 >= 0.95
+
+
+def test_the_jackknife_of_a_mean_is_students_interval():
+    """With one value per group, against scipy."""
+    values = np.random.default_rng(0).normal(3, 2, 20)
+    low, high = t.interval(0.95, 19, values.mean(), sem(values))
+    assert jackknife(np.mean, values) == pytest.approx((low, high))
+    assert jackknife(np.mean, values, low=2.9, high=3.1)[0] == max(low, 2.9)
+    assert jackknife(lambda _: None, values) == jackknife(np.mean, values[:1]) == (None, None)
+
+
+def test_the_mean_of_draws_has_students_interval():
+    draws = [1.0, 2.0, 6.0]
+    expected = t.interval(0.95, 2, 3, sem(draws))
+    assert mean_of_draws(draws) == pytest.approx(expected)
+    assert mean_of_draws(draws, low=0) == pytest.approx((0, expected[1]))
+
+
+def test_mcnemar_by_hand():
+    """Of five that only one gets right, all go to the first: 2 / 2^5; equal models: 1."""
+    first, second = np.array([1, 1, 1, 1, 1, 1, 0]), np.array([0, 0, 0, 0, 0, 1, 0])
+    assert mcnemar(first, second) == (5, 0, pytest.approx(2 / 32))
+    assert mcnemar(first, first) == (0, 0, 1.0)

@@ -3,6 +3,7 @@
 import csv
 
 import pytest
+from scipy.stats import sem, t
 
 from ispf_jax.report.names import model_name, model_order
 from ispf_jax.report.verdict import class_table, full_table, places_table, sentences, verdict_table, write_averages_csv
@@ -44,7 +45,11 @@ def test_several_runs_average_over_sets_then_seeds(make_audit):
     assert found.average.mean == pytest.approx(((52 + 58) / 2 + 64) / 2) and found.average.std == pytest.approx(4.5)
     assert found.place.at == pytest.approx((59.5 - 37) / 60)
     assert (found.place.low, found.place.high) == pytest.approx((0.25, 27 / 60))
-    assert found.small == "sd 4.5, sample sd 6.4, 3 of 2 x 2 runs"  # of 55 and 64: 9/2, and 9/sqrt(2)
+    # The interval of two sets, each -+ 8.5, is -+ 8.5 / sqrt(2); of 55 and 64: 9/2, and 9/sqrt(2).
+    assert found.small == "53.5 to 65.5, sd 4.5, sample sd 6.4, 3 of 2 x 2 runs"
+    seeds = [make_audit("1", seed, shift=shift) for seed, shift in enumerate((0.0, 3.0, 9.0))]
+    expected = t.interval(0.95, 2, 56, sem([52, 55, 61]))  # from three seeds on their spread is what counts
+    assert judge(seeds).findings["ispf/dfq", "probe/penultimate"].interval == pytest.approx(expected)
     assert judge(audits).of("2").findings["ispf/dfq", "probe/penultimate"].average.mean == 58.0
 
 
@@ -136,7 +141,7 @@ def test_accuracy_class_by_class_has_a_line_per_class(make_audit):
     assert cell(table, "3", "Original").plain == "97.3 (88.8 to 100.0)" and cell(table, "2", "GKT").text == "81.5"
     audits = [make_audit("1", 0), make_audit("1", 1, shift=3.0)]
     both = class_table(judge(audits))
-    assert cell(both, "2", "ISPF").plain == "97.5 (sd 1.5, sample sd 2.1, 1 x 2 runs)"
+    assert cell(both, "2", "ISPF").plain == "97.5 (89.0 to 100.0, sd 1.5, sample sd 2.1, 1 x 2 runs)"
     assert class_table(judge([make_audit(measurements=[])])) is None
 
 

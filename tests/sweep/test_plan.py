@@ -54,7 +54,7 @@ def test_steps_and_passes_of_every_kind_of_job():
     assert found[RETRAIN] == (3 * 6, pytest.approx(3 * (3 * 560 + 140)), 0)
     assert found[SHADOW] == (3 * 4, pytest.approx(3 * (3 * 400 + 100)), 0)
     assert found[UNLEARN] == (40, 4 * 400 + 4 * 120, 400 + 3 * 120)
-    assert found[AUDIT] == (0, (4 + 2) * 4 * 7 * 5 * 3, 0)
+    assert found[AUDIT] == (0, (5 + 2) * (3 + 3) * 7 * 5 * 3, 0)  # relearning on all classes in three orders
 
 
 def test_the_time_left_follows_the_pace_of_jobs_of_the_same_kind(tmp_path):
