@@ -29,7 +29,8 @@ class Model(Settings):
     """The classifier that is the teacher, and the student where that is another.
 
     Attributes:
-      name: a network, such as allcnn, resnet18 or vit-tiny; of a checkpoint its family is enough, or auto: any.
+      name: a network, such as allcnn, resnet18 or vit-tiny; of a checkpoint its family is enough; auto: what its
+        tensors are, or allcnn without one.
       width: factor on the number of filters; of a checkpoint they are read from its tensors.
       layout: fields of the network that tensors do not show, as JSON, such as {"strides": [1, 2, 2], "pool": 0}.
       student: another network for the student; same: the teacher's.
@@ -58,8 +59,6 @@ class Model(Settings):
 
     def check(self):
         self.fields()
-        if self.name == "auto" and not self.checkpoint:
-            raise ArgumentError("name", "='auto' is for a checkpoint; name the network that is to be trained.")
 
     def fields(self) -> dict[str, Any]:
         """The layout."""
@@ -75,7 +74,8 @@ class Model(Settings):
 
     def made(self, classes: int, dtype: str | None = None):
         """The module, of a network that is trained here."""
-        return models.build_classifier(self.name, classes, self.width, dtype or self.dtype, self.fields())
+        name = "allcnn" if self.name == "auto" else self.name
+        return models.build_classifier(name, classes, self.width, dtype or self.dtype, self.fields())
 
     def student_module(self, classes: int):
         """The student's module; None: the teacher's."""
@@ -208,7 +208,8 @@ def keys_of(group: str, **others: str) -> Iterator[None]:
         yield
     except ArgumentError as error:
         name, bracket, index = error.argument.partition("[")
-        raise ArgumentError(f"config.{paths.get(name, name)}{bracket}{index}", error.text) from error
+        path = name if name.startswith("config.") else f"config.{paths.get(name, name)}"
+        raise ArgumentError(f"{path}{bracket}{index}", error.text) from error
 
 
 def flatten(experiment: Experiment) -> dict[str, Any]:

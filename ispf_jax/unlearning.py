@@ -321,7 +321,7 @@ class UnlearningRun:
             text = f"={config.replay} makes {self.setup.replayed} of {config.batch_size} images earlier ones, which do"
             raise ArgumentError("replay", f"{text} not divide evenly over {self.devices.count} devices.")
         needed = memory.check_unlearning(self.setup, self.devices, config.memory if self.setup.replayed else 0)
-        text = "a step on %d images takes about %.1f GiB of memory%s"
+        text = "a step on %d images takes about %.2g GiB of memory%s"
         hint = "" if config.remat or self.devices.devices[0].platform == "cpu" else " (less with remat)"
         log.info(text, config.batch_size, needed / 2**30, hint)
 

@@ -14,20 +14,22 @@ from ispf_jax.classifier import Classifier, Network
 from ispf_jax.config import make_experiment
 from ispf_jax.distill import LossWeights
 from ispf_jax.errors import UserError
-from ispf_jax.files import read_weights
+from ispf_jax.files import load, read_weights, torch_zip
 from ispf_jax.methods import METHODS
-from ispf_jax.models import CLASSIFIERS, CONVENTIONS, build_classifier
+from ispf_jax.models import CLASSIFIERS, build_classifier
 from ispf_jax.runtime.telemetry import read_metrics
 from ispf_jax.unlearning import distill_setup
+from tests.models import torch_networks
 from tests.sweep.test_pipeline import tiny
 from tests.test_launch import ROOT, launch
+
+CODE = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(), re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("extended")
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(), re.DOTALL)
-    (folder / "mine.py").write_text(code)
+    (folder / "mine.py").write_text(CODE[0])
     digits = data.load("digits")
     splits = {"train": digits.train, "test": digits.test}
     np.savez(
@@ -73,9 +75,48 @@ def test_the_rule_of_ones_own_decides_what_the_student_sees(ran):
 
 def test_files_have_the_names_that_were_entered(ran):
     tensors = read_weights(ran / "unlearn/dfq/ispf_sure/3/seed0/weights.pt").tensors
-    assert {"conv1.weight", "bn3.running_var", "fc.weight", "fc.bias"} <= set(tensors) and tensors[
-        "fc.weight"
-    ].shape == (10, 32)
+    assert {"Conv_0.weight", "BatchNorm_2.running_var", "Dense_0.bias"} <= set(tensors)
+    assert tensors["Dense_0.weight"].shape == (10, 32)
+
+
+@pytest.fixture
+def mobile(monkeypatch):
+    """The network of the page, in the table."""
+    monkeypatch.setitem(CLASSIFIERS, "mobilenetv2", None)
+    made = {}
+    exec(CODE[1], made)
+    return made["MobileNetV2"]
+
+
+def test_the_network_of_the_page_is_the_known_one_and_found_in_a_file(mobile, tmp_path):
+    """3,504,872 parameters are torchvision's; the file has its tensors in alphabetical order."""
+    shapes = jax.eval_shape(mobile(1000).init, jax.random.key(0), np.zeros((1, 32, 32, 3)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == 3_504_872
+    made = Classifier(mobile(3), {}, image_shape=(32, 32, 3))
+    rng = np.random.default_rng(0)
+    made = made.replace(variables=jax.tree.map(lambda s: rng.random(s.shape, np.float32) + 0.1, made.network.shapes()))
+    found = load(made.save(tmp_path / "net.pt"), image_shape=(32, 32, 3))
+    assert found.network == made.network
+    jax.tree.map(np.testing.assert_array_equal, found.variables, made.variables)
+    tensors = read_weights(tmp_path / "net.pt").tensors
+    less = tensors | {"Conv_3.weight": tensors["Conv_3.weight"][:, :, 0]}
+    (tmp_path / "net.pt").write_bytes(torch_zip.write(less, {}))
+    with pytest.raises(UserError, match="nearest network"):
+        load(tmp_path / "net.pt", image_shape=(32, 32, 3))
+
+
+@pytest.mark.slow
+def test_the_network_of_the_page_computes_what_torchvisions_does(mobile, tmp_path):
+    torch, tv, _, _ = torch_networks.modules()
+    net = torch_networks.general_position(torch, tv.mobilenet_v2(num_classes=5))
+    torch.save(net.state_dict(), tmp_path / "net.pt")
+    x = np.random.default_rng(0).standard_normal((2, 64, 64, 3)).astype(np.float32)
+    found, want = load(tmp_path / "net.pt", image_shape=(64, 64, 3)), torch_networks.logits(torch, net, x)
+    got = found.module.apply(found.variables, x)[0]
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4 * abs(want).max())
+    back = read_weights(found.save(tmp_path / "back.pt")).tensors
+    for key, value in net.state_dict().items():
+        np.testing.assert_array_equal(back[key], value.numpy(), key)
 
 
 @pytest.mark.parametrize("field", ["keep", "target"])
@@ -83,15 +124,6 @@ def test_a_misspelt_rule_is_found_before_anything_is_trained(monkeypatch, field)
     monkeypatch.setitem(METHODS, "mine", dataclasses.replace(METHODS["ispf"], **{field: "sur"}))
     with pytest.raises(UserError, match=f"config.methods: 'mine' has {field}='sur' is unknown; use a function"):
         make_experiment(tiny(methods="mine"))
-
-
-def test_names_for_a_part_of_a_network_are_refused(monkeypatch, tmp_path):
-    module = build_classifier("allcnn", 5, 0.04)
-    monkeypatch.setitem(CONVENTIONS, "allcnn", ({"conv1": "conv1"},))
-    classifier = Classifier(module, {}, image_shape=(8, 8, 1))
-    classifier = classifier.replace(variables=classifier.network.init(jax.random.key(0)))
-    with pytest.raises(UserError, match="CONVENTIONS has no names for its batch_stats/bn1/mean"):
-        classifier.save(tmp_path / "net.pt")
 
 
 @pytest.mark.parametrize("loss", ["dfq", "zskt"])
@@ -104,10 +136,3 @@ def test_every_weight_of_a_loss_term_arrives(loss):
         Network(build_classifier("allcnn", 10), (16, 16, 1), (0.5,), (0.5,)), make_experiment(config).distill, loss
     ).weights
     assert dataclasses.astuple(found) == ((2, 3, 4, 5, 6) if loss == "dfq" else (1, 0, 0, 0, 0)) and names[0] == "adv"
-
-
-@pytest.mark.parametrize("key, value", [("export", "pt"), ("model__checkpoint", "net.pt")])
-def test_files_need_names(monkeypatch, key, value):
-    monkeypatch.setitem(CLASSIFIERS, "nameless", None)
-    with pytest.raises(UserError, match=f"config.{key.replace('__', '.')}='{value}'.*nameless.*allcnn, resnet18"):
-        make_experiment(tiny(model__name="nameless", **{key: value}))

@@ -28,7 +28,8 @@ from scipy.io import savemat
 ROOT = Path(__file__).parents[1]
 HANG, MEMORY = 120, 8 << 30  # seconds for one input, which takes milliseconds; bytes of address space
 COUNTS = {  # inputs
-    "weights": {"resnet18.pt": 300, "types.pt": 200, "allcnn.safetensors": 300},
+    "weights": {"resnet18.pt": 300, "types.pt": 200, "allcnn.safetensors": 300, "legacy.pt": 250, "module.pt": 150}
+    | {"net.msgpack": 250, "config.json": 150, "preprocessor_config.json": 100, "_METADATA": 100, "ocdbt": 100},
     "data": {"folder": 150, "tar": 250, "cifar10": 150, "svhn": 250, "tfrecord": 250, "info": 150}
     | {"array_record": 15, "cache": 150, "arrays": 150},
 }
@@ -165,6 +166,8 @@ def made(reader, folder):
 
     folder.mkdir()
     file = folder / reader
+    if reader in COUNTS["weights"] and not (ROOT / "tests" / "files" / "fixtures" / reader).exists():
+        return made_of_others(reader, folder)
     if reader.endswith(("pt", "safetensors")):
         file.write_bytes((ROOT / "tests" / "files" / "fixtures" / reader).read_bytes())
         if reader == "types.pt":
@@ -187,6 +190,29 @@ def made(reader, folder):
     makers.prepared(folder, file_format="array_record" if reader == "array_record" else "tfrecord")
     file = next(folder.rglob("dataset_info.json" if reader == "info" else "*-train.*-00001-of-00002"))
     return file, lambda: data.load("svhn", data_dir=folder, download=False, cache_dir="off")
+
+
+def made_of_others(reader, folder):
+    """The same for what other programs leave, and for directories, in which one file is damaged."""
+    from ispf_jax import files
+    from tests.files import makers
+
+    given = files.load(ROOT / "tests" / "files" / "fixtures" / "resnet18.pt", image_shape=(16, 16, 3))
+    tensors = {name: value for name, value in files.read_weights(given.origin["path"]).tensors.items() if value.ndim}
+    path = folder / reader
+    if reader == "legacy.pt":
+        path.write_bytes(makers.legacy_state_dict(tensors))
+    elif reader == "module.pt":
+        opcodes = {name: makers.tensor(str(n), value) for n, (name, value) in enumerate(tensors.items())}
+        path.write_bytes(makers.legacy(makers.module(opcodes), dict(zip(map(str, range(999)), tensors.values()))))
+    elif reader == "net.msgpack":
+        given.save(path)
+    else:
+        format = "huggingface" if reader.endswith("json") else "orbax"
+        whole = given.save(folder / f"net.{format}")
+        inside = max(whole.glob("ocdbt.process_0/d/*"), key=lambda f: f.stat().st_size) if reader == "ocdbt" else None
+        return inside or whole / reader, lambda: files.load(whole, image_shape=(16, 16, 3))
+    return path, lambda: files.load(path, image_shape=(16, 16, 3))
 
 
 def arrays_of(found) -> list[np.ndarray]:

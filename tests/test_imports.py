@@ -32,7 +32,7 @@ def of(packages, loaded):
 
 def test_unlearning_loads_neither_data_nor_evaluation():
     loaded = loaded_by("ispf_jax.unlearning", "ispf_jax.distill")
-    assert "ispf_jax.models.allcnn" in loaded
+    assert "ispf_jax.models.convnet" in loaded
     assert (
         of(
             ("ispf_jax.data", "ispf_jax.evaluate", "ispf_jax.sweep.pipeline", "sklearn", "PIL", "matplotlib", *HEAVY),

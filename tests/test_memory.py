@@ -1,6 +1,7 @@
 """What cannot be held is refused: the estimates against what XLA says of its programs, and the door and the library."""
 
 import re
+from argparse import Namespace
 from functools import partial
 
 import jax
@@ -92,7 +93,7 @@ def test_the_program_names_the_key_the_estimate_and_what_there_is(monkeypatch, c
     network = Classifier(build_classifier("allcnn", 10, e.model.width), {}, image_shape=(16, 16, 1)).network
     sets = tuple((c,) for c in range(10)) * 10
     with pytest.raises(ArgumentError) as caught:
-        plan.check(e, images, Devices((jax.devices()[0],)), sets, network)
+        plan.check(e, images, Devices((jax.devices()[0],)), sets, Namespace(network=network, student=network))
     assert caught.value.argument == f"config.{key}" and "\n" not in str(caught.value)
     if key != "seeds":
         needed, limit = re.search(

@@ -57,12 +57,7 @@ def test_all_networks_are_written_in_both_formats(trained):
     with safetensors.safe_open(trained / f"{STUDENT}.safetensors", "numpy") as file:
         about = file.metadata()
     assert json.loads(about["forgotten"]) == ["class1"] and json.loads(about["class_names"])[4] == "class4"
-    assert (about["model"], about["width"], about["mean"], about["image_shape"]) == (
-        "allcnn",
-        "0.04",
-        "[0.5]",
-        "[8, 8, 1]",
-    )
+    assert (about["model"], about["mean"], about["image_shape"]) == ("allcnn", "[0.5]", "[8, 8, 1]")
 
 
 def test_the_same_student_from_the_file_with_images_and_without(trained, own_file, tmp_path):
@@ -202,7 +197,6 @@ def test_a_file_that_does_not_fit_ends_with_a_sentence(own_file, tmp_path):
         "--config.forget=1",
         "--config.data.classes=7",
         "--config.data.channels=1",
-        "--config.model.width=0.04",
         f"--workdir={tmp_path / 'run'}",
         cwd=tmp_path,
     )
@@ -213,9 +207,10 @@ def test_a_file_that_does_not_fit_ends_with_a_sentence(own_file, tmp_path):
 def test_a_wrong_key_can_be_put_right_in_the_same_work_directory(own_file, tmp_path):
     """Nothing is kept of a start whose file does not fit; a dry run says the same."""
     for dry_run in (True, False):
-        with pytest.raises(UserError, match=r"config\.model\.width"):
+        with pytest.raises(UserError, match=r"config\.model\.name=.resnet18"):
             pipeline.run(
-                tiny(model__checkpoint=str(own_file), model__width=0.08, dry_run=dry_run, **OWN), str(tmp_path / "run")
+                tiny(model__checkpoint=str(own_file), model__name="resnet18", dry_run=dry_run, **OWN),
+                str(tmp_path / "run"),
             )
         with pytest.raises(UserError, match=r"missing\.pt"):
             pipeline.run(

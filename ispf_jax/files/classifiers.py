@@ -6,8 +6,9 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import jax.numpy as jnp
 import numpy as np
@@ -39,19 +40,25 @@ FORMATS = {
 """Formats that are written; all but the last are read too."""
 
 
+class Given(TypedDict, total=False):
+    """What a caller of `load` knows of a classifier; all of it may be left out, or None."""
+
+    network: str | None
+    image_shape: Sequence[int] | None
+    width: float | None
+    layout: Mapping[str, Any] | None
+    mean: float | Sequence[float] | None
+    std: float | Sequence[float] | None
+    class_names: Sequence[str] | None
+
+
 def load(
     path: str | Path,
     *,
-    network: str | None = None,
-    image_shape: Sequence[int] | None = None,
-    width: float | None = None,
-    mean: float | Sequence[float] | None = None,
-    std: float | Sequence[float] | None = None,
-    class_names: Sequence[str] | None = None,
-    dtype: str = "float32",
-    layout: Mapping[str, Any] | None = None,
     weights: str | None = None,
     check: str | Path | None = None,
+    dtype: str = "float32",
+    **given: Unpack[Given],
 ) -> Classifier:
     """Reads a classifier from a file of PyTorch, safetensors or Flax, or a directory of Orbax or Hugging Face.
 
@@ -59,31 +66,33 @@ def load(
     is logged. A ledger next to the file that ends with these weights says what they have forgotten already.
 
     Args:
+      weights: which of several networks in the file, by the path of its keys, such as "ema".
+      check: a file with images and logits that the program the weights come from computed; see `check.compare`.
+      dtype: in which the network computes; variables are float32.
       network: key of `models.CLASSIFIERS`; one of the families of this package stands for its whole family, whose
         layout is read from the tensors.
       image_shape: (H, W, C).
       width: of a network of your own, whose layout is not read from the tensors.
-      mean, std: normalisation for pixels in [0, 1]; 0.5 if nothing says otherwise.
-      dtype: in which the network computes; variables are float32.
       layout: fields of the module that tensors do not show, such as {"strides": [1, 2], "pool": 0}.
-      weights: which of several networks in the file, by the path of its keys, such as "ema".
-      check: a file with images and logits that the program the weights come from computed; see `check.compare`.
+      mean, std: normalisation for pixels in [0, 1]; 0.5 if nothing says otherwise.
+      class_names: one per output, in their order.
 
     Raises:
       ArgumentError: the file cannot be read, an argument does not fit what it holds, or it computes other logits.
     """
-    given: dict[str, Any] = {"network": network, "image_shape": image_shape, "width": width, "mean": mean, "std": std}
-    given |= {"class_names": class_names, "layout": layout}
-    given = {name: value for name, value in given.items() if value is not None}
+    if unknown := given.keys() - Given.__annotations__.keys():
+        raise TypeError(f"load() got an unexpected keyword argument {min(unknown)!r}")
+    known = {name: value for name, value in given.items() if value is not None}
+    network = given.get("network")
     found = read_weights(path, lambda tensors: is_known(tensors, network), weights)
     for level, text in found.notes:
-        _logger.log(level, "%s: %s", path, text)
+        _log_once(level, str(path), text)
     said = found.settings | settings_in(path, found.header)
-    _compare(path, given, said)
+    _compare(path, known, said)
     try:
-        classifier = _made(path, found, {"mean": 0.5, "std": 0.5} | said | given, dtype)
+        classifier = _made(path, found, {"mean": 0.5, "std": 0.5} | said | known, dtype)
     except ArgumentError as error:
-        if error.argument in given or error.argument not in said:
+        if error.argument in known or error.argument not in said:
             raise
         raise ArgumentError("path", f"={str(path)!r} says of itself what is not right: {error}") from error
     entries = history_of(Path(os.path.expanduser(path)).parent, weights_digest(classifier.variables))
@@ -106,7 +115,7 @@ def _made(path, weights: Weights, settings: dict[str, Any], dtype: str) -> Class
     if found.channels != shape[2]:
         raise ArgumentError("image_shape", f"={shape} must have {found.channels} channel(s), as in {path}.")
     if found.note:
-        _logger.warning("%s: %s; where that is wrong, give layout.", path, found.note)
+        _log_once(logging.WARNING, str(path), f"{found.note}; where that is wrong, give layout.")
     module = found.module.clone(dtype=jnp.dtype(dtype)) if hasattr(found.module, "dtype") else found.module
     try:
         variables = unflatten_dict(to_flax(found.naming, weights.tensors, shapes(module, shape)), sep="/")
@@ -118,6 +127,12 @@ def _made(path, weights: Weights, settings: dict[str, Any], dtype: str) -> Class
         raise ArgumentError("path", f"{text} (docs/checkpoints.md has the network's definition).") from error
     origin = {"path": str(path), "format": weights.format, "naming": asdict(found.naming), "digest": weights.digest}
     return Classifier(module, {"batch_stats": {}} | variables, **settings, origin=origin)
+
+
+@cache
+def _log_once(level: int, path: str, note: str):
+    """A run reads its file several times."""
+    _logger.log(level, "%s: %s", path, note)
 
 
 def save(
@@ -160,7 +175,7 @@ def _tensors(classifier: Classifier, format: str) -> dict[str, np.ndarray]:
     if in_flax and not (naming and naming.flax):
         return {name: np.asarray(value) for name, value in flat.items()}
     try:
-        naming = naming or own_naming(named(classifier.module), classifier.module, flat)
+        naming = naming or own_naming(named(classifier.module), classifier.module, classifier.image_shape, flat)
         if naming.flax and (in_flax or format == origin.get("format")):
             return to_flax_names(to_torch(naming, flat), naming.flax)
         return to_torch(replace(naming, flax={}), flat)

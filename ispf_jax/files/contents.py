@@ -135,6 +135,8 @@ def clean(tensors: Mapping[str, Any]) -> Contents:
     dense = {f"{name}_orig": (name, plain[f"{name}_orig"] * plain[f"{name}_mask"]) for name in pruned}
     left = {"n_averaged", *(f"{name}_mask" for name in pruned)}  # the first of torch.optim.swa_utils
     found = Contents(dict(dense.get(name, (name, value)) for name, value in plain.items() if name not in left))
+    if "n_averaged" in plain:
+        found = found.noted("not needed: n_averaged", logging.INFO)
     if objects:
         found = found.noted(f"left out, as no plain tensors: {few(objects)}")
     if pruned:

@@ -9,10 +9,8 @@ from typing import Any
 from ispf_jax.errors import ArgumentError, visible
 from ispf_jax.files.classifiers import load, settings_in
 from ispf_jax.files.detect import read_weights
-from ispf_jax.files.fit import Fit, find, is_known
+from ispf_jax.files.fit import Fit, find, image_shape_of, is_known
 from ispf_jax.files.naming import Unlike
-
-_SIZES = 32, 28, 64, 96, 224  # of images in pixels per side, where a file does not say it
 
 
 @dataclass(frozen=True)
@@ -78,12 +76,9 @@ def inspect(path: str | Path, which: str | None = None) -> Description:
     try:
         settings = weights.settings | settings_in(path, weights.header)
         found = find(weights.tensors)
-        if "image_shape" not in settings:
-            fitting = (n for n in _SIZES if is_known(weights.tensors, image_shape=(n, n, found.channels)))
-            size = next(fitting, _SIZES[0])
-            settings |= {"image_shape": (size, size, found.channels)} if size != _SIZES[0] else {}
-        shape = settings.get("image_shape", (_SIZES[0], _SIZES[0], found.channels))
-        load(path, image_shape=shape, weights=which)
+        guessed = image_shape_of(found, weights.tensors)
+        settings |= {"image_shape": guessed} if "image_shape" not in settings and guessed[0] != 32 else {}
+        load(path, image_shape=settings.get("image_shape", guessed), weights=which)
     except (Unlike, ArgumentError) as error:
         problem = str(error)
     numbers = sum(tensor.size for tensor in weights.tensors.values())

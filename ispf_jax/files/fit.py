@@ -7,18 +7,16 @@ from functools import lru_cache, partial
 from typing import Any
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
 from ispf_jax.classifier import Network
-from ispf_jax.files.naming import Naming, Unlike, find_naming
+from ispf_jax.files.naming import Naming, Unlike, find_naming, torch_shape
 from ispf_jax.models import CLASSIFIERS, CONVENTIONS, FAMILIES, build_classifier, title, with_layout
-from ispf_jax.models.layers import MaskedBatchNorm
+from ispf_jax.models.adapted import calls
 from ispf_jax.models.tensors import COUNTER, Layer, layers_in, natural, of_kind, refuse_more, size
 
-_KINDS = {nn.Conv: "conv", nn.Dense: "linear", nn.BatchNorm: "norm", MaskedBatchNorm: "norm", nn.LayerNorm: "affine"}
+_SIZES = (32, 28, 16, 224, 64, 96, 128, 160, 192, 256, 384)
 
 
 @dataclass(frozen=True)
@@ -102,10 +100,24 @@ def find(tensors: Mapping[str, np.ndarray], image_shape=None, layout=None) -> Fi
     raise nearest
 
 
-def is_known(tensors: Mapping[str, np.ndarray], network: str | None = None, image_shape=None) -> bool:
+def image_shape_of(found: Fit, tensors: Mapping[str, np.ndarray]) -> tuple[int, int, int]:
+    """The first usual shape of images with which the network has the shapes of the tensors; of 32 pixels if none."""
+    for pixels in _SIZES:
+        shape = (pixels, pixels, found.channels)
+        try:
+            flat = shapes(found.module, shape)
+            places = found.naming.places(flat)
+        except Unlike:
+            continue
+        if all(tensors[key].shape == torch_shape(flat[place].shape) for key, place in places.items()):
+            return shape
+    return (_SIZES[0], _SIZES[0], found.channels)
+
+
+def is_known(tensors: Mapping[str, np.ndarray], network: str | None = None) -> bool:
     """Whether tensors are those of a network, or of any that is known."""
     try:
-        return bool(fit(network, tensors, image_shape) if network in CLASSIFIERS else find(tensors, image_shape))
+        return bool(fit(network, tensors) if network in CLASSIFIERS else find(tensors))
     except Unlike:
         return False
 
@@ -123,24 +135,16 @@ def _counters(tensors) -> dict[str, int]:
 
 def _in_order(module, image_shape, layers: list[Layer]) -> dict[str, str]:
     """{name in the file: path here}: the n-th convolution there is the n-th called here, likewise for other layers."""
-    called: dict[str, dict[str, None]] = {}
-
-    def noted(call, args, kwargs, context):
-        kind = next((k for made, k in _KINDS.items() if isinstance(context.module, made)), "")
-        if kind and context.method_name == "__call__":
-            called.setdefault(kind, {})["/".join(context.module.scope.path)] = None
-        return call(*args, **kwargs)
-
-    with nn.intercept_methods(noted):
-        jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *image_shape)))
-    flat, places = shapes(module, image_shape), {}
+    flat, places, called = shapes(module, image_shape), {}, {}
+    for path, kind in calls(module, image_shape).items():
+        called.setdefault(kind, []).append(path)
     refuse_more(of_kind(layers, "tensor"))
     for kind, paths in called.items():
         there = of_kind(layers, kind)
         if len(there) != len(paths):
             raise Unlike(f"it has {len(there)} layers like {there[0].name if there else kind}, not {len(paths)}", 1)
         weights = [flat.get(f"params/{p}/kernel", flat.get(f"params/{p}/scale")).shape for p in paths]
-        wanted = [{4: (s[-1], s[-2], *s[:2]), 2: s[::-1]}.get(len(s), s) for s in weights]
+        wanted = [torch_shape(shape) for shape in weights]
         orders = there, sorted(there, key=lambda layer: natural(layer.name))
         order = next((o for o in orders if [layer.shape for layer in o] == wanted), there)
         for layer, path, shape in zip(order, paths, wanted):

@@ -14,6 +14,7 @@ from ispf_jax.models.tensors import natural
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "mean": "running_mean", "var": "running_var"}
 _LEVELS = {"params", "batch_stats", "value", "raw_value"}
+_HEAD = r"classifier|head|logits|output"  # of the last layer, which comes early in the alphabet
 _OURS = r"(stage\d+_)?block\d+\."
 _THEIRS: dict[str, Any] = {
     r"^stage(\d+)_block(\d+)": lambda match: f"layer{match[1]}.{int(match[2]) - 1}",
@@ -59,7 +60,7 @@ def _leaves(tree, path) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
 def to_torch_names(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Tensors as PyTorch has them, and {name there: name here}."""
     names = {}
-    for name in sorted(tensors, key=natural):
+    for name in sorted(tensors, key=lambda name: (bool(re.search(_HEAD, name)), natural(name))):
         *parts, leaf = [part for part in re.split("[/.]", name) if part not in _LEVELS and "ema" not in part.split("_")]
         names[".".join([*parts, _LEAVES.get(leaf, leaf)])] = name
     if any(re.match(_OURS, name) for name in names):

@@ -13,7 +13,7 @@ from ispf_jax.files.card import CARD, model_card, sha256
 from ispf_jax.runtime.atomic import atomic_write_bytes, atomic_write_json, atomic_write_text, ensure_writable
 from ispf_jax.runtime.guard import read_bounded, reading
 
-SUFFIXES = ()
+SUFFIXES = (".huggingface",)
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "flax_model.msgpack")
 _CONFIG, _PIXELS, _LARGEST = "config.json", "preprocessor_config.json", 16 << 20
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from ispf_jax.errors import few
 from ispf_jax.models import CONVENTIONS, FAMILIES
+from ispf_jax.models.adapted import calls
 from ispf_jax.models.tensors import COUNTER, Unlike, size
 
 _LEAVES = (
@@ -96,16 +97,21 @@ def find_naming(network: str, tensors: Collection[str], flat: Mapping) -> Naming
     raise nearest
 
 
-def own_naming(network: str, module, flat: Mapping) -> Naming:
+def own_naming(network: str, module, image_shape, flat: Mapping) -> Naming:
     """The naming for a network that did not come from a file: of `CONVENTIONS`, of its family, or its own paths."""
     if network in CONVENTIONS:
         modules = CONVENTIONS[network][0]
     elif type(module) in FAMILIES:
         modules = FAMILIES[type(module)].names(module)
     else:
-        paths = dict.fromkeys(place.split("/", 1)[1].rpartition("/")[0] for place in flat)
+        paths = calls(module, image_shape)
         modules = {path.replace("/", "."): path for path in paths}
     return Naming(modules, "", tuple(Naming(modules, "", ()).places(flat)))
+
+
+def torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that a variable has in PyTorch."""
+    return tuple(shape[i] for i in _TORCH_AXES[len(shape)]) if len(shape) in _TORCH_AXES else shape
 
 
 def to_flax(naming: Naming, tensors: Mapping[str, np.ndarray], flat: Mapping) -> dict[str, np.ndarray]:
@@ -119,7 +125,7 @@ def to_flax(naming: Naming, tensors: Mapping[str, np.ndarray], flat: Mapping) ->
     for key, place in places.items():
         value = _single(key, tensors[key])
         shape = flat[place].shape
-        theirs = tuple(shape[i] for i in _TORCH_AXES[len(shape)]) if len(shape) in _TORCH_AXES else shape
+        theirs = torch_shape(shape)
         if value.shape != theirs:
             raise Unlike(f"{key} is {size(value.shape)} and should be {size(theirs)}")
         if place.endswith("/var") and (value.min() < 0 or not value.any()):
@@ -136,7 +142,7 @@ def to_flax(naming: Naming, tensors: Mapping[str, np.ndarray], flat: Mapping) ->
 def to_torch(naming: Naming, flat: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The inverse of `to_flax`, with the names and in the order of `naming.keys`."""
     tensors, places = {}, naming.places(flat)
-    flattened = _flattened(places, flat)
+    flattened = {} if naming.flax else _flattened(places, flat)
     for key in naming.keys:
         place = places.get(key)
         if place is None:
@@ -158,7 +164,7 @@ def _flattened(places, flat):
     channels, found = 0, {}
     for place in places.values():
         shape = flat[place].shape
-        if channels and len(shape) == 2 and shape[0] != channels:
+        if channels and len(shape) == 2 and shape[0] != channels and shape[0] % channels == 0:
             found[place] = channels
         if place.endswith("/kernel"):
             channels = shape[-1] if len(shape) == 4 else 0

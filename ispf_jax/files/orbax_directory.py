@@ -57,8 +57,8 @@ def read(item: Path, size: int) -> tuple[dict, dict[str, str]]:
     Raises:
       Exception: not a whole checkpoint; Orbax raises many kinds.
     """
-    checkpointer = ocp.PyTreeCheckpointer()
-    tree = checkpointer.metadata(item.absolute()).item_metadata.tree
+    handler = ocp.PyTreeCheckpointHandler()
+    tree = handler.metadata(item.absolute()).tree
     wanted = {key: value for key, value in tree.items() if not TRAINING.match(str(key))}
     declared = 0
     for leaf in jax.tree.leaves(wanted):
@@ -68,9 +68,8 @@ def read(item: Path, size: int) -> tuple[dict, dict[str, str]]:
     if declared > 4 * size + _INDEX:
         raise ValueError(f"it declares arrays of {declared:,} bytes")
     as_arrays = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-    found = checkpointer.restore(
-        item.absolute(), args=ocp.args.PyTreeRestore(wanted, restore_args=as_arrays, partial_restore=True)
-    )
+    restored = ocp.args.PyTreeRestore(wanted, restore_args=as_arrays, partial_restore=True)
+    found = handler.restore(item.absolute(), args=restored)
     return grouped(found) | {str(key): {"state": np.zeros(0)} for key in tree if key not in wanted}, {}
 
 

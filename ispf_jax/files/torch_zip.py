@@ -110,8 +110,8 @@ def _tensor(storage, offset, size, stride, *_):
     last = offset + sum((n - 1) * s for n, s in zip(size, stride))
     if count > len(numbers) or (count and last >= len(numbers)):
         raise ValueError("it has a tensor that reaches beyond its data")
-    strides = [s * numbers.itemsize for s in stride]
-    return np.lib.stride_tricks.as_strided(numbers[offset:], size, strides, writeable=False)
+    strides, plain = [s * numbers.itemsize for s in stride], numbers.view(f"u{numbers.itemsize}")
+    return np.lib.stride_tricks.as_strided(plain[offset:], size, strides, writeable=False).view(numbers.dtype)
 
 
 def _typed_tensor(storage, offset, size, stride, _grad, _hooks, dtype, *_):

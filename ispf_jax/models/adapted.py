@@ -16,11 +16,12 @@ import jax
 import jax.numpy as jnp
 
 from ispf_jax.errors import ArgumentError
-from ispf_jax.models.layers import at_least_single, batch_norm
+from ispf_jax.models.layers import MaskedBatchNorm, at_least_single, batch_norm
 from ispf_jax.ops import conv_general_dilated
 
 _TRAINING = {"train": True, "training": True, "is_training": True, "deterministic": False, "use_running_average": False}
 """Names of the argument by which modules are put into training, and its value then."""
+_KINDS = {nn.Conv: "conv", nn.Dense: "linear", nn.BatchNorm: "norm", MaskedBatchNorm: "norm", nn.LayerNorm: "affine"}
 
 
 def adapt(module: nn.Module, image_shape: tuple[int, int, int]) -> nn.Module:
@@ -62,6 +63,21 @@ def title(module: nn.Module) -> str:
     """A network's usual name, such as ResNet18."""
     inner = getattr(module, "inner", module)
     return getattr(inner, "title", type(inner).__name__)
+
+
+def calls(module: nn.Module, image_shape: tuple[int, ...]) -> dict[str, str]:
+    """{path: kind} of the layers with weights of a module, in the order in which it calls them."""
+    found: dict[str, str] = {}
+
+    def noted(call, args, kwargs, context):
+        kind = next((kind for made, kind in _KINDS.items() if isinstance(context.module, made)), "")
+        if kind and context.method_name == "__call__":
+            found["/".join(context.module.scope.path)] = kind
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(noted):
+        jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *image_shape)))
+    return found
 
 
 class Adapted(nn.Module):

@@ -174,17 +174,17 @@ def _arranged(network: ConvNet, gaps, dense: Layer, image_shape, given: Given) -
     """The network with the first of the usual arrangements that makes what the first dense layer takes, and a note."""
     takes, channels = dense.shape[1], network.filters[-1]
     candidates = list(dict.fromkeys(map(given, _arrangements(network, gaps))))
-    for height, width in [image_shape[:2]] if image_shape else [(n, n) for n in _SIZES]:
-        left = [_through(candidate, height) * _through(candidate, width) for candidate in candidates]
-        fitting = [
-            candidate if candidate.size > 1 else given(replace(candidate, size=int(pixels == 1 or takes == channels)))
-            for candidate, pixels in zip(candidates, left)
-            if pixels and takes in (channels * (candidate.size**2 if candidate.size > 1 else pixels), channels)
-        ]
-        if fitting:
-            f = fitting[0]
-            note = "" if gaps or len(candidates) == 1 else _NOTE.format(f.strides, f.pool, f.padding, len(fitting))
-            return f, note
+    sizes, fitting = [image_shape[:2]] if image_shape else [(n, n) for n in _SIZES], []
+    for candidate in candidates:
+        for pixels in (_through(candidate, height) * _through(candidate, width) for height, width in sizes):
+            size = candidate.size if candidate.size > 1 else int(pixels == 1 or takes == channels)
+            if pixels and takes == channels * (size**2 or pixels):
+                fitting.append(candidate if candidate.size > 1 else given(replace(candidate, size=size)))
+                break
+    if fitting:
+        f = fitting[0]
+        note = "" if gaps or len(candidates) == 1 else _NOTE.format(f.strides, f.pool, f.padding, len(fitting))
+        return f, note
     parts = (takes / channels) ** 0.5
     if not gaps or parts != int(parts):
         images = "x".join(map(str, image_shape[:2])) if image_shape else "usual"

@@ -147,10 +147,10 @@ def read(layers: list[Layer], image_shape, given: Given) -> Found:
         else:
             outside.append(layer)
     stem, norms, linears = (of_kind(outside, kind) for kind in ("conv", "norm", "linear"))
-    if not blocks or not stem:
-        raise Unlike(
-            "there are no blocks of layers" if stem else "there is no convolution before the blocks", len(layers)
-        )
+    if not blocks:
+        raise Unlike("there are no blocks of layers", len(layers))
+    if not stem:
+        raise Unlike("there is no convolution before the blocks", 1)
     refuse_more(layer for layer in outside if layer not in (stem[0], *norms[:1], *linears))
     bias, places = stem[0].bias, {}
     kernel = stem[0].shape[-1]

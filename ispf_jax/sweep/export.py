@@ -152,6 +152,7 @@ def _is_current(worker, job, path) -> bool:
     network, model = worker.student if job.kind == "unlearn" else worker.network, worker.e.model
     layout = layout_of(network.module)
     settings = {"layout": layout} if layout else {"network": model.name, "width": model.width}
+    settings = {} if settings.get("network") == "auto" else settings
     try:
         if path.suffix == ".jax":
             same = jax_export.agrees(path, worker.read(job, "last" if job.kind == "unlearn" else "best"))

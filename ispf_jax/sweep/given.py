@@ -51,9 +51,8 @@ def check_classifier(model, data) -> Classifier:
     for name, said in found.origin["said"].items():
         if name == "class_names":
             if data.class_names != said and sorted(data.class_names) == sorted(said):
-                raise UserError(
-                    f"{model.checkpoint} says that the order of its classes is {', '.join(said)}; {_RENAME}."
-                )
+                advice = _RENAME if len(data.test) else "give config.data.class_names in that order"
+                raise UserError(f"{model.checkpoint} says that its classes are {', '.join(said)}; {advice}.")
             continue
         given = getattr(model, name)
         if not np.allclose(given, said, atol=1e-3):
@@ -91,7 +90,7 @@ def check_order(given: Classifier, data):
     }
     best = max(others, key=others.__getitem__)
     text = "%.1f %% of the test images are recognised"
-    if others[best] > accuracy + 20:
+    if others[best] > accuracy + 10:
         log.warning(f"{text}, but %.1f %% with mean and std %s", accuracy, others[best], best)
     elif accuracy <= 110 / len(names):
         advice = "compare config.data.mean, config.data.std, the image size and the order of classes with its training"
@@ -109,7 +108,7 @@ def given_module(model, workdir: Path, data):
     if layout:
         return from_layout(layout, model.dtype)
     found = check_classifier(model, data).module
-    return found if layout_of(found) else None
+    return found if layout_of(found) or model.name == "auto" else None
 
 
 def given_original(worker, job: Job) -> Classifier:

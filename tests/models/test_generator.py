@@ -15,7 +15,8 @@ LATENT = 12
 
 
 @pytest.mark.parametrize(
-    "image_size, channels", [((28, 28), 1), ((30, 30), 3), ((16, 16), 1), ((9, 14), 2), ((32, 32), 3)]
+    "image_size, channels",
+    [((28, 28), 1), ((30, 30), 3), ((9, 14), 2), ((32, 32), 3), ((64, 64), 3), ((96, 128), 3), ((224, 224), 3)],
 )
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_any_size_and_number_of_channels(image_size, channels, dtype):
@@ -31,6 +32,16 @@ def test_parameters_of_the_full_network():
     norms = 2 * (256 + 128 + 64)
     assert sum(p.size for p in jax.tree.leaves(variables["params"])) == linear + convolutions + norms == 4_581_955
     assert set(variables["batch_stats"]) == {"bn0", "bn1", "bn2"}
+
+
+@pytest.mark.parametrize(
+    "size, first, filters", [(64, 8, (512, 256, 128, 64)), (224, 7, (512, 512, 512, 256, 128, 64))]
+)
+def test_larger_images_double_more_often(size, first, filters):
+    params = shapes(Generator((size, size), 3), 256)["params"]
+    assert params["project"]["kernel"].shape == (256, first**2 * filters[0])
+    pairs = [params[f"conv{i}"]["kernel"].shape[2:] for i in range(1, len(filters) + 1)]
+    assert pairs == list(zip(filters, (*filters[1:], 3)))
 
 
 MODULE = Generator((10, 7), 2, width=0.0625)
