@@ -74,7 +74,7 @@ def test_numbers_as_names_in_order_need_no_more_than_a_number():
         ("5", ["'5'", "0 to 4"]),
         ("-1", ["'-1'", "0 to 4"]),
         ("horse", ["'horse'", "0 to 4", "class0"]),
-        ("", ["''", "0 to 4"]),
+        ("", ["''", "0 (class0)"]),
         ("1;;2", ["''", "0 to 4"]),
         ("1,", ["''", "0 to 4"]),
         ("1,2,1", ["'1,2,1'", "twice"]),

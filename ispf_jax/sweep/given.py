@@ -10,12 +10,13 @@ from sklearn.metrics import confusion_matrix
 from ispf_jax import files
 from ispf_jax.classifier import Classifier
 from ispf_jax.errors import ArgumentError, UserError, few
+from ispf_jax.files.card import sha256
 from ispf_jax.files.check import normalisations, predict
 from ispf_jax.files.ledger import LEDGER, forgotten, read_ledger
 from ispf_jax.models import from_layout, layout_of
 from ispf_jax.runtime.atomic import atomic_write_json, atomic_write_text
 from ispf_jax.runtime.layout import CHECKPOINTS, Job
-from ispf_jax.runtime.schema import read_json, read_text
+from ispf_jax.runtime.schema import Word, fit, read_json, read_text
 from ispf_jax.runtime.store import Saved, Store, identity
 from ispf_jax.settings import joined
 from ispf_jax.training import stream_name, trained
@@ -31,7 +32,7 @@ _KEYS = {
     "check": "model.check",
     "image_shape": "data.channels",
 }
-_NETWORK = Path("original") / "network.json"
+_NETWORK, _FILES = Path("original") / "network.json", Path("original") / "files.json"
 
 
 def check_classifier(model, data) -> Classifier:
@@ -126,6 +127,7 @@ def given_original(worker, job: Job) -> Classifier:
             digest = given.origin["digest"]
             _same_file(directory.parent / "file.txt", digest)
             split.save(directory)
+            atomic_write_json(worker.workdir / _FILES, _checksums(Path(e.model.checkpoint).expanduser()))
             atomic_write_json(worker.workdir / _NETWORK, layout_of(given.module))
             if given.origin["ledger"]:
                 atomic_write_json(directory.parent / LEDGER, list(map(vars, given.origin["ledger"])))
@@ -137,6 +139,16 @@ def given_original(worker, job: Job) -> Classifier:
     original = trained(worker.network, found, split, data.class_names)
     before = {"forgotten": forgotten(read_ledger(directory.parent))}
     return original.replace(origin=original.origin | before)
+
+
+def checksums(workdir: Path) -> dict[str, str]:
+    """SHA-256 of the files that the given original was read from, by name; empty if it was trained here."""
+    return read_json(workdir / _FILES, lambda content: fit(dict[str, Word], content)) or {}
+
+
+def _checksums(given: Path) -> dict[str, str]:
+    found = sorted(given.rglob("*")) if given.is_dir() else [given]
+    return {str(path.relative_to(given.parent)): sha256(path) for path in found if path.is_file()}
 
 
 def _same_file(note: Path, digest: str):

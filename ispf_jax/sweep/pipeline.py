@@ -37,7 +37,7 @@ from ispf_jax.runtime.provenance import Started, made, read_started
 from ispf_jax.runtime.telemetry import format_duration
 from ispf_jax.sweep import board, cluster, plan
 from ispf_jax.sweep.export import export, seal, wanted
-from ispf_jax.sweep.given import check_classifier, check_order
+from ispf_jax.sweep.given import check_classifier, check_order, checksums
 from ispf_jax.sweep.jobs import Job, finished, jobs
 from ispf_jax.sweep.worker import Worker
 from ispf_jax.training import split_of
@@ -202,12 +202,9 @@ class Run:
 
     def _checksums(self) -> dict[str, str]:
         """Of the weights that went in and that came out, as `sha256sum` prints them."""
-        given = Path(self.e.model.checkpoint) if self.e.model.checkpoint else None
-        files_in = sorted(given.rglob("*")) if given and given.is_dir() else [given] * bool(given)
-        out = sorted(path for path in self.workdir.rglob("weights.*") if path.suffix != ".damaged")
-        named = {f"in: {path.relative_to(given.parent)}": path for path in files_in}
-        named |= {f"out: {path.relative_to(self.workdir)}": path for path in out}
-        return {name: sha256(path) for name, path in named.items() if path.is_file()}
+        found = {f"in: {name}": digest for name, digest in checksums(self.workdir).items()}
+        out = sorted(path for path in self.workdir.rglob("weights.*") if path.suffix != ".damaged" and path.is_file())
+        return found | {f"out: {path.relative_to(self.workdir)}": sha256(path) for path in out}
 
     def _check_given(self):
         if any(self._is_given(job) and not self._finished(job) for job in self.jobs):

@@ -277,7 +277,7 @@ def check_refused(config, workdir, parts):
         ({"forget": "0,1,2,3,4"}, ["config.forget", "all 5 classes"]),
         ({"forget": "1,1"}, ["config.forget='1,1'", "twice"]),
         ({"forget": "horse"}, ["config.forget='horse'", "class0"]),
-        ({"forget": ""}, ["config.forget=''", "0 to 4"]),
+        ({"forget": ""}, ["config.forget=''", "0 (class0)"]),
         ({"devices": 3}, ["config.train.batch_size=32", "3 devices", "multiple of 3"]),
         ({"devices": 99}, ["config.devices=99", "this machine has", "0 is all"]),
         (
