@@ -1,6 +1,7 @@
 """The commands of the benchmarks run and print what their documents say; the figures themselves are not tested."""
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import regret
 from benchmarks.measure import Isolated
 
 SMALL = ("--width=0.1", "--batch=4")
@@ -18,6 +20,20 @@ def printed(name, *arguments):
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_regret_of_choosing_without_test_images(tmp_path, capsys):
+    """Epochs that were not looked at cannot be chosen; by hand from four that were."""
+    looked = zip((10, 40, 30, 20), (50.0, 80.0, 85.0, 82.0))
+    records = [{"epoch": 2 * i + 2, "agreement": a, "test/acc_retain": r} for i, (a, r) in enumerate(looked)]
+    records += [{"epoch": 2 * i + 1, "agreement": 99.0} for i in range(4)]
+    place = tmp_path / "unlearn" / "dfq" / "ispf"
+    place.mkdir(parents=True)
+    lines = [json.dumps(record) + "\n" for record in sorted(records, key=lambda record: record["epoch"])]
+    (place / "metrics.jsonl").write_text("".join(lines))
+    regret.main([str(tmp_path)])
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "| dfq/ispf | 4 | 82.00 | 80.00 | 85.00 | 3.00 | 5.00 | 0.40 |"
 
 
 @pytest.mark.slow
