@@ -176,7 +176,8 @@ def make_experiments(config: Any) -> dict[str, Experiment]:
     A part holds only what it changes. Raises UserError naming the part and the key.
     """
     raw = _plain(config)
-    parts = raw.pop("parts", None) or {}
+    parts = raw.pop("parts", None)
+    parts = {} if parts is None else parts
     if not isinstance(parts, dict):
         raise ArgumentError("config.parts", f"={short_repr(parts)} must be {{name: {{keys that differ}}}}.")
     experiments = {} if parts else {"": make_experiment(raw)}

@@ -115,7 +115,7 @@ class Unlearning:
 def unlearning(method: Method, forget, num_classes: int, threshold: float, thresholded_post_filter: bool = False):
     """The arrays of an unlearning request: `forget` lists the class ids to forget; for a step with `method.rules()`."""
     return Unlearning(
-        generator_rate=jnp.float32(1.0),
+        generator_rate=jnp.array(1.0),
         forget_mask=jnp.zeros(num_classes).at[jnp.array(forget)].set(1.0),
         threshold=jnp.float32(threshold),
         post_threshold=jnp.float32(threshold if thresholded_post_filter else -1.0),

@@ -370,7 +370,7 @@ class UnlearningRun:
         def run_epoch(state, epoch, meta):
             before = meta.get("rollbacks", 0)
             nets = jax.tree.map(jnp.copy, (state.student, state.generator)) if before < c.rollbacks else None
-            asked = request.replace(generator_rate=jnp.float32(0.5**before))
+            asked = request.replace(generator_rate=jnp.array(0.5**before))
             state, generator, student = program(state, teacher, asked)
             record = self._record(epoch, jax.device_get(generator), jax.device_get(student))
             undone = nets is not None and bool({"alike", "class"} & self._collapse(record).keys())

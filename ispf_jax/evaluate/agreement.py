@@ -22,7 +22,8 @@ def agreement(
       "covered": how many retained classes are covered: the teacher gives them `COVERED` images or more.
       "called_forgotten": of all images the percentage that the student gives a forgotten class.
     """
-    of_student, of_teacher = (np.argmax(predict(c.network, c.variables, images), axis=-1) for c in (student, teacher))
+    logits = (np.asarray(predict(c.network, c.variables, images)) for c in (student, teacher))
+    of_student, of_teacher = (np.argmax(found, axis=-1) for found in logits)
     counts = np.bincount(of_teacher, minlength=teacher.num_classes)
     covered = [c for c in np.flatnonzero(counts >= COVERED) if c not in forget]
     shares = [np.mean(of_student[of_teacher == c] == c) for c in covered]
