@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from ispf_jax.evaluate.audit import audit
     from ispf_jax.evaluate.settings import Audit
     from ispf_jax.files import inspect, load
+    from ispf_jax.hyperparameters import Distill
     from ispf_jax.methods import METHODS, Method
     from ispf_jax.runtime.interruption import Interrupted
     from ispf_jax.runtime.loop import RunOptions
     from ispf_jax.training import Train, train
-    from ispf_jax.unlearning import Distill, Unlearned, unlearn
+    from ispf_jax.unlearning import Unlearned, unlearn
 
 __version__ = "0.2.0"
 
@@ -33,11 +34,12 @@ _HOMES = {
     "evaluate.audit": ("audit",),
     "evaluate.settings": ("Audit",),
     "files": ("inspect", "load"),
+    "hyperparameters": ("Distill",),
     "methods": ("METHODS", "Method"),
     "runtime.interruption": ("Interrupted",),
     "runtime.loop": ("RunOptions",),
     "training": ("Train", "train"),
-    "unlearning": ("Distill", "Unlearned", "unlearn"),
+    "unlearning": ("Unlearned", "unlearn"),
 }
 _MODULES = ("data", "filters")
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}

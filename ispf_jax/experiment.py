@@ -15,10 +15,10 @@ from ispf_jax import files, models, ops
 from ispf_jax.data.dataset import DataRequest
 from ispf_jax.errors import ArgumentError, short_repr
 from ispf_jax.evaluate.settings import Audit
+from ispf_jax.hyperparameters import BASES, Distill
 from ispf_jax.methods import METHODS
 from ispf_jax.settings import Settings, joined, key, meanings
 from ispf_jax.training import Train
-from ispf_jax.unlearning import BASES, Distill
 
 STAGES = ("original", "retrain", "unlearn", "audit", "report")
 SPREADS = ("batch", "jobs", "ray")

@@ -9,143 +9,30 @@ import html
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ispf_jax import memory, optim, replay
+from ispf_jax import memory, monitoring, optim, replay
 from ispf_jax.classifier import Classifier, Network, init_variables
 from ispf_jax.distill import DistillSetup, LossWeights, distill_epoch, student_learning_rate, unlearning
 from ispf_jax.errors import ArgumentError, UserError
 from ispf_jax.forget import ForgetSet, check_again, forget_set, joined, named
+from ispf_jax.hyperparameters import BASES, Distill
 from ispf_jax.image_generator import ImageGenerator
 from ispf_jax.methods import Method, method_named
 from ispf_jax.models import Generator, build_classifier
 from ispf_jax.runtime.loop import RunOptions, Task, run
 from ispf_jax.runtime.provenance import weights_digest
 from ispf_jax.runtime.store import Saved, Store, identity
-from ispf_jax.settings import Settings, key
 from ispf_jax.state import DistillState, new_net, random_stream
 
 log = logging.getLogger(__name__)
 
-BASES = ("dfq", "zskt")
-"""Bases of data-free distillation: dfq with all generator losses, zskt with the adversarial loss alone."""
-
-ALIKE = 1e-3
-"""Standard deviation of a pixel over a batch, of a range of 1, below which images count as alike; 8-bit steps are
-0.004."""
-
-ONE_CLASS = 0.99
-"""Share of one class among an epoch's synthetic images above which the generator counts as collapsed to it."""
-
-SMOOTHING = 0.8
-"""Of the agreement over epochs: the share of the earlier ones in the mean."""
-
-COVERED = 20
-"""Images of a class in an epoch with which the class counts as covered."""
-
-SETTLED = 10
-"""Generator steps before which nothing counts as a collapse."""
-
-MOST_STEPS = 10**6
-"""Steps of an epoch, in which a run can neither be stopped nor saved."""
-
 _MEANS = ("student/loss", "kept", "forget_samples", "retain_samples", "entropy", "teacher_forget_probability")
-
-
-@dataclass(frozen=True)
-class Distill(Settings):
-    """Hyper-parameters of unlearning: a generator and a fresh student, without data. The defaults are those for
-    CIFAR-10.
-
-    Attributes:
-      epochs: epochs of `loops` loops.
-      loops: loops per epoch: generator_steps updates of the generator, then student_steps of the student [paper].
-      generator_steps: updates of the generator per loop [paper].
-      student_steps: updates of the student per loop [paper].
-      warmup_epochs: epochs before these, for the generator alone [program; not in the paper].
-      batch_size: synthetic images per step [paper].
-      lr: learning rate of the student, SGD; decays by a cosine.
-      lr_final: end of the cosine, at most lr [program; not in the paper].
-      cosine_epochs: its length; the program has 200 even where only 100 epochs are run; 0: as many as epochs.
-      momentum: of the student's SGD [program].
-      weight_decay: of the student's SGD [program].
-      generator_lr: learning rate of the generator, Adam [paper].
-      generator_b1: Adam's first beta [program].
-      generator_b2: Adam's second beta.
-      generator_width: factor on the generator's number of filters.
-      latent_dim: length of the noise vectors [program].
-      threshold: PreFilter's limit on a forgotten class's probability; 0: 0.1 / classes (0.01 for ten, 0.001 for a
-        hundred [paper]).
-      thresholded_post_filter: False: PostFilter moves every forgotten logit [paper, Eq. 8-9]; True: only those above
-        the threshold [program].
-      weight_adv: weight of the generator's adversarial loss [program]; the base zskt has this term alone.
-      weight_bn: weight of batch-norm matching.
-      weight_oh: weight of the one-hot loss.
-      weight_balance: weight of class balance.
-      weight_act: weight of the activation loss.
-      balance_retained: class balance over the retained classes alone.
-      replay: share of the student's images that are earlier ones, moved and mirrored.
-      memory: how many earlier images are kept, 8 bits a number.
-      temperature: of the student's distillation.
-      rollbacks: how often an epoch in which the generator collapses is undone, each time with half the generator's
-        learning rate from then on; 0: never [program].
-      select: which student is the result: that of the last epoch [paper], or that of the epoch with the highest
-        agreement with the teacher on synthetic images (docs/choosing.md).
-      patience: with select=agreement, epochs without a higher agreement after which the run ends; 0: never.
-      remat: compute the outputs of layers again for gradients and keep only those between blocks: less memory, slower;
-        no use on a CPU, where XLA undoes it.
-    """
-
-    epochs: int = key(200, above=0, below=10**6)
-    loops: int = key(5, above=0, below=10**5)
-    generator_steps: int = key(1, above=0, below=10**5)
-    student_steps: int = key(10, above=0, below=10**5)
-    warmup_epochs: int = key(2, least=0, below=10**6)
-    batch_size: int = key(256, above=0, below=2**20)
-    lr: float = key(0.05, above=0)
-    lr_final: float = key(0.0002, least=0)
-    cosine_epochs: int = key(200, least=0, below=10**6)
-    momentum: float = key(0.9, least=0, below=1)
-    weight_decay: float = key(0.0001, least=0)
-    generator_lr: float = key(0.001, above=0)
-    generator_b1: float = key(0.5, least=0, below=1)
-    generator_b2: float = key(0.999, least=0, below=1)
-    generator_width: float = key(1.0, above=0, below=64, at="generator.width")
-    latent_dim: int = key(256, above=0, below=2**16, at="generator.latent_dim")
-    threshold: float = key(0.0, least=0, below=1)
-    thresholded_post_filter: bool = key(False)
-    weight_adv: float = key(1.0, least=0)
-    weight_bn: float = key(1.0, least=0)
-    weight_oh: float = key(1.0, least=0)
-    weight_balance: float = key(1.0, least=0)
-    weight_act: float = key(0.0, least=0)
-    balance_retained: bool = key(False)
-    replay: float = key(0.0, least=0, below=1)
-    memory: int = key(32768, above=0, below=2**24)
-    temperature: float = key(1.0, above=0)
-    rollbacks: int = key(0, least=0, most=100)
-    select: str = key("last", among=("last", "agreement"))
-    patience: int = key(0, least=0, below=10**6)
-    remat: bool = key(False)
-
-    def check(self):
-        steps = self.loops * (self.generator_steps + self.student_steps)
-        if steps > MOST_STEPS:
-            rule = f"which makes epochs of {steps:,} steps; at most {MOST_STEPS:,} are possible: take more epochs."
-            raise ArgumentError("loops", f"={self.loops}, {rule}")
-        if self.patience and self.select == "last":
-            raise ArgumentError("patience", f"={self.patience} needs select='agreement'.")
-        if round(self.replay * self.batch_size) == self.batch_size:
-            raise ArgumentError("replay", f"={self.replay} leaves no new image in a batch of {self.batch_size}.")
-        if self.lr_final > self.lr:
-            raise ArgumentError(
-                "lr_final",
-                f"={self.lr_final} is greater than lr={self.lr}, which decays to it; set it to {self.lr} or less.",
-            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -373,12 +260,12 @@ class UnlearningRun:
             asked = request.replace(generator_rate=jnp.array(0.5**before))
             state, generator, student = program(state, teacher, asked)
             record = self._record(epoch, jax.device_get(generator), jax.device_get(student))
-            undone = nets is not None and bool({"alike", "class"} & self._collapse(record).keys())
+            undone = nets is not None and bool(monitoring.collapse(record, self.teacher.class_names))
             if nets and undone:
                 state = state.replace(student=nets[0], generator=nets[1])
             record |= {"rollbacks": before + undone, "undone": int(undone)}
-            found = self._agreement(record) if "agreed_counts" in record else 0.0
-            record["agreement"] = SMOOTHING * meta.get("agreement", 0.0) + (1 - SMOOTHING) * found
+            found = monitoring.agreement(record, self.forget) if "agreed_counts" in record else 0.0
+            record["agreement"] = monitoring.smoothed(meta.get("agreement", 0.0), found)
             return state, record
 
         def score(variables, epoch):
@@ -402,7 +289,12 @@ class UnlearningRun:
             lambda state: state.student.variables,
             score,
             ("student/loss", "kept", "generator/total", "agreement", "test/acc_retain", "test/acc_forget"),
-            self._warnings,
+            partial(
+                monitoring.warnings,
+                class_names=self.teacher.class_names,
+                steps=s.loops * s.student_steps,
+                rollbacks=c.rollbacks,
+            ),
             self.identity,
             ("rollbacks", "agreement"),
             "agreement" if c.select == "agreement" else "",
@@ -439,38 +331,6 @@ class UnlearningRun:
         """(student steps, generator steps) after `epoch` epochs."""
         s = self.setup
         return max(epoch - s.warmup_epochs, 0) * s.loops * s.student_steps, epoch * s.loops * s.generator_steps
-
-    def _agreement(self, record) -> float:
-        """Percentage of an epoch's new images of a retained class to which the student gave the teacher's label before
-        it learned from them: mean over the retained classes, 0 for those that are not covered."""
-        retained = np.delete(np.stack([record["new_counts"], record["agreed_counts"]]), self.forget, axis=1)
-        images, agreed = retained
-        return float(100 * np.mean(np.where(images >= COVERED, agreed / np.maximum(images, 1), 0.0)))
-
-    def _warnings(self, record) -> dict[str, str]:
-        """What the user should know of an epoch; see `Task.warn`."""
-        signs = self._collapse(record)
-        if not record["undone"]:
-            return signs
-        count, most = record["rollbacks"], self.config.rollbacks
-        what = f"{'; '.join(signs.values())}; the epoch is undone and the generator's learning rate halved"
-        return {f"rollback {count}": f"{what} (rollback {count} of at most {most})"}
-
-    def _collapse(self, record) -> dict[str, str]:
-        """Signs in an epoch's record that the generator has collapsed: {kind: sentence with the number}."""
-        signs, counts = {}, record["class_counts"]
-        settled = record["generator_step"] >= SETTLED
-        if settled and record["generator/spread"] < ALIKE:
-            spread = f"standard deviation over a batch {record['generator/spread']:.2g} of 1"
-            signs["alike"] = f"all synthetic images are alike ({spread})"
-        if settled and counts.max() > ONE_CLASS * counts.sum():
-            share, name = 100 * counts.max() / counts.sum(), self.teacher.class_names[int(counts.argmax())]
-            signs["class"] = f"the teacher assigns {share:.1f} % of the synthetic images to one class, {name}"
-        if record.get("skipped_steps"):
-            steps = self.setup.loops * self.setup.student_steps
-            skipped = f"{record['skipped_steps']:.0f} of {steps} steps"
-            signs["filtered"] = f"{skipped} had every image filtered out: the student learned nothing in them"
-        return signs
 
     def _record(self, epoch, generator, student):
         """Means over the epoch's steps, and cumulative counts."""

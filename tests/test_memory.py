@@ -16,12 +16,13 @@ from ispf_jax.data import ImageData
 from ispf_jax.devices import Devices, choose
 from ispf_jax.distill import distill_epoch, unlearning
 from ispf_jax.errors import ArgumentError
+from ispf_jax.hyperparameters import Distill
 from ispf_jax.methods import METHODS
 from ispf_jax.models import build_classifier
 from ispf_jax.state import DistillState, TrainState, new_net
 from ispf_jax.sweep import plan
 from ispf_jax.training import Train
-from ispf_jax.unlearning import Distill, distill_setup, unlearn
+from ispf_jax.unlearning import distill_setup, unlearn
 
 NETWORK = Network(build_classifier("allcnn", 10, 0.125), (16, 16, 3), (0.5,) * 3, (0.5,) * 3)
 SHAPE = jax.ShapeDtypeStruct

@@ -239,7 +239,7 @@ def _fit(path, network, tensors, image_shape, width, layout) -> Fit:
     except Unlike as error:
         if not network:
             text = f"={str(path)!r} holds no network that is known here: {error}"
-            raise ArgumentError("path", f"{text}; docs/extending.md adds a network in ten lines.") from error
+            raise ArgumentError("path", f"{text}; docs/extending.md says how to add a network.") from error
         other = next((name for name in CLASSIFIERS if is_known(tensors, name)), None)
-        advice = f"it looks like {other}: give that." if other else "docs/extending.md adds a network in ten lines."
+        advice = f"it looks like {other}: give that." if other else "docs/extending.md says how to add a network."
         raise ArgumentError("network", f"={network!r} is not what {path} holds: {error}; {advice}") from error

@@ -179,9 +179,7 @@ def run(task: Task, state: Any, options: RunOptions, devices: Devices) -> tuple[
                 ended = task.ended(saved.meta)
                 due = stop or ended or time.monotonic() - last_save >= options.checkpoint_seconds
                 if devices.share(lambda: due):
-                    host = saved._replace(state=to_host(saved.state))
-                    _check_weights(task, host, epoch + 1)
-                    devices.share(lambda: store and store.save(epoch + 1, host))
+                    _keep(task, saved, store, devices)
                     last_save = time.monotonic()
                 if ended:
                     break
@@ -189,6 +187,13 @@ def run(task: Task, state: Any, options: RunOptions, devices: Devices) -> tuple[
                     kept = "saved" if store else "stopped"
                     raise interruption.Interrupted(f"{task.title}: {kept} after epoch {epoch + 1} of {task.epochs}")
         return saved, metrics.records
+
+
+def _keep(task, saved, store, devices):
+    """Check the state, and write it where there is a store."""
+    host, epoch = saved._replace(state=to_host(saved.state)), saved.meta["epoch"]
+    _check_weights(task, host, epoch)
+    devices.share(lambda: store and store.save(epoch, host))
 
 
 def _on_host(saved):

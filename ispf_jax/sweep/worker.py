@@ -18,8 +18,9 @@ from ispf_jax.errors import UserError, keyed
 from ispf_jax.evaluate import agreement
 from ispf_jax.evaluate.accuracy import accuracies, confusion
 from ispf_jax.evaluate.audit import audit
-from ispf_jax.experiment import BASES, Experiment, keys_of
+from ispf_jax.experiment import Experiment, keys_of
 from ispf_jax.forget import ForgetSet, joined, named
+from ispf_jax.hyperparameters import BASES
 from ispf_jax.methods import METHODS
 from ispf_jax.models import named as network_name
 from ispf_jax.runtime import interruption
