@@ -13,6 +13,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from tests.models.torch_networks import general_position
+
 HERE = Path(__file__).parent / "fixtures"
 CLASSES, IMAGES = 5, 4
 DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
@@ -73,17 +75,7 @@ def allcnn():
 
 def trained_a_little(net, seed):
     """Statistics and affine parameters of all batch norms away from where they begin, biases too."""
-    generator = torch.Generator().manual_seed(seed)
-    for name, value in net.state_dict().items():
-        if name.endswith("running_mean") or name.endswith("bias"):
-            value.copy_(0.3 * torch.randn(value.shape, generator=generator))
-        elif name.endswith("running_var") or value.ndim == 1:
-            value.copy_(0.5 + torch.rand(value.shape, generator=generator))
-        elif value.ndim > 1:
-            value.copy_(torch.randn(value.shape, generator=generator) * (2 / value[0].numel()) ** 0.5)
-        else:
-            value.fill_(17)
-    return net.eval()
+    return general_position(torch, net, seed, spread=0.3, gain=2)
 
 
 def main():

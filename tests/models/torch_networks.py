@@ -27,16 +27,16 @@ def modules():
     return pytest.skip("torchvision cannot be imported")
 
 
-def general_position(torch, net, seed=0):
-    """All parameters and statistics away from where they begin."""
+def general_position(torch, net, seed=0, spread=0.2, gain=1.5):
+    """All parameters and statistics away from where they begin; kernels with variance `gain` over their inputs."""
     generator = torch.Generator().manual_seed(seed)
     for name, value in net.state_dict().items():
         if name.endswith(("running_mean", "bias")):
-            value.copy_(0.2 * torch.randn(value.shape, generator=generator))
+            value.copy_(spread * torch.randn(value.shape, generator=generator))
         elif name.endswith("running_var") or value.ndim == 1:
             value.copy_(0.5 + torch.rand(value.shape, generator=generator))
         elif value.ndim > 1:
-            value.copy_(torch.randn(value.shape, generator=generator) * (1.5 / value[0].numel()) ** 0.5)
+            value.copy_(torch.randn(value.shape, generator=generator) * (gain / value[0].numel()) ** 0.5)
         else:
             value.fill_(17)
     return net.eval()
