@@ -9,6 +9,7 @@ from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
 from ispf_jax.evaluate import attacks, baseline, divergence, embedding, features, oracles, probes, relearn, sampling
+from ispf_jax.evaluate.agreement import agreed
 from ispf_jax.evaluate.context import Context, Subject, copies
 from ispf_jax.evaluate.features import PENULTIMATE
 from ispf_jax.evaluate.inversion import label_leak
@@ -81,9 +82,10 @@ def _generator(context, subject):
     images = context.synthetic if subject.synthetic is None else subject.synthetic
     teacher = context.extract(context.references["original"], images).logits
     logits = context.extract(subject.variables, images, subject.name).logits
-    retained = ~context.forget_mask[teacher.argmax(axis=1)]
-    agreed = (logits.argmax(axis=1) == teacher.argmax(axis=1))[retained]
-    subject.add_share("agreement", int(agreed.sum()), int(retained.sum()), images="images of retained classes")
+    said, labels, forget = logits.argmax(axis=1), teacher.argmax(axis=1), np.flatnonzero(context.forget_mask)
+    retained, (share, covered, n) = ~context.forget_mask[labels], agreed(said, labels, forget)
+    note = f"{covered} of {int(np.sum(~context.forget_mask))} retained classes are covered"
+    subject.add("agreement", share, retained.sum(), (None, None) if share is None else wilson(share / 100, n), note)
     mass = _mass(context, logits)
     subject.add("mass/fresh", mass.mean(), len(mass), jackknife(np.mean, mass, low=0, high=100))
     if context.config.barrier_points and retained.any():

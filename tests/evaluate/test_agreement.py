@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ispf_jax.classifier import Classifier, Network
-from ispf_jax.evaluate.agreement import agreement
+from ispf_jax.evaluate.agreement import agreed, agreement
 
 
 class Reader:
@@ -39,3 +39,14 @@ def test_shares(counts, wrong, forget, agreed, covered, forgotten):
     got = agreement(student, teacher, images(*np.repeat(np.arange(5), counts)), forget)
     want = {"agreement": agreed and pytest.approx(agreed), "covered": covered}
     assert got == want | {"called_forgotten": pytest.approx(forgotten)}
+
+
+def test_the_number_of_images_that_a_mean_over_classes_is_worth():
+    """Classes with as many images each are worth all of them; the variance of a mean of shares says what others are."""
+    labels = np.repeat([0, 1, 2], [40, 40, 40])
+    assert agreed(labels, labels, [2]) == (100, 2, 80)
+    labels, right = np.repeat([0, 1], [10, 90]), np.random.default_rng(0).random((4000, 100)) < 0.8
+    shares = [agreed(np.where(row, labels, 2), labels, [])[0] for row in right]
+    n = agreed(labels, labels, [])[2]
+    assert n == pytest.approx(4 / (1 / 10 + 1 / 90))
+    assert np.var(shares) == pytest.approx(100**2 * 0.8 * 0.2 / n, rel=0.1)
