@@ -207,10 +207,8 @@ class UnlearningRun:
         if self.setup.replayed % self.devices.count:
             text = f"={config.replay} makes {self.setup.replayed} of {config.batch_size} images earlier ones, which do"
             raise ArgumentError("replay", f"{text} not divide evenly over {self.devices.count} devices.")
-        needed = memory.check_unlearning(self.setup, self.devices, config.memory if self.setup.replayed else 0)
-        text = "a step on %d images takes about %.2g GiB of memory%s"
-        hint = "" if config.remat or self.devices.devices[0].platform == "cpu" else " (less with remat)"
-        log.info(text, config.batch_size, needed / 2**30, hint)
+        images = config.memory if self.setup.replayed else 0
+        self._bytes = memory.check_unlearning(self.setup, self.devices, images)
 
     @property
     def threshold(self) -> float:
@@ -245,6 +243,9 @@ class UnlearningRun:
 
     def start(self) -> tuple[Saved, list[dict]]:
         """Run to the end, from the last checkpoint if there is one."""
+        text = "a step on %d images takes about %.2g GiB of memory%s"
+        hint = "" if self.config.remat or self.devices.devices[0].platform == "cpu" else " (less with remat)"
+        log.info(text, self.config.batch_size, self._bytes / 2**30, hint)
         return run(self.task(), self.fresh_state(), self.options, self.devices)
 
     def task(self) -> Task:

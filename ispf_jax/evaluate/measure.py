@@ -251,10 +251,8 @@ def _barrier(context, subject, name, images, labels):
 
 def _relearn(context, subject):
     config, labels, member = context.config, context.train.labels, context.member
-    epoch = -(-int(member.sum()) // config.relearn_batch)
-    steps = config.relearn_steps or 2 * epoch
-    cap = config.relearn_cap or 10 * epoch
-    setup = relearn.RelearnSetup(context.network, steps, context.augmentation, config.relearn_batch, cap=cap)
+    steps = config.relearn_steps or 10 * -(-int(member.sum()) // config.relearn_batch)
+    setup = relearn.RelearnSetup(context.network, steps, context.augmentation, config.relearn_batch)
     train_images, test_images = context.device_images
     test = relearn.Subset(test_images, context.test.labels, context.test_forgotten)
     forgotten, n = context.forget_mask[labels], int(context.test_forgotten.sum())
@@ -267,13 +265,13 @@ def _relearn(context, subject):
     for kind, chosen in kinds.items():
         train, timed = relearn.Subset(train_images, labels, chosen), kind in ("all", "forget")
         curves = [
-            relearn.relearn_curve(setup, subject.variables, train, test, context.seed + i, target if timed else -np.inf)
+            relearn.relearn_curve(setup, subject.variables, train, test, context.seed + i)
             for i in range(config.relearn_orders if kind == "all" else 1)
         ]
         for curve in curves:
             points = {"steps": list(range(len(curve))), "accuracy": list(curve)}
             subject.curves.append({"model": subject.name, "kind": f"relearn/{kind}", **points})
-        means = [np.mean(curve[1 : steps + 1]) for curve in curves]
+        means = [np.mean(curve[1:]) for curve in curves]
         note = f"mean over {steps} steps on {chosen.sum()} images"
         if len(means) > 1:
             subject.add_draws(f"relearn/{kind}", means, n, note)
@@ -290,7 +288,7 @@ def _steps(context, subject, kind, curves, target):
     steps, reached = zip(*(relearn.steps_to_reach(curve, target) for curve in curves))
     several = len(steps) > 1
     note = f"to {target:.1f} %" + f", {len(steps)} draws: {min(steps)} to {max(steps)}" * several
-    note += "; not reached, this is the cap" * (not all(reached))
+    note += "; not reached, this is the end of the curve" * (not all(reached))
     interval = mean_of_draws(steps, low=0) if several else (None, None)
     subject.add(f"relearn_steps/{kind}", np.mean(steps), len(steps), interval, note)
     of_gold = subject.curves if subject.name == "retrain" else context.found.get("retrain", {}).get("curves", [])

@@ -26,9 +26,8 @@ class RelearnSetup:
     """What is the same for all curves, and is compiled in.
 
     Attributes:
-      steps: how many mini-batch steps are made in any case.
+      steps: how many mini-batch steps are made.
       learning_rate: of Adam (0.9, 0.999, 1e-8) with a fresh state, constant, no weight decay.
-      cap: how many steps at most, where a target is to be reached; no fewer than `steps`.
     """
 
     network: Network
@@ -36,7 +35,6 @@ class RelearnSetup:
     augmentation: str = "none"
     batch_size: int = 256
     learning_rate: float = 1e-3
-    cap: int = 0
 
 
 class Subset(NamedTuple):
@@ -47,9 +45,7 @@ class Subset(NamedTuple):
     member: Any
 
 
-def relearn_curve(
-    setup: RelearnSetup, variables, train: Subset, test: Subset, seed: int, target: float = -np.inf
-) -> tuple[float, ...]:
+def relearn_curve(setup: RelearnSetup, variables, train: Subset, test: Subset, seed: int) -> tuple[float, ...]:
     """Train a copy of a model and measure its accuracy on test images before and after every step, in one compiled
     program.
 
@@ -61,7 +57,6 @@ def relearn_curve(
     Args:
       variables: {"params", "batch_stats"} of the model; not changed.
       test: usually the test images of the forgotten classes.
-      target: training goes on after `setup.steps` steps until the accuracy is as high, up to `setup.cap`.
 
     Returns:
       1 + steps accuracies in percent.
@@ -73,8 +68,7 @@ def relearn_curve(
         if not subset.member.any():
             raise UserError(f"Relearning has no {what} images; does the {what} set hold the forgotten class?")
     batch = min(setup.batch_size, _power_of_two(train.member.sum()))
-    curve, steps = _curve(setup, batch, variables, train, test, jax.random.key(seed), target)
-    return tuple(map(float, curve[: steps + 1]))
+    return tuple(map(float, _curve(setup, batch, variables, train, test, jax.random.key(seed))))
 
 
 def steps_to_reach(curve, target: float) -> tuple[int, bool]:
@@ -99,8 +93,8 @@ def anamnesis_index(student, gold, target: float) -> tuple[float | None, str]:
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _curve(setup, batch, variables, train, test, key, target):
-    """(accuracy before the first step and after every step, [1 + cap], percent; how many steps were made)."""
+def _curve(setup, batch, variables, train, test, key):
+    """Accuracy before the first step and after every step, [1 + steps], percent."""
     network, size = setup.network, train.member.size
     members = jnp.sum(train.member)
     training = SupervisedSetup(network, optim.adam(0.9, 0.999), batch, setup.augmentation)
@@ -112,8 +106,8 @@ def _curve(setup, batch, variables, train, test, key, target):
         rank = jnp.where(train.member, jax.random.uniform(jax.random.fold_in(key, 2 * epoch), (size,)), jnp.inf)
         return jnp.pad(jnp.argsort(rank), (0, -size % batch))
 
-    def body(carry):
-        state, order, curve, step = carry
+    def body(carry, step):
+        state, order = carry
         epoch, place = step // steps_per_epoch, step % steps_per_epoch * batch
         order = lax.cond(place == 0, shuffled, lambda _: order, epoch)
         rows = lax.dynamic_slice_in_dim(order, place, batch)
@@ -121,15 +115,10 @@ def _curve(setup, batch, variables, train, test, key, target):
         images = augment(setup.augmentation, jax.random.fold_in(key, 2 * step + 1), train.images[rows])
         images, labels = network.normalise(images), train.labels[rows]
         state, _ = supervised_step(training, state, images, labels, mask, setup.learning_rate)
-        return state, order, curve.at[step + 1].set(accuracy_of(state.net.variables)), step + 1
+        return (state, order), accuracy_of(state.net.variables)
 
-    def unfinished(carry):
-        _, _, curve, step = carry
-        return (step < setup.steps) | ((step < setup.cap) & (curve[step] < target))
-
-    curve = jnp.zeros(1 + max(setup.steps, setup.cap)).at[0].set(accuracy_of(variables))
-    _, _, curve, steps = lax.while_loop(unfinished, body, (start, jnp.arange(size + -size % batch), curve, 0))
-    return curve, steps
+    _, after = lax.scan(body, (start, jnp.arange(size + -size % batch)), jnp.arange(setup.steps))
+    return jnp.concatenate([accuracy_of(variables)[None], after])
 
 
 def _accuracy(network, test):

@@ -22,8 +22,7 @@ class Audit(Settings):
       shadows: shadow models of MIA-II, each trained like the original on half of the data; 0: no MIA-II.
       lira_shadows: shadow models of the per-example attack LiRA, an even number from 4, 16 or more to be useful; 0:
         none.
-      relearn_steps: steps that the mean accuracy of relearning is over; 0: two epochs of the training split.
-      relearn_cap: steps at most until a class is relearned; 0: ten epochs.
+      relearn_steps: steps of every relearning curve; 0: ten epochs of the training split.
       relearn_orders: random orders of the batches in which relearning on all classes is measured.
       relearn_batch: images per step of relearning.
       relearn_alpha: relearned is (1 - alpha) times the original's accuracy (anamnesis index).
@@ -48,7 +47,6 @@ class Audit(Settings):
     shadows: int = key(5, least=0, below=10**4)
     lira_shadows: int = key(0, least=0, below=10**4)
     relearn_steps: int = key(0, least=0, below=10**6)
-    relearn_cap: int = key(0, least=0, below=10**6)
     relearn_orders: int = key(3, above=1, below=10**3)
     relearn_batch: int = key(256, above=0, below=2**20)
     relearn_alpha: float = key(0.05, least=0, below=1)

@@ -155,7 +155,7 @@ def passes_of(e: Experiment, job: Job, class_counts: np.ndarray) -> tuple[int, f
     seen = class_counts.sum() - class_counts[list(job.forget)].sum() * (job.kind == "retrain")
     seen *= (1 - e.train.val_fraction) / (2 if job.kind == "shadow" else 1)
     if job.kind == "audit":
-        relearned = a.relearn_steps * a.relearn_batch if a.relearn_steps else 2 * seen
+        relearned = a.relearn_steps * a.relearn_batch if a.relearn_steps else 10 * seen
         curves = (5 + len(e.base) * len(e.methods)) * (2 + len(a.shots) + a.relearn_orders) * ("relearn" in a.metrics)
         return 0, 3 * curves * relearned, 0
     validation = e.train.val_fraction / (1 - e.train.val_fraction)

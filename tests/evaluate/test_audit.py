@@ -22,7 +22,6 @@ CONFIG = Audit(
     shadows=2,
     lira_shadows=4,
     relearn_steps=6,
-    relearn_cap=8,
     relearn_orders=2,
     mia1_draws=2,
     inverted_images=2,
