@@ -20,28 +20,30 @@ def summary(contents: Contents, verdict: Verdict) -> list[str]:
     if not students:
         return []
     sets = [contents.forget_name(forget) for forget in verdict.forget_sets]
-    what = (
-        f"The class {sets[0]}" if len(sets) == 1 and "," not in verdict.forget_sets[0] else f"Classes {'; '.join(sets)}"
-    )
+    one = len(sets) == 1 and "," not in verdict.forget_sets[0]
     names = list(dict.fromkeys(map(verdict.name, students)))
     tiers = [_TESTED[tier] for tier in TIERS if any(m.tier == tier for m in verdict.measurements)]
-    was = "was" if what.startswith("The class") else "were"
-    removed = f"{what} {was} removed from an image classifier by {_listed(names)}, and what is left was tested with"
+    what = f"Class {sets[0]} was to be" if one else f"Classes {'; '.join(sets)} were to be"
+    removed = f"{what} removed from an image classifier by {_listed(names)}, and what is left was tested with"
     first = f"{removed} {_listed(tiers)}."
     lacking = [entry[1] for audit in contents.audits for entry in audit.not_run if entry[1].startswith("needs ")]
     needed = dict.fromkeys(part for why in lacking for part in why.removeprefix("needs ").split(" and "))
     untested = f" Not tested: whatever needs {_listed(list(needed))}." if needed else ""
     untested = untested if contents.audits else " Nothing else was tested."
-    return [first, "; ".join(filter(None, (_found(verdict, model) for model in students))) + "." + untested]
+    return [first, "; ".join(filter(None, (_found(verdict, model, one) for model in students))) + "." + untested]
 
 
-def _found(verdict: Verdict, model: str) -> str:
-    """What was found of one model, in words."""
-    name, said = verdict.name(model), []
+def _found(verdict: Verdict, model: str, one: bool) -> str:
+    """What was found of one model, in words; `one`: a single class was removed."""
+    name, said, removed = verdict.name(model), [], "class" if one else "classes"
+    it = "it" if one else "them"
     for metric_, verb in (
-        ("accuracy/forget", "recognises {} of the images of what was removed"),
+        ("accuracy/forget", f"recognises {{}} of the images of the removed {removed}"),
         ("accuracy/retain", "recognises {} of all others"),
-        ("mass/inverted", "sees what was removed in {} of images that show it"),
+        (
+            "mass/inverted",
+            f"gives the removed {removed} a mean probability of {{}} on images made from the original to show {it}",
+        ),
     ):
         mine, before = (verdict.findings.get((of, metric_)) for of in (model, "original"))
         if mine and mine.defined and not (metric_ == "mass/inverted" and said):
@@ -52,8 +54,9 @@ def _found(verdict: Verdict, model: str) -> str:
     if residue:
         alike = [f for f in residue if overlap(f, verdict.findings["retrain", f.metric])]
         more = sum(f.place.at > 0 for f in residue if f not in alike)
-        tried = f"of {len(residue)} ways to recover it {more or 'none'} found more than in a model that never saw it"
-        words += f"; {tried}, and {len(alike)} found no measurable difference"
+        tried = f"{more or 'none'} of {len(residue)} attempts to recover the {removed}"
+        words += f"; {tried} got {'' if more else 'measurably '}more than from a model that never saw {it}"
+        words += f", and {len(alike)} showed no measurable difference" if more and alike else ""
     return words
 
 

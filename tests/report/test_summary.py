@@ -31,13 +31,14 @@ def test_what_was_removed_how_it_was_tested_and_what_was_found(contents_of):
     lacking = [{"metric": "KLoM", "why": "needs two models and shadow models"}, {"metric": "lira", "why": "off"}]
     (first, second), failed = said(contents_of(models=("original", "retrain", "ispf/dfq"), not_run=lacking))
     assert first == (
-        "The class 3 was removed from an image classifier by ISPF, and what is left was tested with the weights, test "
+        "Class 3 was to be removed from an image classifier by ISPF, and what is left was tested with the weights, test "
         "images, training images and a model trained without the class."
     )
     # The probe (52 and 37, each -+ 8.5) and relearning (0 and 0) do not differ, the exact others do.
-    assert "ISPF recognises 0.0 % of the images of what was removed (before: 97.3 %)" in second
+    assert "ISPF recognises 0.0 % of the images of the removed class (before: 97.3 %)" in second
     found = (
-        "of 5 ways to recover it 3 found more than in a model that never saw it, and 2 found no measurable difference."
+        "3 of 5 attempts to recover the class got more than from a model that never saw it, and 2 showed no measurable "
+        "difference."
     )
     assert found in second
     assert second.endswith("Not tested: whatever needs two models and shadow models.") and failed == []
@@ -49,8 +50,11 @@ def test_several_classes_and_no_images(contents_of):
          "tier": "weights only"} for model, value in (("original", 99.0), ("ispf/dfq", 0.5))
     ])  # fmt: skip
     (first, second), _ = said(contents)
-    assert first.startswith("Classes 1, 7 were removed") and first.endswith("tested with the weights.")
-    assert second == "ISPF sees what was removed in 0.5 % of images that show it (before: 99.0 %)."
+    assert first.startswith("Classes 1, 7 were to be removed") and first.endswith("tested with the weights.")
+    assert second == (
+        "ISPF gives the removed classes a mean probability of 0.5 % on images made from the original to show them "
+        "(before: 99.0 %)."
+    )
 
 
 @pytest.mark.parametrize(
