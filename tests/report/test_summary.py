@@ -31,8 +31,8 @@ def test_what_was_removed_how_it_was_tested_and_what_was_found(contents_of):
     lacking = [{"metric": "KLoM", "why": "needs two models and shadow models"}, {"metric": "lira", "why": "off"}]
     (first, second), failed = said(contents_of(models=("original", "retrain", "ispf/dfq"), not_run=lacking))
     assert first == (
-        "Class 3 was to be removed from an image classifier by ISPF, and what is left was tested with the weights, test "
-        "images, training images and a model trained without the class."
+        "Class 3 was to be removed from an image classifier by ISPF, and what is left was tested with the weights, "
+        "test images, training images and a model trained without the class."
     )
     # The probe (52 and 37, each -+ 8.5) and relearning (0 and 0) do not differ, the exact others do.
     assert "ISPF recognises 0.0 % of the images of the removed class (before: 97.3 %)" in second
