@@ -24,7 +24,6 @@ from ispf_jax.runtime.guard import regular_file
 from ispf_jax.settings import check_path
 
 WITH_AUDIT = "original,retrain,unlearn,audit,report"
-ALL_METHODS = "dfkd,blockf,gkt,is,pf,ispf,pd,pd_is"
 
 _FILE_BYTES = 1 << 20
 _PART = re.compile(r"[\w-]{1,100}")

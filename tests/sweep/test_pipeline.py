@@ -12,7 +12,7 @@ import pytest
 
 from configs import digits_ispf
 from ispf_jax import data as data_room
-from ispf_jax.config import ALL_METHODS, default_config, make_experiment
+from ispf_jax.config import default_config, make_experiment
 from ispf_jax.errors import UserError
 from ispf_jax.experiment import flatten
 from ispf_jax.methods import METHODS
@@ -25,7 +25,7 @@ from ispf_jax.runtime.telemetry import progress, read_metrics
 from ispf_jax.state import split_seed
 from ispf_jax.sweep import pipeline, worker
 
-ALL = ALL_METHODS.split(",")
+ALL = list(METHODS)
 REFERENCES = ("original", "masked_head", "retrain")
 SETS = ("1", "0,2")
 STUDENT_STEPS, GENERATOR_STEPS, BATCH, WARMUP = 3, 1, 8, 1
