@@ -47,7 +47,9 @@ class DistillSetup:
       cosine_epochs: length of the cosine schedule; 200 in the authors' program whatever the number of epochs.
       balance_retained: class balance over the retained classes alone.
       replayed: how many of a student step's images are earlier ones; 0: none, and the state needs no memory.
+      mixup: share of the earlier images that are mixtures of two.
       temperature: of the distillation, on teacher and student alike.
+      weight_logits: weight of the L1 distance of logits in the student's loss.
       rules: what methods can choose from.
       pupil: the student's module, where it is not the teacher's.
       remat: whether the layers' outputs are computed again for gradients, but for those at the boundaries of blocks.
@@ -70,7 +72,9 @@ class DistillSetup:
     weights: LossWeights
     balance_retained: bool = False
     replayed: int = 0
+    mixup: float = 0.0
     temperature: float = 1.0
+    weight_logits: float = 0.0
     rules: Rules = Rules()
     pupil: Network | None = None
     remat: bool = False
@@ -215,7 +219,10 @@ def student_step(setup: DistillSetup, state: DistillState, teacher, request: Unl
         (s, _), new = setup.apply(
             setup.student.module, student, images, train=True, mask=keep, axis=axis, mutable=["batch_stats"]
         )
-        loss = jnp.sum(losses.kl_divergence(target, s, setup.temperature) * keep) / jnp.maximum(kept, 1)
+        distance = losses.kl_divergence(target, s, setup.temperature)
+        if setup.weight_logits:
+            distance += setup.weight_logits * losses.logit_distance(target, s)
+        loss = jnp.sum(distance * keep) / jnp.maximum(kept, 1)
         return loss, (new.get("batch_stats", {}), s)
 
     (loss, (batch_stats, s)), gradient = value_and_global_grad(loss_share, state.student.params, axis)
@@ -252,8 +259,12 @@ def _student_images(setup, state, noise, axis, key):
         return synthesise(setup, state.generator.variables, noise), state.memory
     images = setup.generator.apply(state.generator.variables, noise)
     memory = replay.put(state.memory, images, axis)
-    earlier = replay.draw(memory, key, setup.replayed, axis)
-    return jnp.concatenate([setup.network.normalise(images), setup.network.normalise(earlier)]), memory
+    earlier = setup.network.normalise(replay.draw(memory, key, setup.replayed, axis))
+    if setup.mixup:
+        which, shares = jax.random.split(jax.random.fold_in(key, 1))
+        others = setup.network.normalise(replay.draw(memory, which, setup.replayed, axis))
+        earlier = replay.mix(shares, earlier, others, setup.replayed, setup.mixup, axis)
+    return jnp.concatenate([setup.network.normalise(images), earlier]), memory
 
 
 def student_learning_rate(setup: DistillSetup, epoch):

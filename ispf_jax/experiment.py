@@ -120,7 +120,7 @@ class Experiment(Settings):
     Attributes:
       stages: of original, retrain, unlearn, audit, report; retrain may be left out by those without time for it.
       methods: of dfkd, blockf, gkt, is, pf, ispf, pd, pd_is; original, retrain and masked_head are always in the table.
-      base: base of the data-free distillation: dfq or zskt, or both as "dfq,zskt".
+      base: base of the data-free distillation: dfq, zskt or remix, or several as "dfq,remix".
       forget: sets of classes to forget, ids or names (id:5, name:05 where one word could be both): "3"; "1,7" (one set
         of two); "0;1;2" (three sets); "each" (every class by itself).
       seeds: one trial per seed: own original, own retrained model, own student.

@@ -1,12 +1,18 @@
 """The hyper-parameters of unlearning: every key of `distill`, and the bases of data-free distillation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 from ispf_jax.errors import ArgumentError
 from ispf_jax.settings import Settings, key
 
-BASES = ("dfq", "zskt")
-"""Bases of data-free distillation: dfq with all generator losses, zskt with the adversarial loss alone."""
+BASES: dict[str, dict[str, float]] = {
+    "dfq": {},
+    "zskt": {"weight_adv": 1.0, "weight_bn": 0.0, "weight_oh": 0.0, "weight_balance": 0.0, "weight_act": 0.0},
+    "remix": {"replay": 0.5, "mixup": 1.0, "weight_logits": 1.0},
+}
+"""Bases of data-free distillation, and what each sets: dfq nothing, so all generator losses count (Choi et al., 2020);
+zskt the adversarial loss alone (Micaelli and Storkey, 2019); remix adds replay, mixup and an L1 loss of logits to dfq
+(docs/beyond.md)."""
 
 MOST_STEPS = 10**6
 """Steps of an epoch, in which a run can neither be stopped nor saved."""
@@ -45,8 +51,11 @@ class Distill(Settings):
       weight_act: weight of the activation loss.
       balance_retained: class balance over the retained classes alone.
       replay: share of the student's images that are earlier ones, moved and mirrored.
+      mixup: share of the earlier images that are mixtures of two (Zhang et al., 2018), labelled by the teacher.
       memory: how many earlier images are kept, 8 bits a number.
       temperature: of the student's distillation.
+      weight_logits: weight of the mean absolute difference of centred logits, added to the student's loss (as in Fang
+        et al., 2019).
       rollbacks: how often an epoch in which the generator collapses is undone, each time with half the generator's
         learning rate from then on; 0: never [program].
       select: which student is the result: that of the last epoch [paper], or that of the epoch with the highest
@@ -81,12 +90,32 @@ class Distill(Settings):
     weight_act: float = key(0.0, least=0)
     balance_retained: bool = key(False)
     replay: float = key(0.0, least=0, below=1)
+    mixup: float = key(0.0, least=0, most=1)
     memory: int = key(32768, above=0, below=2**24)
     temperature: float = key(1.0, above=0)
+    weight_logits: float = key(0.0, least=0)
     rollbacks: int = key(0, least=0, most=100)
     select: str = key("last", among=("last", "agreement"))
     patience: int = key(0, least=0, below=10**6)
     remat: bool = key(False)
+
+    def on(self, base: str) -> "Distill":
+        """These hyper-parameters on a base, with what it sets.
+
+        Raises:
+          ArgumentError: there is no such base, or a field contradicts it.
+        """
+        if base not in BASES:
+            raise ArgumentError("base", f"={base!r} is unknown; allowed are {', '.join(BASES)}.")
+        defaults = {field.name: field.default for field in fields(self)}
+        for name, value in BASES[base].items():
+            if getattr(self, name) not in (value, defaults[name]):
+                text = f"={getattr(self, name)} contradicts the base {base}, which sets it to {value}; leave it at"
+                raise ArgumentError(name, f"{text} {defaults[name]}, or set it on the base dfq.")
+        config = replace(self, **BASES[base])
+        if config.mixup and not config.replay:
+            raise ArgumentError("mixup", f"={config.mixup} mixes earlier images, but replay=0 takes none; set replay.")
+        return config
 
     def check(self):
         steps = self.loops * (self.generator_steps + self.student_steps)

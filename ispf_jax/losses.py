@@ -27,6 +27,20 @@ def kl_divergence(teacher_logits, student_logits, temperature=1.0):
     return temperature**2 * jnp.sum(kl_terms(teacher_logits, student_logits), axis=-1)
 
 
+def logit_distance(teacher_logits, student_logits):
+    """Mean over classes of |t - s|, both centred on their mean, per example, [N]: a softmax ignores that mean.
+
+    Unlike the KL divergence it does not fade where both are certain, so the student goes on learning the teacher's
+    smaller logits (Fang et al., 2019, arXiv 1912.11006, take it instead). Logits that a target puts at -1e9 (PD) are
+    left out.
+    """
+    finite = teacher_logits > -1e8
+    count = jnp.sum(finite, axis=-1, keepdims=True)
+    difference = jnp.where(finite, teacher_logits - student_logits, 0.0)
+    centred = difference - jnp.sum(difference, axis=-1, keepdims=True) / count
+    return jnp.sum(jnp.where(finite, jnp.abs(centred), 0.0), axis=-1) / count[..., 0]
+
+
 def adversarial(teacher_logits, student_logits, forget_mask, inhibit):
     """The generator's adversarial term per example, [N].
 

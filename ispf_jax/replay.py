@@ -54,3 +54,15 @@ def draw(memory: Memory, key, count: int, axis=None):
     which = local_slice(jax.random.randint(which_key, (count,), 0, filled), axis)
     changes = local_slice(jax.random.split(change_key, count), axis)
     return augment("crop_flip", changes, memory.images[which])
+
+
+def mix(key, images, others, count: int, share: float, axis=None):
+    """This device's images, each with probability `share` replaced by a x image + (1 - a) x other, a uniform in [0, 1].
+
+    Args:
+      images, others: float [n, H, W, C], this device's share of `count`.
+    """
+    whether, how = jax.random.split(key)
+    kept = jax.random.uniform(how, (count,)) * (jax.random.uniform(whether, (count,)) < share)
+    a = 1 - local_slice(kept, axis)[:, None, None, None]
+    return a * images + (1 - a) * others

@@ -21,7 +21,7 @@ from ispf_jax.classifier import Classifier, Network, init_variables
 from ispf_jax.distill import DistillSetup, LossWeights, distill_epoch, student_learning_rate, unlearning
 from ispf_jax.errors import ArgumentError, UserError
 from ispf_jax.forget import ForgetSet, check_again, forget_set, joined, named
-from ispf_jax.hyperparameters import BASES, Distill
+from ispf_jax.hyperparameters import Distill
 from ispf_jax.image_generator import ImageGenerator
 from ispf_jax.methods import Method, method_named
 from ispf_jax.models import Generator, build_classifier
@@ -97,7 +97,8 @@ def unlearn(
       teacher: the original.
       forget: ids or names of the classes to forget; see `forget.forget_set`.
       method: a name of `methods.METHODS`, or a `Method`.
-      base: "dfq" (all generator losses) or "zskt" (the adversarial one alone).
+      base: "dfq" (all generator losses), "zskt" (the adversarial one alone) or "remix" (dfq with replay, mixup and a
+        loss of logits: better students).
       seed: of the initial weights and the noise; the same seed gives the same bits on the same devices.
       config: hyper-parameters.
       student: another network for the student: a name of `models.CLASSIFIERS`, or a module; None: the teacher's.
@@ -152,10 +153,8 @@ def distill_setup(
     network: Network, config: Distill, base: str = "dfq", method: Method | None = None, student: Network | None = None
 ) -> DistillSetup:
     """The static half of an unlearning run."""
-    if base not in BASES:
-        raise ArgumentError("base", f"={base!r} is unknown; allowed are {', '.join(BASES)}.")
-    terms = {field.name for field in fields(LossWeights)}
-    weights = {term: float(term == "adv") if base == "zskt" else getattr(config, f"weight_{term}") for term in terms}
+    config = config.on(base)
+    weights = {field.name: getattr(config, f"weight_{field.name}") for field in fields(LossWeights)}
     height, width, channels = network.image_shape
     dtype = getattr(network.module, "dtype", jnp.float32)
     return DistillSetup(
@@ -181,7 +180,9 @@ def distill_setup(
                 "warmup_epochs",
                 "generator_lr",
                 "balance_retained",
+                "mixup",
                 "temperature",
+                "weight_logits",
                 "remat",
             )
         },
@@ -193,7 +194,7 @@ class UnlearningRun:
     program."""
 
     def __init__(self, teacher, forget, method, base, seed, config: Distill, options: RunOptions, student=None):
-        self.teacher, self.base, self.seed, self.config, self.options = teacher, base, seed, config, options
+        self.teacher, self.base, self.seed, self.config, self.options = teacher, base, seed, config.on(base), options
         self.forget = forget_set(forget, teacher.class_names)
         check_again(self.forget, teacher.origin.get("forgotten", ()), teacher.class_names)
         self.method = method_named(method)

@@ -49,7 +49,7 @@ def test_whole_numbers_are_taken_for_numbers_but_not_the_reverse():
 BAD = {
     "stages": ("original,evaluate", ["config.stages", "'evaluate'", "original, retrain, unlearn,"]),
     "methods": ("ispf,gtk", ["config.methods", "'gtk'", "dfkd, blockf, gkt, is, pf, ispf, pd, pd_is"]),
-    "base": ("dfq,cmi", ["config.base", "'cmi'", "dfq, zskt"]),
+    "base": ("dfq,cmi", ["config.base", "'cmi'", "dfq, zskt, remix"]),
     "seeds": ("0,0", ["config.seeds='0,0'", "different"]),
     "model__name": ("vgg", ["config.model.name='vgg'", "allcnn, resnet18"]),
     "model__dtype": ("float16", ["config.model.dtype='float16'", "float32, bfloat16"]),
@@ -155,7 +155,7 @@ def test_nothing_may_be_named_twice(key):
 
 
 def test_no_base():
-    check_refused(changed(base=""), ["config.base", "dfq, zskt"])
+    check_refused(changed(base=""), ["config.base", "dfq, zskt, remix"])
 
 
 def test_a_missing_key_is_named():

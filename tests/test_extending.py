@@ -126,13 +126,19 @@ def test_a_misspelt_rule_is_found_before_anything_is_trained(monkeypatch, field)
         make_experiment(tiny(methods="mine"))
 
 
-@pytest.mark.parametrize("loss", ["dfq", "zskt"])
-def test_every_weight_of_a_loss_term_arrives(loss):
-    config = tiny()
+def test_every_weight_of_a_loss_term_arrives_or_contradicts_the_base():
+    config, network = tiny(), Network(build_classifier("allcnn", 10), (16, 16, 1), (0.5,), (0.5,))
     names = [field.name for field in dataclasses.fields(LossWeights)]
+    plain = make_experiment(config).distill
+    assert dataclasses.astuple(distill_setup(network, plain, "zskt").weights) == (1, 0, 0, 0, 0) and names[0] == "adv"
+    remix = distill_setup(network, plain, "remix")
+    assert (remix.replayed, remix.mixup, remix.weight_logits) == (plain.batch_size // 2, 1, 1)
     for n, name in enumerate(names, start=2):
         config.distill[f"weight_{name}"] = float(n)
-    found = distill_setup(
-        Network(build_classifier("allcnn", 10), (16, 16, 1), (0.5,), (0.5,)), make_experiment(config).distill, loss
-    ).weights
-    assert dataclasses.astuple(found) == ((2, 3, 4, 5, 6) if loss == "dfq" else (1, 0, 0, 0, 0)) and names[0] == "adv"
+    asked = make_experiment(config).distill
+    for base in ("dfq", "remix"):
+        assert dataclasses.astuple(distill_setup(network, asked, base).weights) == (2, 3, 4, 5, 6)
+    with pytest.raises(UserError, match=r"weight_adv=2\.0 contradicts the base zskt, which sets it to 1\.0"):
+        distill_setup(network, asked, "zskt")
+    with pytest.raises(UserError, match=r"mixup=0\.5 mixes earlier images, but replay=0"):
+        distill_setup(network, dataclasses.replace(plain, mixup=0.5))

@@ -140,7 +140,7 @@ def test_a_target_of_your_own(teacher):
         ({"forget": "horse"}, "forget='horse': there is no class"),
         ({"method": "gtk"}, "method='gtk' is unknown"),
         ({"method": ispf_jax.Method(True, "al", "teacher")}, "keep='al' is unknown; use a function, or one of all"),
-        ({"base": "cmi"}, "base='cmi' is unknown; allowed are dfq, zskt"),
+        ({"base": "cmi"}, "base='cmi' is unknown; allowed are dfq, zskt, remix"),
         ({"devices": 99}, "devices=99, but this machine has 8"),
         ({"devices": 3}, "batch_size=8 does not divide evenly over 3 devices"),
         ({"config": {"lr": -1.0}}, "lr=-1.0 must be greater than 0"),

@@ -28,6 +28,21 @@ FORMULAS = {
         16 * scipy.stats.entropy(*(scipy.special.softmax(np.float64(x) / 4, axis=1) for x in (T, S)), axis=1),
         {"rtol": 1e-5, "atol": 2e-5},
     ),
+    "logit_distance": (
+        lambda: losses.logit_distance(T, S + 5.0),
+        np.abs((T - T.mean(1, keepdims=True)) - (S - S.mean(1, keepdims=True))).mean(1),
+        LOGS,
+    ),
+    "logit_distance by hand": (
+        lambda: losses.logit_distance(np.float32([[1, 2, 3]]), np.zeros((1, 3))),
+        [2 / 3],
+        CLOSE,
+    ),
+    "logit_distance to a projection": (
+        lambda: losses.logit_distance(np.where(GONE, np.float32(-1e9), T), S),
+        np.abs((T - S - (T - S)[:, ~GONE].mean(1, keepdims=True))[:, ~GONE]).mean(1),
+        LOGS,
+    ),
     # Teacher (1/2, 1/2), student (3/4, 1/4): 1/2 log(2/3) + 1/2 log 2.
     "by hand": (lambda: losses.kl_divergence(np.zeros((1, 2)), np.log([[3.0, 1]])), [np.log(4 / 3) / 2], CLOSE),
     "adversarial": (lambda: losses.adversarial(T, S, FORGET, 0.0), -K.sum(1), LOGS),

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import stats
+from scipy.special import log_softmax, softmax
 
 from ispf_jax import replay
 from ispf_jax.augment import crop_flip
@@ -64,3 +66,36 @@ def test_a_step_learns_from_new_and_earlier_images_alike():
     logits = np.asarray(tiny.CLASSIFIER.apply(teacher, images)[0])
     forgotten = np.isin(logits.argmax(1), tiny.FORGET).sum()
     assert (metrics["forget_samples"], metrics["kept"]) == (forgotten, 16)
+
+
+def test_mixtures_lie_between_two_images_in_uniform_shares():
+    """Of white and black images the share a of the first can be read off: 1 in half of them, else uniform (Kolmogorov
+    and Smirnov)."""
+    count, share = 2000, 0.5
+    white, black = jnp.ones((count, 1, 1, 1)), jnp.zeros((count, 1, 1, 1))
+    a = np.asarray(replay.mix(jax.random.key(1), white, black, count, share)).ravel()
+    assert abs((a == 1).mean() - (1 - share)) < 4 * np.sqrt(share * (1 - share) / count)
+    assert stats.kstest(a[a < 1], "uniform").pvalue > 1e-3
+    images, others = batch(1), batch(2)
+    mixed = replay.mix(jax.random.key(2), images, others, 4, 1.0)
+    a = np.asarray(replay.mix(jax.random.key(2), white[:4], black[:4], 4, 1.0))
+    np.testing.assert_allclose(mixed, a * images + (1 - a) * others, atol=1e-6)
+
+
+def test_a_step_mixes_only_the_earlier_images_and_adds_the_distance_of_logits():
+    """The loss, in float64, of the images that `draw` and `mix` give with the keys of the step."""
+    teacher, state = tiny.networks()
+    setup, key, z = tiny.SETUPS["remix"], jax.random.key(3), tiny.noise(0, 8)
+    state = state.replace(memory=replay.put(replay.empty(32, 8, SHAPE), batch(9, 8)))
+    _, metrics = jax.jit(tiny.student_step, static_argnums=0)(setup, state, teacher, tiny.request("dfkd"), z, key=key)
+    fresh = tiny.GENERATOR.apply(state.generator.variables, z)
+    memory = replay.put(state.memory, fresh)
+    which, shares = jax.random.split(jax.random.fold_in(key, 1))
+    first, second = (replay.draw(memory, k, 8) / 255.0 for k in (key, which))
+    images = setup.network.normalise(jnp.concatenate([fresh, replay.mix(shares, first, second, 8, 0.5)]))
+    t = np.asarray(tiny.CLASSIFIER.apply(teacher, images)[0], float)
+    learning = {"train": True, "mutable": ["batch_stats"]}
+    s = np.asarray(tiny.CLASSIFIER.apply(state.student.variables, images, **learning)[0][0], float)
+    kl = (softmax(t, 1) * (log_softmax(t, 1) - log_softmax(s, 1))).sum(1)
+    difference = (t - t.mean(1, keepdims=True)) - (s - s.mean(1, keepdims=True))
+    np.testing.assert_allclose(metrics["student/loss"], (kl + 0.5 * np.abs(difference).mean(1)).mean(), rtol=1e-5)

@@ -86,6 +86,7 @@ def distill_setup(network=NETWORK, generator=GENERATOR, **changes):
 SETUP = distill_setup()
 SETUPS = {"dfq": SETUP, "zskt": distill_setup(weights=LossWeights(bn=0, oh=0, balance=0))}
 SETUPS["replay"] = distill_setup(replayed=8, balance_retained=True, temperature=2.0)
+SETUPS["remix"] = distill_setup(replayed=8, mixup=0.5, weight_logits=0.5)
 
 
 def shapes(module, *example_shape):
