@@ -1,15 +1,19 @@
 """The commands of the benchmarks run and print what their documents say; the figures themselves are not tested."""
 
+import csv
 import importlib.util
 import json
 import re
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy import stats
 
-from benchmarks import regret
+from benchmarks import evidence, regret
 from benchmarks.measure import Isolated
 
 SMALL = ("--width=0.1", "--batch=4")
@@ -34,6 +38,29 @@ def test_regret_of_choosing_without_test_images(tmp_path, capsys):
     regret.main([str(tmp_path)])
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == "| dfq/ispf | 4 | 82.00 | 80.00 | 85.00 | 3.00 | 5.00 | 0.40 |"
+
+
+@pytest.mark.slow
+def test_the_table_of_evidence_has_every_model_and_the_interval_of_its_images(tmp_path, capsys, monkeypatch):
+    """Of the digits' 360 test images, 323 are of retained classes; the interval against scipy's."""
+    flags = "--config=configs/digits_ispf.py:smoke --config.data.name=digits --config.data.channels=1"
+    flags += " --config.data.image_size=8 --config.data.max_train=0 --config.data.max_test=0 --config.model.width=0.25"
+    flags += " --config.stages=original,retrain,unlearn --config.methods=ispf --config.base=dfq,remix --config.forget=3"
+    monkeypatch.setitem(evidence.EXPERIMENTS, "digits", [flags])
+    evidence.main(["run", "digits", f"--work={tmp_path}"])
+    evidence.main(["table", f"--work={tmp_path}", f"--out={tmp_path / 'evidence.csv'}"])
+    printed = capsys.readouterr().out
+    with open(tmp_path / "evidence.csv") as file:
+        rows = {(row["base"], row["method"]): row for row in csv.DictReader(file)}
+    assert set(rows) == {*product([""], ["original", "retrain", "masked_head"]), ("dfq", "ispf"), ("remix", "ispf")}
+    assert float(rows["", "original"]["acc_retain"]) > 50
+    for (base, method), row in rows.items():
+        hits = round(323 * float(row["acc_retain"]) / 100)
+        low, high = stats.binomtest(hits, 323).proportion_ci(method="wilson")
+        np.testing.assert_allclose([float(row["low"]), float(row["high"])], [100 * low, 100 * high], atol=0.01)
+        assert (row["testbed"], row["width"], row["forget"]) == ("digits", "0.25", "3")
+        assert (int(row["steps"]) > 0) == bool(base)
+        assert f"| digits | 0.25 | {base} | {method} | 1 | {float(row['acc_forget']):.1f} |" in printed
 
 
 @pytest.mark.slow
