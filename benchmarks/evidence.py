@@ -15,9 +15,13 @@ import sys
 from operator import itemgetter
 from pathlib import Path
 
+import matplotlib
+from matplotlib.figure import Figure
+
 from ispf_jax.data import DataRequest, load
 from ispf_jax.evaluate.statistics import wilson
 from ispf_jax.report import workdir
+from ispf_jax.report.names import model_name
 from ispf_jax.report.results import grouped, summarise
 from ispf_jax.runtime.provenance import read_started
 from ispf_jax.runtime.rows import BEST_TEST, forget_order
@@ -57,6 +61,9 @@ EXPERIMENTS = {
 """By the name of the work directory: the commands' flags. The last two are at the paper's own schedules and want a
 GPU."""
 
+STYLE = Path(workdir.__file__).with_name("pictures.mplstyle")
+MECHANISM = ("forget_samples", "filtered", "entropy")
+
 
 def run(name: str, data: str, work: Path):
     """Every command of an experiment, one after the other.
@@ -76,6 +83,7 @@ def lines(directory: Path) -> list[dict]:
     contents, config = workdir.read(directory), read_started(directory).config
     keys = {key: config[f"data.{key}"] for key in DataRequest.__dataclass_fields__ if f"data.{key}" in config}
     labels = load(DataRequest(**keys | {"class_names": tuple(keys.get("class_names", ()))})).test.labels
+    logs = {(f"{log.method}/{log.base}", log.forget, log.seed): log for log in contents.runs}
     ain = {m[:5]: m.value for m in contents.measurements if m.metric == "ain"}
     found = []
     for summary in summarise(contents.rows):
@@ -102,22 +110,57 @@ def lines(directory: Path) -> list[dict]:
                     "ain": ain.get((row.dataset, row.arch, *run, row.model), ""),
                     "seconds": round(row.train_seconds),
                     "command": f"python -m benchmarks.evidence run {directory.name}",
+                    **mechanism(logs.get((row.model, *run))),
                 }
             )
     return found
 
 
+def mechanism(log) -> dict[str, float | str]:
+    """Means over all student steps, per batch: images of forgotten classes, images that the filter took out, and the
+    entropy of the retained classes (nats, summed over what the student learned from; Eq. 11)."""
+    return dict(zip(MECHANISM, log.series(*MECHANISM).mean(axis=0).round(1) if log else [""] * 3))
+
+
 def averages(rows: list[dict]) -> str:
     """A Markdown table: mean and least to greatest over classes and seeds, for every testbed, base and method."""
     by = ("testbed", "width", "base", "method")
-    text = [f"| {' | '.join(by)} | runs | forgotten | retained (least to greatest) | seconds |", "|" + " --- |" * 8]
+    text = [
+        f"| {' | '.join(by)} | runs | forgotten | retained (least to greatest) | images of forgotten classes | "
+        "filtered | entropy | seconds |",
+        "|" + " --- |" * 11,
+    ]
     for key, group in grouped(rows, itemgetter(*by)).items():
         mean = {name: sum(r[name] for r in group) / len(group) for name in ("acc_forget", "acc_retain", "seconds")}
         kept = [r["acc_retain"] for r in group]
         spread = f"{mean['acc_retain']:.1f} ({min(kept):.1f} to {max(kept):.1f})"
-        cells = [*map(str, key), str(len(group)), f"{mean['acc_forget']:.1f}", spread, f"{mean['seconds']:.0f}"]
+        cells = [*map(str, key), str(len(group)), f"{mean['acc_forget']:.1f}", spread]
+        cells += [f"{sum(r[name] for r in group) / len(group):.0f}" if key[2] else "" for name in MECHANISM]
+        cells.append(f"{mean['seconds']:.0f}")
         text.append(f"| {' | '.join(cells)} |")
     return "\n".join(text)
+
+
+def picture(rows: list[dict], path: Path):
+    """Forgotten and retained accuracy of every model: a bar to the mean, a point for every class and seed."""
+    groups = grouped(rows, itemgetter("base", "method"))
+    bases = {base for base, _ in groups} - {""}
+    with matplotlib.rc_context(fname=STYLE):
+        figure = Figure(figsize=(7.2, 0.32 * len(groups) + 1.1))
+        panels = figure.subplots(1, 2, sharey=True)
+        for axes, field, title in zip(
+            panels, ("acc_forget", "acc_retain"), ("forgotten class (0 is right)", "retained classes (more is better)")
+        ):
+            for place, ((base, _), group) in enumerate(groups.items()):
+                values = [row[field] for row in group]
+                colour = "0.65" if not base else "#0072B2" if base == "remix" else "#56B4E9"
+                axes.barh(place, sum(values) / len(values), color=colour, height=0.7)
+                axes.plot(values, [place] * len(values), "o", color="black", markersize=3)
+            axes.set(xlim=(0, 100), xlabel="accuracy on test images, %", title=title)
+        names = [model_name(f"{method}/{base}" if base else method, len(bases) > 1) for base, method in groups]
+        panels[0].set_yticks(range(len(groups)), names)
+        panels[0].invert_yaxis()
+        figure.savefig(path, dpi=150, metadata={"Software": None})
 
 
 def main(argv=None):
@@ -130,6 +173,7 @@ def main(argv=None):
     one.add_argument("--data", default="", help="image folder or tar archive")
     table = commands.add_parser("table")
     table.add_argument("--out", type=Path, default=Path("results/evidence.csv"))
+    table.add_argument("--pictures", type=Path, help="directory for a picture of every experiment")
     for command in (one, table):
         command.add_argument("--work", type=Path, default=argparse.SUPPRESS)
     args = parser.parse_args(argv)
@@ -144,6 +188,8 @@ def main(argv=None):
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+    for name, group in grouped(rows, itemgetter("command")).items() if args.pictures else ():
+        picture(group, args.pictures / f"evidence_{name.split()[-1]}.png")
     print(averages(rows))
     return None
 

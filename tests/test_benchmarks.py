@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import stats
 
 from benchmarks import evidence, regret
@@ -48,12 +49,14 @@ def test_the_table_of_evidence_has_every_model_and_the_interval_of_its_images(tm
     flags += " --config.stages=original,retrain,unlearn --config.methods=ispf --config.base=dfq,remix --config.forget=3"
     monkeypatch.setitem(evidence.EXPERIMENTS, "digits", [flags])
     evidence.main(["run", "digits", f"--work={tmp_path}"])
-    evidence.main(["table", f"--work={tmp_path}", f"--out={tmp_path / 'evidence.csv'}"])
+    evidence.main(["table", f"--work={tmp_path}", f"--out={tmp_path / 'evidence.csv'}", f"--pictures={tmp_path}"])
     printed = capsys.readouterr().out
     with open(tmp_path / "evidence.csv") as file:
         rows = {(row["base"], row["method"]): row for row in csv.DictReader(file)}
     assert set(rows) == {*product([""], ["original", "retrain", "masked_head"]), ("dfq", "ispf"), ("remix", "ispf")}
     assert float(rows["", "original"]["acc_retain"]) > 50
+    with Image.open(tmp_path / "evidence_digits.png") as picture:
+        assert len(picture.getcolors(1 << 20)) > 10  # bars of three colours, points, text
     for (base, method), row in rows.items():
         hits = round(323 * float(row["acc_retain"]) / 100)
         low, high = stats.binomtest(hits, 323).proportion_ci(method="wilson")
