@@ -47,6 +47,7 @@ class DistillSetup:
       cosine_epochs: length of the cosine schedule; 200 in the authors' program whatever the number of epochs.
       balance_retained: class balance over the retained classes alone.
       replayed: how many of a student step's images are earlier ones; 0: none, and the state needs no memory.
+      memory: how many earlier images the state holds.
       mixup: share of the earlier images that are mixtures of two.
       temperature: of the distillation, on teacher and student alike.
       weight_logits: weight of the L1 distance of logits in the student's loss.
@@ -72,6 +73,7 @@ class DistillSetup:
     weights: LossWeights
     balance_retained: bool = False
     replayed: int = 0
+    memory: int = 0
     mixup: float = 0.0
     temperature: float = 1.0
     weight_logits: float = 0.0

@@ -1,5 +1,6 @@
 """The hyper-parameters of unlearning: every key of `distill`, and the bases of data-free distillation."""
 
+import math
 from dataclasses import dataclass, fields, replace
 
 from ispf_jax.errors import ArgumentError
@@ -13,6 +14,8 @@ BASES: dict[str, dict[str, float]] = {
 """Bases of data-free distillation, and what each sets: dfq nothing, so all generator losses count (Choi et al., 2020);
 zskt the adversarial loss alone (Micaelli and Storkey, 2019); remix adds replay, mixup and an L1 loss of logits to dfq
 (docs/beyond.md)."""
+
+_KEPT, _KEPT_BYTES = 32768, 2**30
 
 MOST_STEPS = 10**6
 """Steps of an epoch, in which a run can neither be stopped nor saved."""
@@ -52,7 +55,7 @@ class Distill(Settings):
       balance_retained: class balance over the retained classes alone.
       replay: share of the student's images that are earlier ones, moved and mirrored.
       mixup: share of the earlier images that are mixtures of two (Zhang et al., 2018), labelled by the teacher.
-      memory: how many earlier images are kept, 8 bits a number.
+      memory: how many earlier images are kept, 8 bits a number; 0: 32,768, or fewer where these take more than 1 GiB.
       temperature: of the student's distillation.
       weight_logits: weight of the mean absolute difference of centred logits, added to the student's loss (as in Fang
         et al., 2019).
@@ -91,7 +94,7 @@ class Distill(Settings):
     balance_retained: bool = key(False)
     replay: float = key(0.0, least=0, below=1)
     mixup: float = key(0.0, least=0, most=1)
-    memory: int = key(32768, above=0, below=2**24)
+    memory: int = key(0, least=0, below=2**24)
     temperature: float = key(1.0, above=0)
     weight_logits: float = key(0.0, least=0)
     rollbacks: int = key(0, least=0, most=100)
@@ -116,6 +119,11 @@ class Distill(Settings):
         if config.mixup and not config.replay:
             raise ArgumentError("mixup", f"={config.mixup} mixes earlier images, but replay=0 takes none; set replay.")
         return config
+
+    def kept_images(self, image_shape) -> int:
+        """How many earlier images are kept for replay; 0 without."""
+        most = min(_KEPT, _KEPT_BYTES // math.prod(image_shape))
+        return (self.memory or most) if round(self.replay * self.batch_size) else 0
 
     def check(self):
         steps = self.loops * (self.generator_steps + self.student_steps)

@@ -72,13 +72,12 @@ def check_training(network, batch_size: int, devices, images: int = 0):
     _check(devices, batch_size, {"network": _SGD * weights, "data": images}, layers, network.image_shape)
 
 
-def check_unlearning(setup, devices, kept: int = 0) -> float:
+def check_unlearning(setup, devices) -> float:
     """Refuse an unlearning run that cannot be held; arguments in errors are `teacher`, `student` and fields of
     `Distill`.
 
     Args:
       setup: `DistillSetup`.
-      kept: images that are kept for replay.
 
     Returns:
       About how many bytes a generator step takes, whose gradient runs through generator, teacher and student: of each
@@ -90,7 +89,7 @@ def check_unlearning(setup, devices, kept: int = 0) -> float:
     student_weights, student_layers = footprint(student.module, student.image_shape, remat)
     generator_weights, generator_layers = footprint(generator, (setup.latent_dim,), remat)
     wide = generator.width >= setup.latent_dim / 256  # which of the two is farther above its default
-    parts = {"teacher": weights, "memory": kept * math.prod(network.image_shape)}
+    parts = {"teacher": weights, "memory": setup.memory * math.prod(network.image_shape)}
     parts["student" if setup.pupil else "teacher"] = _SGD * student_weights + (0 if setup.pupil else weights)
     parts["generator_width" if wide else "latent_dim"] = _ADAM * generator_weights
     largest = max(layers, student_layers, generator_layers)

@@ -167,6 +167,7 @@ def distill_setup(
         cosine_epochs=config.cosine_epochs or config.epochs,
         weights=LossWeights(**weights),
         replayed=round(config.replay * config.batch_size),
+        memory=config.kept_images(network.image_shape),
         pupil=student if student != network else None,
         **{"rules": method.rules()} if method else {},
         **{
@@ -208,8 +209,7 @@ class UnlearningRun:
         if self.setup.replayed % self.devices.count:
             text = f"={config.replay} makes {self.setup.replayed} of {config.batch_size} images earlier ones, which do"
             raise ArgumentError("replay", f"{text} not divide evenly over {self.devices.count} devices.")
-        images = config.memory if self.setup.replayed else 0
-        self._bytes = memory.check_unlearning(self.setup, self.devices, images)
+        self._bytes = memory.check_unlearning(self.setup, self.devices)
 
     @property
     def threshold(self) -> float:
@@ -239,7 +239,7 @@ class UnlearningRun:
         student = s.student.init(student_key)
         generator = init_variables(s.generator, generator_key, (1, s.latent_dim))
         nets = new_net(student, s.student_optimizer), new_net(generator, s.generator_optimizer)
-        images = replay.empty(self.config.memory, s.fresh, s.network.image_shape) if s.replayed else None
+        images = replay.empty(s.memory, s.fresh, s.network.image_shape) if s.replayed else None
         return DistillState(*nets, run_key, jnp.int32(0), images)
 
     def start(self) -> tuple[Saved, list[dict]]:

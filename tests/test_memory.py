@@ -73,6 +73,7 @@ REFUSED = [
     ({"generator.width": 63.0}, UNLEARN, "generator.width"),
     ({"generator.latent_dim": 65535, "generator.width": 5.0}, UNLEARN, "generator.latent_dim"),
     ({"distill.replay": 0.5, "distill.memory": 2**24 - 1}, UNLEARN, "distill.memory"),
+    ({"base": "remix", "distill.memory": 2**24 - 1}, UNLEARN, "distill.memory"),
     ({"audit.synthetic_images": 10**5}, AUDIT, "audit.synthetic_images"),
     ({"seeds": ",".join(map(str, range(10_000))), "forget": "each"}, ORIGINAL, "seeds"),
 ]
@@ -153,3 +154,17 @@ def test_a_batch_larger_than_the_data_is_cut_and_said(caplog):
         "a batch of 100000 is more than the 50 training images; batches of 50 are used"
     ]
     assert training.largest_batch(100, 50, choose()) == 56  # a multiple of the eight devices
+
+
+@pytest.mark.parametrize(
+    "config, size, images",
+    [
+        (Distill(), 32, 0),
+        (Distill(replay=0.5), 32, 32768),
+        (Distill(replay=0.5), 224, 2**30 // (224 * 224 * 3)),
+        (Distill(replay=0.5, memory=40_000), 224, 40_000),
+        (Distill().on("remix"), 128, 2**30 // (128 * 128 * 3)),
+    ],
+)
+def test_the_images_kept_for_replay_take_a_gibibyte_unless_their_number_is_given(config, size, images):
+    assert config.kept_images((size, size, 3)) == images

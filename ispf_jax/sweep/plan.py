@@ -80,8 +80,7 @@ def check(e: Experiment, data: ImageData, devices: Devices, sets: tuple[ForgetSe
     if "unlearn" in e.stages:
         with keys_of("distill", teacher="model.width", student="model.student_width"):
             for base in e.base:
-                setup = distill_setup(network, e.distill, base, student=worker.student)
-                memory.check_unlearning(setup, devices, e.distill.memory if setup.replayed else 0)
+                memory.check_unlearning(distill_setup(network, e.distill, base, student=worker.student), devices)
     if "audit" in e.stages and images:
         with keys_of("audit", batch_size="audit.relearn_batch", network="model.width", data="data.max_train"):
             pairs = 3 * 8 * e.audit.synthetic_images**2  # distances between all of them
