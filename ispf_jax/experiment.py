@@ -183,9 +183,6 @@ class Experiment(Settings):
                 METHODS[name].rules()
             except ArgumentError as error:
                 raise ArgumentError("methods", f": {name!r} has {error}") from error
-        if self.model.student != "same" and "audit" in self.stages:
-            text = f"={self.model.student!r}: an audit compares students with the original's network; leave audit out"
-            raise ArgumentError("model.student", f"{text} of config.stages, or take same.")
 
 
 def keys() -> Iterator[tuple[str, str, dataclasses.Field, str]]:

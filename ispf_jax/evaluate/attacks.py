@@ -39,7 +39,7 @@ def train_attackers(context: Context, fit: Fit) -> Attackers:
         for k, given in enumerate(members(config, len(images), attack)):
             shadow = fit(f"{attack} {k}", given)
             digests.append(weights_digest(shadow.variables))
-            yield context.extract(shadow.variables, images).logits, shadow.origin["split"]
+            yield context.extract(shadow, images).logits, shadow.origin["split"]
 
     attacker = of_lira = None
     if config.shadows and "mia2" in config.metrics:

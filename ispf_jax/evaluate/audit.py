@@ -59,7 +59,8 @@ def audit(
 
     Args:
       models: what unlearning returned, by name: classifiers, or objects with a classifier as attribute `classifier` and
-        a method `sample(count, seed)` for synthetic images, uint8 [N, H, W, C]. All have the original's network.
+        a method `sample(count, seed)` for synthetic images, uint8 [N, H, W, C]. Of another network than the original's,
+        what compares weights or inner layers is left out.
       data: training and test images; either split may be empty, and forgotten classes may lack test images. None: no
         images at all.
       forget: ids or names of the forgotten classes.
@@ -87,10 +88,10 @@ def audit(
     config = parts.prepare(directory, config) if directory else config
     if named and not fit and set(config.metrics) & set(NEED_SHADOWS):
         raise ArgumentError("fit", "=None must be a function that trains shadow models: mia2 and lira need them.")
-    references = dict(zip(("original", "retrain"), [of.variables for of in (original, *gold[:1])]))
+    references = dict(zip(("original", "retrain"), (original, *gold[:1])))
     member, batch_size = _train_split(original, data), min(batch_size, len(data.test) or config.synthetic_images)
     context = Context(original.network, data, member, forget_mask, references, config, seed, augmentation, batch_size)
-    context.oracles = tuple(of.variables for of in gold)
+    context.oracles = tuple(gold)
     subjects, pictures = _subjects(context, models, gold)
     if fit:
         context.attackers = attacks.train_attackers(context, fit)
@@ -112,9 +113,13 @@ def _check(models, data, original, retrained):
         found = f"{data.num_classes} classes and images of {data.image_shape}"
         raise ArgumentError("original", f" is a {original!r}; the data have {found}.")
     for name, model in {**models, **{f"retrained[{i}]": of for i, of in enumerate(retrained)}}.items():
-        if name in REFERENCES or getattr(model, "classifier", model).network != original.network:
-            needs = f"the original's network and normalisation, and a name other than {', '.join(REFERENCES)}"
-            raise ArgumentError("models", f": {name!r} must have {needs}.")
+        found = getattr(model, "classifier", model)
+        if name in REFERENCES:
+            raise ArgumentError("models", f": {name!r} is one of {', '.join(REFERENCES)}; take another name.")
+        if (found.num_classes, found.image_shape) != (original.num_classes, original.image_shape):
+            raise ArgumentError("models", f": {name!r} is a {found!r}; it must have the original's classes and images.")
+        if name.startswith("retrained[") and found.network != original.network:
+            raise ArgumentError("retrained", f": {name!r} must have the original's network and normalisation.")
 
 
 def _train_split(classifier, data) -> np.ndarray:
@@ -130,15 +135,18 @@ def _subjects(context, models, retrained) -> tuple[list[Subject], list[dict]]:
     """References, baselines and models in the order of the results; pictures of the models' synthetic images."""
     config, member, mask, original = context.config, context.member, context.forget_mask, context.references["original"]
     head, embedded = context.network.head, None
+    changed = lambda variables: original.replace(variables=variables)
     subjects, students, pictures = {"original": Subject("original", original, member)}, [], []
     if retrained:
         own = _train_split(retrained[0], context.data) & ~mask[context.train.labels]
-        subjects["retrain"] = Subject("retrain", retrained[0].variables, own)
+        subjects["retrain"] = Subject("retrain", retrained[0], own)
     if head and np.count_nonzero(~mask) > 1:  # a single retained class has no masked head
-        subjects["masked_head"] = Subject("masked_head", baseline.masked_head(original, mask, head), member)
-        embedded = baseline.synthetic_embedding(original, mask, context.seed, place=head)
+        subjects["masked_head"] = Subject(
+            "masked_head", changed(baseline.masked_head(original.variables, mask, head)), member
+        )
+        embedded = changed(baseline.synthetic_embedding(original.variables, mask, context.seed, place=head))
     for name, model in models.items():
-        student = Subject(name, getattr(model, "classifier", model).variables, member)
+        student = Subject(name, getattr(model, "classifier", model), member)
         students.append(student)
         if not hasattr(model, "sample"):
             continue
@@ -147,8 +155,8 @@ def _subjects(context, models, retrained) -> tuple[list[Subject], list[dict]]:
         logits, layers = student.synthetic_pass = context.extract(original, student.synthetic)
         if head and "retrained_head" not in subjects:
             target = np.asarray(post_filter(logits, mask.astype(np.float32)))
-            made = baseline.retrained_head(original, layers[PENULTIMATE], target, place=head)
-            subjects["retrained_head"] = Subject("retrained_head", made, member)
+            made = baseline.retrained_head(original.variables, layers[PENULTIMATE], target, place=head)
+            subjects["retrained_head"] = Subject("retrained_head", changed(made), member)
         if config.embedding_images and len(context.test):
             of_test = context.reference_features["original"].layers[PENULTIMATE]
             threshold = getattr(model, "threshold", 0.0) or 0.1 / mask.size
@@ -162,12 +170,12 @@ def _subjects(context, models, retrained) -> tuple[list[Subject], list[dict]]:
 
 def _measure(context, subjects, directory):
     """Measure every model, the two ends of the scale first: the others are compared with them."""
-    references = {name: weights_digest(variables) for name, variables in context.references.items()}
-    references |= {f"retrain{i}": weights_digest(of) for i, of in enumerate(context.oracles) if i}
+    references = {name: weights_digest(of.variables) for name, of in context.references.items()}
+    references |= {f"retrain{i}": weights_digest(of.variables) for i, of in enumerate(context.oracles) if i}
     inputs = {"references": references, "have": sorted(context.have), "shadows": list(context.attackers.shadows)}
     title = f"audit {joined(context.forget, ',')} seed {context.seed}"
     for subject in subjects:
-        began, weights = time.perf_counter(), weights_digest(subject.variables)
+        began, weights = time.perf_counter(), weights_digest(subject.model.variables)
         made_from = {"settings": parts.plain(context.config), "weights": weights, "inputs": inputs}
         make = partial(measure.measure, context, subject)
         context.found[subject.name] = parts.part(directory, subject.name, made_from, make)

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from ispf_jax.classifier import Network
+from ispf_jax.classifier import Classifier, Network
 from ispf_jax.data.dataset import ArrayDataset, ImageData
-from ispf_jax.evaluate import accuracy, duplicates, features, inversion, sampling, signals
+from ispf_jax.evaluate import duplicates, features, inversion, sampling, signals
 from ispf_jax.evaluate.features import PENULTIMATE, Extracted
 from ispf_jax.evaluate.settings import Audit
 from ispf_jax.evaluate.statistics import mean_share, wilson
@@ -37,8 +37,9 @@ class Context:
     Attributes:
       member: bool [M], the original's training split.
       forget_mask: bool [C].
-      references: variables of "original" and, if there is one, "retrain".
-      oracles: variables of all retrained models, the first of which is "retrain".
+      network: the original's and the retrained models'.
+      references: "original" and, if there is one, "retrain".
+      oracles: all retrained models, the first of which is "retrain".
       synthetic: synthetic images of the first student that makes some, for models without a generator; None: of none.
       seed: of every random choice of images.
       augmentation: used where a model is trained again.
@@ -51,14 +52,14 @@ class Context:
     data: ImageData
     member: np.ndarray
     forget_mask: np.ndarray
-    references: dict[str, Any]
+    references: dict[str, Classifier]
     config: Audit
     seed: int = 0
     augmentation: str = "none"
     batch_size: int = 500
     attackers: Attackers = Attackers()
     found: dict[str, dict] = field(default_factory=dict)
-    oracles: tuple = ()
+    oracles: tuple[Classifier, ...] = ()
     synthetic: Any = None
 
     @property
@@ -123,7 +124,7 @@ class Context:
     @cached_property
     def reference_features(self) -> dict[str, Extracted]:
         """Features of the test images in the reference models."""
-        return {name: self.extract(variables, self.test.images, name) for name, variables in self.references.items()}
+        return {name: self.extract(model, self.test.images, name) for name, model in self.references.items()}
 
     @cached_property
     def real_copies(self) -> dict[str, duplicates.Duplicates]:
@@ -136,13 +137,13 @@ class Context:
         """Images inverted from the original, and their classes, see `invert`."""
         return self.invert(self.references["original"])
 
-    def invert(self, variables) -> tuple[np.ndarray, np.ndarray]:
-        """(images, classes) inverted from a network: of the forgotten classes, and of others up to a number."""
+    def invert(self, model: Classifier) -> tuple[np.ndarray, np.ndarray]:
+        """(images, classes) inverted from a model: of the forgotten classes, and of others up to a number."""
         config, retained = self.config, np.flatnonzero(~self.forget_mask)
         count = max(1, min(retained.size, config.inverted_classes - len(self.forget)))
         others = sampling.draw(retained, count, self.seed)
         classes = np.repeat([*self.forget, *others], config.inverted_images)
-        return inversion.invert(self.network, variables, classes, config.inversion_steps, self.seed), classes
+        return inversion.invert(model.network, model.variables, classes, config.inversion_steps, self.seed), classes
 
     @cached_property
     def oracle_margins(self) -> dict[str, np.ndarray]:
@@ -150,23 +151,27 @@ class Context:
         sides = ("test", "train") if "train" in self.have else ("test",)
         return {side: np.stack([self.margins(of, side) for of in self.oracles]) for side in sides}
 
-    def margins(self, variables, side: str) -> np.ndarray:
+    def margins(self, model: Classifier, side: str) -> np.ndarray:
         """`signals.scaled_confidence` of forgotten images: "test", or those of the original's training split."""
         data, rows = (self.test, self.test_forgotten) if side == "test" else (self.train, self.train_forgotten)
-        return signals.scaled_confidence(self.extract(variables, data.images[rows]).logits, data.labels[rows])
+        return signals.scaled_confidence(self.extract(model, data.images[rows]).logits, data.labels[rows])
 
-    def extract(self, variables, images, name="the model") -> Extracted:
-        """`features.extract` of the audit's layers."""
-        return features.extract(self.network, variables, images, self.layers, self.batch_size, name)
+    def layers_of(self, model: Classifier) -> tuple[str, ...]:
+        """The layers of a model that are looked at; of another network than the original's, the penultimate one."""
+        return self.layers if model.network == self.network else (PENULTIMATE,)
+
+    def extract(self, model: Classifier, images, name="the model") -> Extracted:
+        """`features.extract` of the layers that are looked at."""
+        layers = self.layers_of(model)
+        return features.extract(model.network, model.variables, images, layers, self.batch_size, name)
 
     def train_logits(self, subject: "Subject", rows) -> tuple[np.ndarray, np.ndarray]:
         """A model's logits of some training images, and their labels."""
-        return self.extract(subject.variables, self.train.images[rows]).logits, self.train.labels[rows]
+        return self.extract(subject.model, self.train.images[rows]).logits, self.train.labels[rows]
 
-    def confusion(self, variables) -> np.ndarray:
-        """Counts [C, C] on the test images."""
-        images, batch_size = self.device_images[1], self.batch_size
-        return accuracy.confusion(self.network, variables, images, self.test.labels, batch_size=batch_size)
+    def same_network(self, subject: "Subject") -> bool:
+        """Whether a model's weights can be compared with the original's."""
+        return subject.model.network == self.network
 
     @property
     def train_forgotten(self) -> np.ndarray:
@@ -193,7 +198,7 @@ class Subject:
     """
 
     name: str
-    variables: Any
+    model: Classifier
     member: np.ndarray
     synthetic: np.ndarray | None = None
     synthetic_pass: Extracted | None = None

@@ -21,6 +21,8 @@ PROBE_DRAWS = 5
 BARRIER_IMAGES = 256
 """Synthetic images on which the loss between two models is taken, at most."""
 
+OTHER_NETWORK = "another network than the original's"
+
 HEADS_ONLY = ("masked_head", "retrained_head", "synthetic_embedding")
 """Baselines whose features are the original's."""
 
@@ -33,7 +35,7 @@ def measure(context: Context, subject: Subject) -> dict:
     have = context.have
     if "test" in have:
         known = context.reference_features.get(subject.name)
-        subject.test = known or context.extract(subject.variables, context.test.images, subject.name)
+        subject.test = known or context.extract(subject.model, context.test.images, subject.name)
     possible, _ = plan(have, context.asked)
     for name, make in MEASURES.items():
         if name in possible:
@@ -81,7 +83,7 @@ def _generator(context, subject):
     """What the model says of synthetic images: its own generator's, or those of the first that has one."""
     images = context.synthetic if subject.synthetic is None else subject.synthetic
     teacher = context.extract(context.references["original"], images).logits
-    logits = context.extract(subject.variables, images, subject.name).logits
+    logits = context.extract(subject.model, images, subject.name).logits
     said, labels, forget = logits.argmax(axis=1), teacher.argmax(axis=1), np.flatnonzero(context.forget_mask)
     retained, (share, covered, n) = ~context.forget_mask[labels], agreed(said, labels, forget)
     note = f"{covered} of {int(np.sum(~context.forget_mask))} retained classes are covered"
@@ -104,12 +106,12 @@ def _inversion(context, subject):
         return
     original, (shown, classes) = context.references["original"], context.inverted
     of_forgotten = context.forget_mask[classes]
-    mass = _mass(context, context.extract(subject.variables, shown[of_forgotten], subject.name).logits)
+    mass = _mass(context, context.extract(subject.model, shown[of_forgotten], subject.name).logits)
     subject.add("mass/inverted", mass.mean(), len(mass), jackknife(np.mean, mass, low=0, high=100))
-    images, _ = context.inverted if subject.name == "original" else context.invert(subject.variables)
+    images, _ = context.inverted if subject.name == "original" else context.invert(subject.model)
     said = context.extract(original, images[of_forgotten]).logits.argmax(axis=1)
     subject.add_share("inversion", int(np.sum(said == classes[of_forgotten])), int(of_forgotten.sum()))
-    unsure = cross_entropy(context.extract(subject.variables, images, subject.name).logits, classes)
+    unsure = cross_entropy(context.extract(subject.model, images, subject.name).logits, classes)
     which = np.unique(classes)
     scores = np.array([unsure[classes == c].mean() for c in which])
     _leak(subject, "leak/inversion", scores, context.forget_mask[which])
@@ -122,8 +124,10 @@ def _leak(subject, name, scores, forgotten):
 
 
 def _label_weights(context, subject):
-    if place := context.network.head:
-        heads = [baseline.head_of(of, place) for of in (subject.variables, context.references["original"])]
+    if not context.same_network(subject):
+        subject.add("leak/weights", None, note=OTHER_NETWORK)
+    elif place := context.network.head:
+        heads = [baseline.head_of(of.variables, place) for of in (subject.model, context.references["original"])]
         change = [np.asarray(heads[0][name], float) - np.asarray(heads[1][name], float) for name in heads[0]]
         scores = np.linalg.norm(np.concatenate([np.atleast_2d(part) for part in change]), axis=0)
         _leak(subject, "leak/weights", scores, context.forget_mask)
@@ -143,7 +147,7 @@ def _representation(context, subject):
 
 
 def _cka(context, subject):
-    for layer in context.layers:
+    for layer in context.layers_of(subject.model):
         for name, reference in context.reference_features.items():
             pair = subject.test.layers[layer], reference.layers[layer]
             alike, interval = features.linear_cka(*pair), jackknife(features.linear_cka, *pair, low=0, high=1)
@@ -153,8 +157,8 @@ def _cka(context, subject):
 def _probes(context, subject):
     test, forgotten = subject.test, context.test_forgotten
     labels, wanted = context.train.labels[context.probe_rows], context.test.labels[forgotten]
-    train = context.extract(subject.variables, context.train.images[context.probe_rows])
-    for layer in context.layers:
+    train = context.extract(subject.model, context.train.images[context.probe_rows])
+    for layer in context.layers_of(subject.model):
         arguments = train.layers[layer], labels, test.layers[layer][forgotten]
         predicted, converged = probes.linear_probe(*arguments)
         subject.add_hits(f"probe/{layer}", predicted == wanted, "the fit had not converged" * (not converged))
@@ -167,19 +171,20 @@ def _probes(context, subject):
             predicted, _ = probes.linear_probe(train[drawn], labels[drawn], test.layers[PENULTIMATE][forgotten])
             shares.append(100 * np.mean(predicted == wanted))
         subject.add_draws(f"probe_shots{k}/{PENULTIMATE}", shares, len(wanted), f"{k} image(s) per class")
-    if not context.network.head:
+    if not (place := subject.model.network.head):
         return
     k = min(20, *np.bincount(labels, minlength=context.forget_mask.size).tolist())
     chosen = sampling.shots(labels, everything, k, context.seed)
-    head = probes.prototype_head(
-        subject.variables, train[chosen], labels[chosen], context.forget_mask, context.network.head
-    )
-    logits = baseline.head_logits(head, test.layers[PENULTIMATE][forgotten], context.network.head)
+    head = probes.prototype_head(subject.model.variables, train[chosen], labels[chosen], context.forget_mask, place)
+    logits = baseline.head_logits(head, test.layers[PENULTIMATE][forgotten], place)
     subject.add_hits(f"prototype/{k}", logits.argmax(axis=1) == wanted, f"{k} images per class, no training")
 
 
 def _distances(context, subject):
-    ours, theirs = (of["params"] for of in (subject.variables, context.references["original"]))
+    if not context.same_network(subject):
+        subject.add("l2_original", None, note=OTHER_NETWORK)
+        return
+    ours, theirs = (of.variables["params"] for of in (subject.model, context.references["original"]))
     subject.add("l2_original", divergence.relative_distance(ours, theirs), note="exact: no sample")
     for layer, distance in divergence.layer_distances(ours, theirs).items():
         subject.add(f"l2_original/{layer}", distance)
@@ -216,7 +221,7 @@ def _oracles(context, subject):
     """Deviation of the margins from those of several retrained models; with training images also as an attack."""
     skip = 0 if subject.name == "retrain" else None
     z = {
-        side: oracles.deviations(context.margins(subject.variables, side), of, skip)
+        side: oracles.deviations(context.margins(subject.model, side), of, skip)
         for side, of in context.oracle_margins.items()
     }
     note = f"{len(context.oracles)} retrained models"
@@ -239,12 +244,15 @@ def _test_barrier(context, subject):
 
 
 def _barrier(context, subject, name, images, labels):
-    def losses(variables):
-        return cross_entropy(context.extract(variables, images).logits, labels)
+    if not context.same_network(subject):
+        subject.add(name, None, note=OTHER_NETWORK)
+        return
+    ends = [of.variables for of in (context.references["original"], subject.model)]
 
-    between = divergence.losses_between(
-        losses, context.references["original"], subject.variables, context.config.barrier_points
-    )
+    def losses(variables):
+        return cross_entropy(context.extract(subject.model.replace(variables=variables), images).logits, labels)
+
+    between = divergence.losses_between(losses, *ends, context.config.barrier_points)
     interval = jackknife(lambda of: divergence.barrier(of.T), between.T, low=0)
     subject.add(name, divergence.barrier(between), len(images), interval, "linear interpolation to the original")
 
@@ -252,7 +260,7 @@ def _barrier(context, subject, name, images, labels):
 def _relearn(context, subject):
     config, labels, member = context.config, context.train.labels, context.member
     steps = config.relearn_steps or 10 * -(-int(member.sum()) // config.relearn_batch)
-    setup = relearn.RelearnSetup(context.network, steps, context.augmentation, config.relearn_batch)
+    setup = relearn.RelearnSetup(subject.model.network, steps, context.augmentation, config.relearn_batch)
     train_images, test_images = context.device_images
     test = relearn.Subset(test_images, context.test.labels, context.test_forgotten)
     forgotten, n = context.forget_mask[labels], int(context.test_forgotten.sum())
@@ -265,7 +273,7 @@ def _relearn(context, subject):
     for kind, chosen in kinds.items():
         train, timed = relearn.Subset(train_images, labels, chosen), kind in ("all", "forget")
         curves = [
-            relearn.relearn_curve(setup, subject.variables, train, test, context.seed + i)
+            relearn.relearn_curve(setup, subject.model.variables, train, test, context.seed + i)
             for i in range(config.relearn_orders if kind == "all" else 1)
         ]
         for curve in curves:

@@ -34,6 +34,7 @@ CONFIG = Audit(
     synthetic_images=24,
     embedding_images=16,
 )
+FIVE = replace(TINY, module=TINY.module.clone(num_classes=5))
 QUICK = ("accuracy", "divergence")
 HIDING = ("masked_head", "retrained_head", "synthetic_embedding")
 SPLIT = Split(np.arange(256) < 200, np.arange(256) >= 200)
@@ -268,8 +269,9 @@ def test_models_are_measured_again_exactly_when_what_they_are_compared_with_chan
         ({"forget": ["wolf"]}, "forget=.*wolf"),
         ({"metrics": "accuracy,mia2"}, "fit=None must be a function"),
         ({"metrics": "speed"}, "metrics=.*speed"),
-        ({"models": {"retrain": classifier({})}}, "models: 'retrain' must have .* a name other than"),
-        ({"models": {"gkt": Classifier.of(TINY, {})}}, "models: 'gkt' must have the original's network"),
+        ({"models": {"retrain": classifier({})}}, "models: 'retrain' is one of original, .*; take another name"),
+        ({"models": {"gkt": Classifier.of(FIVE, {"params": {}})}}, "models: 'gkt' is .*; it must have the original's classes"),
+        ({"retrained": Classifier.of(TINY, {})}, r"retrained: 'retrained\[0\]' must have the original's network"),
         ({"original": classifier({}, Split(np.ones(3, bool), np.ones(3, bool)))}, "split of 3 images, not of 256"),
     ],
 )
@@ -320,6 +322,23 @@ def test_an_audit_measures_whatever_its_inputs_allow(values, world, there, tmp_p
     why = " ".join(entry["why"] for entry in result.content["not_run"])
     assert ("test images of the forgotten" in why) == ("forgotten" not in there) and "needs" in why
     assert "Not tested" in result.report(tmp_path / "page.html").read_text()
+
+
+def test_a_student_of_another_network_is_measured_but_for_weights_and_inner_layers(values):
+    """Its numbers are those of an audit in which it is the original; what cannot be compared says why."""
+    other = Classifier.of(TINY, fresh(TINY, 3), origin={"split": SPLIT})
+    changed = values | {"models": {"other": Student(other)}, "config": CONFIG}
+    found = metrics_of(audit(**changed), "other")
+    undefined = {name for name, m in found.items() if m.value is None and "mia1" not in name}
+    assert undefined - {"ain"} == {"l2_original", "barrier", "barrier_synthetic", "leak/weights"}
+    assert all("another network" in found[name].note for name in undefined - {"ain"})
+    assert {name for name in found if name.startswith(("probe/", "cka_original/"))} == {
+        "probe/penultimate",
+        "cka_original/penultimate",
+    }
+    alone = metrics_of(audit(**changed | {"models": {}, "original": other, "retrained": ()}), "original")
+    for name in ("accuracy/forget", "accuracy/retain", "knn/penultimate", "probe/penultimate", "mia1", "relearn/all"):
+        assert found[name].value == alone[name].value, name
 
 
 def test_shadow_models_are_left_out_without_a_function_that_trains_them(values):

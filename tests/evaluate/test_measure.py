@@ -8,6 +8,7 @@ import pytest
 from scipy.stats import binomtest, norm
 from sklearn.metrics import roc_auc_score
 
+from ispf_jax.classifier import Classifier
 from ispf_jax.data.dataset import ArrayDataset, ImageData
 from ispf_jax.evaluate import lira
 from ispf_jax.evaluate.context import Attackers, Context, Subject
@@ -31,12 +32,15 @@ def context():
     rng = np.random.default_rng(0)
     train, test = (ArrayDataset(*make_images(rng, n)) for n in (64, 40))
     data = ImageData(train, test, tuple("0123"), "patterns")
-    return Context(TINY, data, SEEN, np.arange(4) == 1, {"original": fresh(TINY, 1)}, CONFIG, batch_size=20)
+    return Context(
+        TINY, data, SEEN, np.arange(4) == 1, {"original": Classifier.of(TINY, fresh(TINY, 1))}, CONFIG, batch_size=20
+    )
 
 
 def found(context, variables=None, images=None):
     """Measurements of a model by name."""
-    subject = Subject("gkt/dfq", fresh(TINY, 2) if variables is None else variables, SEEN, images)
+    model = Classifier.of(TINY, fresh(TINY, 2) if variables is None else variables)
+    subject = Subject("gkt/dfq", model, SEEN, images)
     if images is not None:
         context = replace(context, synthetic=images)
         subject.synthetic_pass = context.extract(context.references["original"], images)
@@ -101,7 +105,7 @@ def test_lira_leaves_out_images_that_too_few_shadows_saw(lira_context):
 
     forgotten = [i for i in range(64) if i % 4 == 1]
     rows = [i for i in forgotten if min(member[:, i].sum(), (~member[:, i]).sum()) >= 2]
-    logits = lira_context.extract(variables, lira_context.train.images[rows]).logits
+    logits = lira_context.extract(Classifier.of(TINY, variables), lira_context.train.images[rows]).logits
     target = [z[1] - np.log(np.sum(np.exp(np.delete(z, 1)))) for z in logits.astype(np.float64)]
     sides = [{i: statistic[member[:, i] == side, i] for i in rows} for side in (True, False)]
     squares = (sum(np.sum((x - x.mean()) ** 2) for x in side.values()) for side in sides)
