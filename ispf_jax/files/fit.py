@@ -11,7 +11,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from ispf_jax.classifier import Network
-from ispf_jax.files.naming import Naming, Unlike, find_naming, torch_shape
+from ispf_jax.files.naming import Naming, Unlike, find_naming, shape_at, torch_shape
 from ispf_jax.models import CLASSIFIERS, CONVENTIONS, FAMILIES, build_classifier, title, with_layout
 from ispf_jax.models.adapted import calls
 from ispf_jax.models.tensors import COUNTER, Layer, layers_in, natural, of_kind, refuse_more, size
@@ -109,7 +109,7 @@ def image_shape_of(found: Fit, tensors: Mapping[str, np.ndarray]) -> tuple[int, 
             places = found.naming.places(flat)
         except Unlike:
             continue
-        if all(tensors[key].shape == torch_shape(flat[place].shape) for key, place in places.items()):
+        if all(tensors[key].shape == shape_at(place, flat) for key, place in places.items()):
             return shape
     return (_SIZES[0], _SIZES[0], found.channels)
 

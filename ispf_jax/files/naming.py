@@ -22,6 +22,7 @@ _LEAVES = (
     *(("weight", "params/{}/kernel"), ("weight", "params/{}/scale"), ("bias", "params/{}/bias")),
     *(("running_mean", "batch_stats/{}/mean"), ("running_var", "batch_stats/{}/var")),
 )
+_PARTS = 3
 _FLAX_AXES, _TORCH_AXES = {2: (1, 0), 4: (2, 3, 1, 0)}, {2: (1, 0), 4: (3, 2, 0, 1)}
 
 
@@ -35,7 +36,7 @@ class Naming:
 
     Attributes:
       modules: {name of a PyTorch module: path of the Flax module}, in the network's order; of a tensor by itself the
-        path of the variable.
+        path of the variable. "path:i" is the i-th of three modules that are one here (query, key and value).
       prefix: what stands before every name, such as "module.".
       keys: the tensors of the file, in its order.
       counters: the numbers in its batch norms that nothing uses.
@@ -51,18 +52,18 @@ class Naming:
     kept: dict[str, str] = field(default_factory=dict)
 
     def places(self, flat: Mapping) -> dict[str, str]:
-        """{tensor: variable} in the network's order.
+        """{tensor: variable, or "variable:i" for a third of one} in the network's order.
 
         Raises:
           Unlike: there are no names for some of the variables.
         """
         pairs = [
-            (f"{self.prefix}{theirs}{name and '.'}{name}", leaf.format(ours))
+            (f"{self.prefix}{theirs}{name and '.'}{name}", leaf.format(ours.partition(":")[0]), ours.partition(":")[2])
             for theirs, ours in self.modules.items()
             for name, leaf in ([("", "{}")] if ours.startswith("params/") else _LEAVES)
         ]
-        found = {key: place for key, place in pairs if place in flat}
-        if unnamed := set(flat) - set(found.values()):
+        found = {key: place + (part and f":{part}") for key, place, part in pairs if place in flat}
+        if unnamed := set(flat) - {place.partition(":")[0] for place in found.values()}:
             raise Unlike(f"CONVENTIONS has no names for its {few(sorted(unnamed))}")
         return found
 
@@ -114,6 +115,13 @@ def torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(shape[i] for i in _TORCH_AXES[len(shape)]) if len(shape) in _TORCH_AXES else shape
 
 
+def shape_at(place: str, flat: Mapping) -> tuple[int, ...]:
+    """The shape that a tensor of `Naming.places` has in PyTorch."""
+    variable, _, part = place.partition(":")
+    shape = flat[variable].shape
+    return torch_shape((*shape[:-1], shape[-1] // _PARTS) if part else shape)
+
+
 def to_flax(naming: Naming, tensors: Mapping[str, np.ndarray], flat: Mapping) -> dict[str, np.ndarray]:
     """Variables in float32, of the shapes in `flat`.
 
@@ -121,11 +129,11 @@ def to_flax(naming: Naming, tensors: Mapping[str, np.ndarray], flat: Mapping) ->
       Unlike: a tensor has another shape or type; Useless: it has impossible numbers.
     """
     found, places = {}, naming.places(flat)
+    parts: dict[str, dict[str, np.ndarray]] = {}
     flattened = {} if naming.flax else _flattened(places, flat)
     for key, place in places.items():
         value = _single(key, tensors[key])
-        shape = flat[place].shape
-        theirs = torch_shape(shape)
+        theirs = shape_at(place, flat)
         if value.shape != theirs:
             raise Unlike(f"{key} is {size(value.shape)} and should be {size(theirs)}")
         if place.endswith("/var") and (value.min() < 0 or not value.any()):
@@ -135,7 +143,12 @@ def to_flax(naming: Naming, tensors: Mapping[str, np.ndarray], flat: Mapping) ->
         if place in flattened:
             value = value.reshape(len(value), flattened[place], -1).swapaxes(1, 2).reshape(value.shape)
         value = value.transpose(_FLAX_AXES[value.ndim]) if value.ndim in _FLAX_AXES else value
-        found[place] = np.ascontiguousarray(value)
+        variable, _, part = place.partition(":")
+        parts.setdefault(variable, {})[part] = value
+    for variable, values in parts.items():
+        found[variable] = np.ascontiguousarray(np.concatenate([values[part] for part in sorted(values)], axis=-1))
+        if found[variable].shape != flat[variable].shape:
+            raise Unlike(f"there are {len(values)} of the {_PARTS} tensors that make {variable}")
     return found
 
 
@@ -148,7 +161,9 @@ def to_torch(naming: Naming, flat: Mapping[str, np.ndarray]) -> dict[str, np.nda
         if place is None:
             tensors[key] = np.asarray(naming.counters.get(key, 0), np.int64)
             continue
-        value = np.asarray(flat[place])
+        variable, _, part = place.partition(":")
+        value = np.asarray(flat[variable])
+        value = np.split(value, _PARTS, axis=-1)[int(part)] if part else value
         value = value.transpose(_TORCH_AXES[value.ndim]) if value.ndim in _TORCH_AXES else value
         if place in flattened:
             value = value.reshape(len(value), -1, flattened[place]).swapaxes(1, 2).reshape(value.shape)
@@ -162,7 +177,7 @@ def to_torch(naming: Naming, flat: Mapping[str, np.ndarray]) -> dict[str, np.nda
 def _flattened(places, flat):
     """{kernel of a linear layer behind a flattened image: channels of the image}."""
     channels, found = 0, {}
-    for place in places.values():
+    for place in (place for place in places.values() if ":" not in place):
         shape = flat[place].shape
         if channels and len(shape) == 2 and shape[0] != channels and shape[0] % channels == 0:
             found[place] = channels

@@ -1,4 +1,4 @@
-"""Vision transformers with pre-norm blocks (Dosovitskiy et al. 2021), with the names of timm and torchvision.
+"""Vision transformers with pre-norm blocks (Dosovitskiy et al. 2021); names of timm, torchvision and Hugging Face.
 
 Tensors do not show the number of heads: 64 numbers of the width make one, unless it is given. GELU is exact, epsilon is
 1e-6, and there is no dropout.
@@ -24,7 +24,14 @@ _TORCHVISION = {
     **{"ln_1": "norm1", "self_attention.in_proj_weight": "qkv/kernel", "self_attention.in_proj_bias": "qkv/bias"},
     **{"self_attention.out_proj": "out", "ln_2": "norm2", "mlp.0": "mlp1", "mlp.3": "mlp2"},
 }
+_HUGGING_FACE = {
+    **{f"attention.attention.{name}": f"qkv:{i}" for i, name in enumerate(("query", "key", "value"))},
+    **{f"attention.{name}_proj": f"qkv:{i}" for i, name in enumerate("qkv")},
+    **{"attention.output.dense": "out", "attention.o_proj": "out"},
+    **{"layernorm_before": "norm1", "layernorm_after": "norm2", "intermediate.dense": "mlp1", "output.dense": "mlp2"},
+}
 _OUTSIDE = {
+    **{"position_embeddings": "positions", "patch_embeddings.projection": "patches", "layernorm": "norm"},
     **{
         "cls_token": "token",
         "pos_embed": "positions",
@@ -115,15 +122,15 @@ def read(layers: list[Layer], image_shape, given: Given) -> Found:
     """The network of a file's layers; Unlike if they are no vision transformer."""
     places, left, found = {}, [], {}
     for layer in layers:
-        block = re.search(r"(?:blocks\.|encoder_layer_)(\d+)\.(.+)", layer.name)
-        ours = (_TIMM | _TORCHVISION).get(block[2]) if block else None
+        block = re.search(r"(?:blocks\.|encoder_layer_|layers?\.)(\d+)\.(.+)", layer.name)
+        ours = (_TIMM | _TORCHVISION | _HUGGING_FACE).get(block[2]) if block else None
         outside = next(
             (o for theirs, o in _OUTSIDE.items() if re.fullmatch(rf"(.*\.)?{re.escape(theirs)}", layer.name)), ""
         )
         path = f"block{int(block[1]) + 1}/{ours}" if block and ours else outside
         if path:
             places[layer.name] = f"params/{path}" if layer.name in layer.shapes else path
-            found[path.replace("/kernel", "")] = layer
+            found[re.sub("/kernel|:.", "", path)] = layer
         else:
             left.append(layer)
     linears = of_kind(left, "linear")

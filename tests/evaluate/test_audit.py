@@ -270,7 +270,10 @@ def test_models_are_measured_again_exactly_when_what_they_are_compared_with_chan
         ({"metrics": "accuracy,mia2"}, "fit=None must be a function"),
         ({"metrics": "speed"}, "metrics=.*speed"),
         ({"models": {"retrain": classifier({})}}, "models: 'retrain' is one of original, .*; take another name"),
-        ({"models": {"gkt": Classifier.of(FIVE, {"params": {}})}}, "models: 'gkt' is .*; it must have the original's classes"),
+        (
+            {"models": {"gkt": Classifier.of(FIVE, {"params": {}})}},
+            "models: 'gkt' is .*; it must have the original's classes",
+        ),
         ({"retrained": Classifier.of(TINY, {})}, r"retrained: 'retrained\[0\]' must have the original's network"),
         ({"original": classifier({}, Split(np.ones(3, bool), np.ones(3, bool)))}, "split of 3 images, not of 256"),
     ],

@@ -191,7 +191,27 @@ def vit():
     return t, forward, (8, 8, 3), "ViT"
 
 
-MADE = {f.__name__: f for f in (resnet_padded, resnet_wide, vgg, vit)}
+def vit_of_hugging_face():
+    """The same network under the names of transformers, where query, key and value are three layers."""
+    tensors, forward, *rest = vit()
+    inside = {"norm1": "layernorm_before", "norm2": "layernorm_after", "attn.proj": "attention.output.dense"}
+    inside |= {"mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense"}
+    named = {"pos_embed": "vit.embeddings.position_embeddings", "fc_norm": "vit.layernorm", "head": "classifier"}
+    named |= {"patch_embed.proj": "vit.embeddings.patch_embeddings.projection"}
+    named |= {f"blocks.{n}.{k}": f"vit.encoder.layer.{n}.{v}" for n in (0, 1) for k, v in inside.items()}
+    renamed = {}
+    for key, value in tensors.items():
+        module, _, leaf = key.rpartition(".")
+        if "qkv" in key:
+            at = f"vit.encoder.layer.{key.split('.')[1]}.attention.attention"
+            thirds = zip(("value", "query", "key"), (value[256:], value[:128], value[128:256]))
+            renamed |= {f"{at}.{name}.{leaf}": third for name, third in thirds}
+        else:
+            renamed[named.get(key) or f"{named[module]}.{leaf}"] = value
+    return renamed, forward, *rest
+
+
+MADE = {f.__name__: f for f in (resnet_padded, resnet_wide, vgg, vit, vit_of_hugging_face)}
 MADE |= {"lenet_same": partial(lenet, 2), "lenet_valid": partial(lenet, 0)}
 
 
@@ -209,7 +229,23 @@ def test_logits_are_those_of_numpy_and_the_tensors_come_back(name, tmp_path):
         np.testing.assert_array_equal(back[key], value, key)
 
 
+def hugging_face(kind, **settings):
+    """A network of transformers with random weights; skips without it."""
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    return getattr(transformers, f"{kind}ForImageClassification")(
+        getattr(transformers, f"{kind}Config")(num_labels=7, **settings)
+    )
+
+
 TORCH = {
+    "Hugging Face's ViT": (
+        lambda *_: hugging_face("ViT", hidden_size=128, num_hidden_layers=2, num_attention_heads=2, image_size=32),
+        32,
+    ),
+    "Hugging Face's ResNet": (
+        lambda *_: hugging_face("ResNet", hidden_sizes=[64, 128], depths=[2, 1], embedding_size=32),
+        64,
+    ),
     "torchvision's ResNet18": (lambda tv, timm: tv.resnet18(num_classes=7), 64),
     "torchvision's ResNet50": (lambda tv, timm: tv.resnet50(num_classes=7), 64),
     "timm's ResNet18": (lambda tv, timm: timm.create_model("resnet18", num_classes=7), 64),
@@ -265,6 +301,14 @@ def test_known_numbers_of_parameters(name, known):
     the widely used one for CIFAR, which has 4,224 biases before batch norms."""
     shapes = jax.eval_shape(build_classifier(name, 10).init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == known
+
+
+def test_a_query_without_its_key_is_no_attention(tmp_path):
+    tensors = {
+        name: value for name, value in vit_of_hugging_face()[0].items() if "layer.1.attention.attention.key" not in name
+    }
+    with pytest.raises(ArgumentError, match="there are 2 of the 3 tensors that make params/block2/qkv"):
+        files.load(write(tmp_path / "net.pt", tensors), image_shape=(8, 8, 3))
 
 
 def test_what_cannot_be_seen_is_said_and_can_be_given(tmp_path, caplog):

@@ -44,4 +44,5 @@ def general_position(torch, net, seed=0, spread=0.2, gain=1.5):
 
 def logits(torch, net, images: np.ndarray) -> np.ndarray:
     with torch.no_grad():
-        return net(torch.tensor(images).permute(0, 3, 1, 2)).numpy()
+        out = net(torch.tensor(images).permute(0, 3, 1, 2))
+        return getattr(out, "logits", out).numpy()
