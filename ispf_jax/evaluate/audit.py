@@ -58,9 +58,8 @@ def audit(
     "synthetic_embedding" and, if a model has a generator, "retrained_head".
 
     Args:
-      models: what unlearning returned, by name: classifiers, or objects with a classifier as attribute `classifier` and
-        a method `sample(count, seed)` for synthetic images, uint8 [N, H, W, C]. Of another network than the original's,
-        what compares weights or inner layers is left out.
+      models: what unlearning returned, by name: classifiers, or objects with an attribute `classifier` and a method
+        `sample(count, seed)` for synthetic images, uint8 [N, H, W, C]. A network may differ from the original's.
       data: training and test images; either split may be empty, and forgotten classes may lack test images. None: no
         images at all.
       forget: ids or names of the forgotten classes.
@@ -79,7 +78,7 @@ def audit(
       runtime.interruption.Interrupted: a signal asked to stop; with a directory the models measured so far are saved.
     """
     batch_size, augmentation = settings.pop("batch_size", 500), settings.pop("augmentation", "none")
-    directory, named = Path(directory) if directory else None, "metrics" in settings
+    directory, named = directory and Path(directory), "metrics" in settings
     config = dataclasses.replace(settings.pop("config", None) or Audit(), **settings)
     gold = [retrained] if isinstance(retrained, Classifier) else list(retrained or ())
     data = data or _nothing(original)
@@ -90,16 +89,16 @@ def audit(
         raise ArgumentError("fit", "=None must be a function that trains shadow models: mia2 and lira need them.")
     references = dict(zip(("original", "retrain"), (original, *gold[:1])))
     member, batch_size = _train_split(original, data), min(batch_size, len(data.test) or config.synthetic_images)
-    context = Context(original.network, data, member, forget_mask, references, config, seed, augmentation, batch_size)
-    context.oracles = tuple(gold)
+    facts = data, member, forget_mask, references, config, seed, augmentation, batch_size
+    context = Context(original.network, *facts, oracles=tuple(gold))
     subjects, pictures = _subjects(context, models, gold)
     if fit:
         context.attackers = attacks.train_attackers(context, fit)
     _measure(context, subjects, directory)
-    content = _content(context, pictures)
+    result = AuditResult(_content(context, pictures))
     if directory:
-        atomic.atomic_write_json(directory / "audit.json", content)
-    return AuditResult(content)
+        atomic.atomic_write_json(directory / "audit.json", result.content)
+    return result
 
 
 def _nothing(original) -> ImageData:
