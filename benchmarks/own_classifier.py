@@ -98,6 +98,7 @@ def main():
         "data.channels": 1,
         "forget": FORGET,
         "methods": "gkt,ispf",
+        "base": "dfq",
         **HYPER_PARAMETERS,
     }
     command = [
