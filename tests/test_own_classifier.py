@@ -44,11 +44,11 @@ def own_file(trained, tmp_path):
     return path
 
 
-STUDENT = "unlearn/remix/ispf/1/seed0/weights"
+STUDENT = "unlearn/dfq/ispf/1/seed0/weights"
 
 
 def test_all_networks_are_written_in_both_formats(trained):
-    for place in ("original/seed0", "retrain/1/seed0", "unlearn/remix/ispf/1/seed0"):
+    for place in ("original/seed0", "retrain/1/seed0", "unlearn/dfq/ispf/1/seed0"):
         pt = read_weights(trained / place / "weights.pt").tensors
         safe = safetensors.numpy.load_file(trained / place / "weights.safetensors")
         assert len(pt) == 42 and set(pt) == set(safe)
@@ -187,7 +187,7 @@ def test_the_audit_takes_it_for_trained_on_all_training_images(own_file, tmp_pat
     with np.load(tmp_path / "run/original/seed0/split.npz") as split:
         assert split["train"].all() and not split["validation"].any()
     audit = json.loads((tmp_path / "run/audit/1/seed0/audit.json").read_text())
-    assert {"original", "retrain", "ispf/remix"} <= {m["model"] for m in audit["measurements"]}
+    assert {"original", "retrain", "ispf/dfq"} <= {m["model"] for m in audit["measurements"]}
 
 
 def test_a_file_that_does_not_fit_ends_with_a_sentence(own_file, tmp_path):
@@ -259,7 +259,7 @@ def test_forgetting_again(own_file, tmp_path):
     with pytest.raises(UserError, match=r"config\.forget=0 must also name 1, which the weights have forgotten already"):
         pipeline.run(tiny(model__checkpoint=str(student), forget="0", **none), str(tmp_path / "second"))
     pipeline.run(tiny(model__checkpoint=str(student), forget="0,1", **none), str(tmp_path / "second"))
-    ledger = json.loads((tmp_path / "second/unlearn/remix/ispf/0-1/seed0/ledger.json").read_text())
+    ledger = json.loads((tmp_path / "second/unlearn/dfq/ispf/0-1/seed0/ledger.json").read_text())
     assert [entry["forgot"] for entry in ledger] == [[1], [0, 1]]
     assert ledger[0]["source"] == weights(tmp_path / "first", "original")
     assert ledger[0]["weights"] == ledger[1]["source"] == weights(tmp_path / "first", "ispf")
