@@ -75,7 +75,8 @@ def test_the_same_seed_gives_the_same_bits_and_others_do_not(teacher):
     assert not same(first, unlearn(teacher, seed=1).classifier.variables)
 
 
-def test_a_run_in_a_directory_is_continued_and_equals_one_in_memory(teacher, tmp_path):
+@pytest.mark.parametrize("base", ["dfq", "remix"])
+def test_a_run_in_a_directory_is_continued_and_equals_one_in_memory(teacher, tmp_path, base):
     class Stop(Exception):
         pass
 
@@ -84,9 +85,9 @@ def test_a_run_in_a_directory_is_continued_and_equals_one_in_memory(teacher, tmp
             raise Stop
 
     with pytest.raises(Stop):
-        unlearn(teacher, checkpoints=tmp_path, checkpoint_seconds=0.0, callback=stop)
-    out = unlearn(teacher, checkpoints=tmp_path)
-    assert same(out.classifier.variables, unlearn(teacher).classifier.variables)
+        unlearn(teacher, base=base, checkpoints=tmp_path, checkpoint_seconds=0.0, callback=stop)
+    out = unlearn(teacher, base=base, checkpoints=tmp_path)
+    assert same(out.classifier.variables, unlearn(teacher, base=base).classifier.variables)
     assert [r["epoch"] for r in out.history] == [1, 2, 3]
 
 
