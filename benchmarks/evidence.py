@@ -16,6 +16,7 @@ from operator import itemgetter
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 
 from ispf_jax.data import DataRequest, load
@@ -37,7 +38,7 @@ SHORT = (
 )
 MODELS = "--config.stages=original,retrain,unlearn"
 AUDIT = (
-    "--config.stages=original,retrain,unlearn,audit,report --config.methods=gkt,ispf --config.base=dfq,remix "
+    "--config.stages=original,retrain,unlearn,audit,report --config.methods=gkt,is,ispf --config.base=dfq,remix "
     "--config.audit.metrics=accuracy,weights,mia1,relearn,features,leak --config.audit.relearn_steps=93 "
     "--config.audit.relearn_batch=128"
 )
@@ -91,7 +92,7 @@ def lines(directory: Path) -> list[dict]:
             if summary.selection == BEST_TEST:
                 continue
             forgotten = forget_order(row.forget)
-            n = sum(label not in forgotten for label in labels.tolist())
+            n = np.count_nonzero(~np.isin(labels, forgotten))
             low, high = wilson(row.acc_retain / 100, n)
             found.append(
                 {
@@ -166,7 +167,6 @@ def picture(rows: list[dict], path: Path):
 def main(argv=None):
     """Parse the command line and do as it says."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.evidence", description=__doc__.partition("\n")[0])
-    parser.add_argument("--work", type=Path, default=Path("runs"), help="directory of the work directories")
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("run")
     one.add_argument("name", choices=EXPERIMENTS)
@@ -175,7 +175,7 @@ def main(argv=None):
     table.add_argument("--out", type=Path, default=Path("results/evidence.csv"))
     table.add_argument("--pictures", type=Path, help="directory for a picture of every experiment")
     for command in (one, table):
-        command.add_argument("--work", type=Path, default=argparse.SUPPRESS)
+        command.add_argument("--work", type=Path, default=Path("runs"), help="directory of the work directories")
     args = parser.parse_args(argv)
     if args.command == "run":
         return run(args.name, args.data, args.work)
@@ -189,7 +189,8 @@ def main(argv=None):
         writer.writeheader()
         writer.writerows(rows)
     for name, group in grouped(rows, itemgetter("command")).items() if args.pictures else ():
-        picture(group, args.pictures / f"evidence_{name.split()[-1]}.png")
+        if any(row["base"] for row in group):  # students, not references alone
+            picture(group, args.pictures / f"evidence_{name.split()[-1]}.png")
     print(averages(rows))
     return None
 

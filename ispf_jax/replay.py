@@ -63,6 +63,6 @@ def mix(key, images, others, count: int, share: float, axis=None):
       images, others: float [n, H, W, C], this device's share of `count`.
     """
     whether, how = jax.random.split(key)
-    kept = jax.random.uniform(how, (count,)) * (jax.random.uniform(whether, (count,)) < share)
-    a = 1 - local_slice(kept, axis)[:, None, None, None]
+    of_others = jax.random.uniform(how, (count,)) * (jax.random.uniform(whether, (count,)) < share)
+    a = 1 - local_slice(of_others, axis)[:, None, None, None]
     return a * images + (1 - a) * others

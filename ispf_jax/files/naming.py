@@ -22,7 +22,7 @@ _LEAVES = (
     *(("weight", "params/{}/kernel"), ("weight", "params/{}/scale"), ("bias", "params/{}/bias")),
     *(("running_mean", "batch_stats/{}/mean"), ("running_var", "batch_stats/{}/var")),
 )
-_PARTS = 3
+_PARTS = 3  # query, key and value
 _FLAX_AXES, _TORCH_AXES = {2: (1, 0), 4: (2, 3, 1, 0)}, {2: (1, 0), 4: (3, 2, 0, 1)}
 
 
